@@ -1,0 +1,1 @@
+"""Generated from protos/ by `./dev protos`; not edited by hand."""

@@ -1,0 +1,305 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Affinity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AFFINITY_HINT: _ClassVar[Affinity]
+    AFFINITY_STRICT_QUEUE: _ClassVar[Affinity]
+    AFFINITY_STRICT_FAIL_FAST: _ClassVar[Affinity]
+AFFINITY_HINT: Affinity
+AFFINITY_STRICT_QUEUE: Affinity
+AFFINITY_STRICT_FAIL_FAST: Affinity
+
+class ToInterpreter(_message.Message):
+    __slots__ = ("hello", "requests", "cancels", "credits", "host_replies", "released")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    CANCELS_FIELD_NUMBER: _ClassVar[int]
+    CREDITS_FIELD_NUMBER: _ClassVar[int]
+    HOST_REPLIES_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    requests: _containers.RepeatedCompositeFieldContainer[Request]
+    cancels: _containers.RepeatedCompositeFieldContainer[Cancel]
+    credits: _containers.RepeatedCompositeFieldContainer[Credit]
+    host_replies: _containers.RepeatedCompositeFieldContainer[HostReply]
+    released: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[Cancel, _Mapping]]] = ..., credits: _Optional[_Iterable[_Union[Credit, _Mapping]]] = ..., host_replies: _Optional[_Iterable[_Union[HostReply, _Mapping]]] = ..., released: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class FromInterpreter(_message.Message):
+    __slots__ = ("welcome", "replies", "chunks", "host_calls", "released")
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    REPLIES_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    HOST_CALLS_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
+    welcome: Welcome
+    replies: _containers.RepeatedCompositeFieldContainer[Reply]
+    chunks: _containers.RepeatedCompositeFieldContainer[Chunk]
+    host_calls: _containers.RepeatedCompositeFieldContainer[HostCall]
+    released: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ..., host_calls: _Optional[_Iterable[_Union[HostCall, _Mapping]]] = ..., released: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("protocol", "worker_id", "epoch")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    worker_id: str
+    epoch: Epoch
+    def __init__(self, protocol: _Optional[int] = ..., worker_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("protocol", "pid")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    pid: int
+    def __init__(self, protocol: _Optional[int] = ..., pid: _Optional[int] = ...) -> None: ...
+
+class Epoch(_message.Message):
+    __slots__ = ("incarnation", "number")
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    incarnation: int
+    number: int
+    def __init__(self, incarnation: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
+
+class Request(_message.Message):
+    __slots__ = ("id", "command", "args", "refs", "session", "budget_ms", "attempt", "traceparent", "stream", "credit", "options")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    ARGS_FIELD_NUMBER: _ClassVar[int]
+    REFS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    command: str
+    args: Payload
+    refs: _containers.RepeatedCompositeFieldContainer[NamedPayload]
+    session: str
+    budget_ms: int
+    attempt: int
+    traceparent: str
+    stream: bool
+    credit: int
+    options: CallOptions
+    def __init__(self, id: _Optional[str] = ..., command: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ..., refs: _Optional[_Iterable[_Union[NamedPayload, _Mapping]]] = ..., session: _Optional[str] = ..., budget_ms: _Optional[int] = ..., attempt: _Optional[int] = ..., traceparent: _Optional[str] = ..., stream: bool = ..., credit: _Optional[int] = ..., options: _Optional[_Union[CallOptions, _Mapping]] = ...) -> None: ...
+
+class CallOptions(_message.Message):
+    __slots__ = ("affinity", "idempotent", "info", "rebind", "queue_ms", "hops", "runtime", "binding_version", "retries", "may_wait", "chained", "more", "default_budget")
+    AFFINITY_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENT_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    REBIND_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
+    HOPS_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    BINDING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RETRIES_FIELD_NUMBER: _ClassVar[int]
+    MAY_WAIT_FIELD_NUMBER: _ClassVar[int]
+    CHAINED_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_BUDGET_FIELD_NUMBER: _ClassVar[int]
+    affinity: Affinity
+    idempotent: bool
+    info: bool
+    rebind: bool
+    queue_ms: int
+    hops: int
+    runtime: str
+    binding_version: int
+    retries: int
+    may_wait: bool
+    chained: bool
+    more: bool
+    default_budget: bool
+    def __init__(self, affinity: _Optional[_Union[Affinity, str]] = ..., idempotent: bool = ..., info: bool = ..., rebind: bool = ..., queue_ms: _Optional[int] = ..., hops: _Optional[int] = ..., runtime: _Optional[str] = ..., binding_version: _Optional[int] = ..., retries: _Optional[int] = ..., may_wait: bool = ..., chained: bool = ..., more: bool = ..., default_budget: bool = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ("id", "reason")
+    class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        CALLER: _ClassVar[Cancel.Reason]
+        DEADLINE: _ClassVar[Cancel.Reason]
+        SHUTDOWN: _ClassVar[Cancel.Reason]
+    CALLER: Cancel.Reason
+    DEADLINE: Cancel.Reason
+    SHUTDOWN: Cancel.Reason
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    reason: Cancel.Reason
+    def __init__(self, id: _Optional[str] = ..., reason: _Optional[_Union[Cancel.Reason, str]] = ...) -> None: ...
+
+class Credit(_message.Message):
+    __slots__ = ("id", "chunks")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    chunks: int
+    def __init__(self, id: _Optional[str] = ..., chunks: _Optional[int] = ...) -> None: ...
+
+class Reply(_message.Message):
+    __slots__ = ("id", "value", "failure", "end", "ran_us", "epoch")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    RAN_US_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    value: Payload
+    failure: Failure
+    end: StreamEnd
+    ran_us: int
+    epoch: Epoch
+    def __init__(self, id: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., ran_us: _Optional[int] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
+
+class Chunk(_message.Message):
+    __slots__ = ("id", "index", "value")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    index: int
+    value: Payload
+    def __init__(self, id: _Optional[str] = ..., index: _Optional[int] = ..., value: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
+
+class StreamEnd(_message.Message):
+    __slots__ = ("chunks",)
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    chunks: int
+    def __init__(self, chunks: _Optional[int] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("kind", "type", "message", "traceback", "language", "details_json")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[Failure.Kind]
+        COMMAND: _ClassVar[Failure.Kind]
+        UNKNOWN_COMMAND: _ClassVar[Failure.Kind]
+        INVALID_ARGUMENTS: _ClassVar[Failure.Kind]
+        ENCODING: _ClassVar[Failure.Kind]
+        PAYLOAD_TOO_LARGE: _ClassVar[Failure.Kind]
+        CANCELLED: _ClassVar[Failure.Kind]
+        DEADLINE: _ClassVar[Failure.Kind]
+        TOOL_NOT_FOUND: _ClassVar[Failure.Kind]
+        INTERNAL: _ClassVar[Failure.Kind]
+    KIND_UNSPECIFIED: Failure.Kind
+    COMMAND: Failure.Kind
+    UNKNOWN_COMMAND: Failure.Kind
+    INVALID_ARGUMENTS: Failure.Kind
+    ENCODING: Failure.Kind
+    PAYLOAD_TOO_LARGE: Failure.Kind
+    CANCELLED: Failure.Kind
+    DEADLINE: Failure.Kind
+    TOOL_NOT_FOUND: Failure.Kind
+    INTERNAL: Failure.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    TRACEBACK_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_JSON_FIELD_NUMBER: _ClassVar[int]
+    kind: Failure.Kind
+    type: str
+    message: str
+    traceback: str
+    language: str
+    details_json: bytes
+    def __init__(self, kind: _Optional[_Union[Failure.Kind, str]] = ..., type: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., language: _Optional[str] = ..., details_json: _Optional[bytes] = ...) -> None: ...
+
+class Payload(_message.Message):
+    __slots__ = ("json", "buffers")
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
+    json: bytes
+    buffers: _containers.RepeatedCompositeFieldContainer[Buffer]
+    def __init__(self, json: _Optional[bytes] = ..., buffers: _Optional[_Iterable[_Union[Buffer, _Mapping]]] = ...) -> None: ...
+
+class NamedPayload(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: Payload
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
+
+class Buffer(_message.Message):
+    __slots__ = ("inline", "segment")
+    INLINE_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    inline: bytes
+    segment: Segment
+    def __init__(self, inline: _Optional[bytes] = ..., segment: _Optional[_Union[Segment, _Mapping]] = ...) -> None: ...
+
+class Segment(_message.Message):
+    __slots__ = ("id", "path", "offset", "size")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    path: str
+    offset: int
+    size: int
+    def __init__(self, id: _Optional[str] = ..., path: _Optional[str] = ..., offset: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
+class HostCall(_message.Message):
+    __slots__ = ("id", "request_id", "method", "session", "args")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    ARGS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    request_id: str
+    method: str
+    session: str
+    args: Payload
+    def __init__(self, id: _Optional[str] = ..., request_id: _Optional[str] = ..., method: _Optional[str] = ..., session: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
+
+class HostReply(_message.Message):
+    __slots__ = ("id", "value", "failure")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    value: Payload
+    failure: Failure
+    def __init__(self, id: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class DescribeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Description(_message.Message):
+    __slots__ = ("ready_json", "running")
+    READY_JSON_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    ready_json: bytes
+    running: int
+    def __init__(self, ready_json: _Optional[bytes] = ..., running: _Optional[int] = ...) -> None: ...
+
+class ShutdownRequest(_message.Message):
+    __slots__ = ("grace_ms",)
+    GRACE_MS_FIELD_NUMBER: _ClassVar[int]
+    grace_ms: int
+    def __init__(self, grace_ms: _Optional[int] = ...) -> None: ...
+
+class ShutdownReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
