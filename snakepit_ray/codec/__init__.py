@@ -1,0 +1,42 @@
+"""Values to bytes and back: JSON with tags, arrays, tables, and the envelope in which a result crosses
+Ray."""
+
+from snakepit_ray.codec.decoding import decode_value
+from snakepit_ray.codec.encoding import INLINE, Encoded, check_size, encode_args, encode_value, nbytes
+from snakepit_ray.codec.envelope import (
+    Envelope,
+    EnvelopeBatch,
+    Epoch,
+    Info,
+    Reply,
+    decode_batch,
+    decode_envelope,
+    decoded_count,
+    keep_encoded,
+    portable_buffers,
+)
+from snakepit_ray.codec.tags import LARGEST_INT, MAX_DEPTH, TAG, Unserializable
+
+__all__ = [
+    "INLINE",
+    "LARGEST_INT",
+    "MAX_DEPTH",
+    "TAG",
+    "Encoded",
+    "Envelope",
+    "EnvelopeBatch",
+    "Epoch",
+    "Info",
+    "Reply",
+    "Unserializable",
+    "check_size",
+    "decode_batch",
+    "decode_envelope",
+    "decode_value",
+    "decoded_count",
+    "encode_args",
+    "encode_value",
+    "keep_encoded",
+    "nbytes",
+    "portable_buffers",
+]

@@ -1,0 +1,151 @@
+"""Knows how JSON and buffers become values again (bridge/README.md section 4).
+
+Rules: what arrives may be damaged or hostile, and every fault of it is an EncodingError (never a
+RecursionError, a MemoryError or a value that claims more than its buffer holds); payloads without tags cost
+one json parse and no walk.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from snakepit_ray.codec import tensors
+from snakepit_ray.codec.tags import TAG, Unserializable
+from snakepit_ray.errors import EncodingError
+
+_FLOATS = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+_INTEGER = re.compile(r"-?[0-9]{1,4300}")  # as many digits as Python converts by default
+_RAW_TAG = b'"$snakepit"'
+_ESCAPED_DOLLAR = b"\\u0024"  # a tag's key may be written with it
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class _Damaged(Exception):
+    """The payload is not what section 4 says; the text says how."""
+
+
+def _refuse_constant(name: str) -> Any:
+    raise _Damaged(f"{name} is not JSON (the float tag carries it)")
+
+
+_decoder: Any = json.JSONDecoder(parse_constant=_refuse_constant)
+_scan = _decoder.scan_once  # the C scanner
+
+
+def decode_value(raw: bytes, buffers: Sequence[Any] = (), root: str = "value") -> Any:
+    """The value of a payload; arrays are read-only views of their buffers. Raises EncodingError."""
+    try:
+        value = _parse(str(raw, "utf-8"))
+        if _RAW_TAG in raw or _ESCAPED_DOLLAR in raw:
+            value = _untag(value, buffers)
+        if b"\\u" in raw and _SURROGATE.search(raw):
+            _check_strings(value)
+    except (_Damaged, ValueError) as error:
+        raise EncodingError(f"{root}: the payload is damaged: {error}", path=root) from error
+    except RecursionError as error:
+        raise EncodingError(f"{root}: the payload is nested too deep", path=root) from error
+    return value
+
+
+def _parse(text: str) -> Any:
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        end = -1
+    if end == len(text):
+        return value
+    return _decoder.decode(text)  # white space around it, or an error that says where
+
+
+def _check_strings(value: Any) -> None:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _Damaged(f"a string has the lone surrogate {text[error.start]!r}") from error
+
+
+# ---- tags ----------------------------------------------------------------------------------------------
+
+
+def _untag(value: Any, buffers: Sequence[Any]) -> Any:
+    """The value with its tags replaced; containers are changed in place (json has just made them)."""
+    if type(value) is list:
+        if not {dict, list}.isdisjoint(map(type, value)):
+            value[:] = [_untag(item, buffers) if type(item) in (dict, list) else item for item in value]
+        return value
+    if type(value) is not dict:
+        return value
+    if TAG in value:
+        return _replace(value, buffers)
+    for key, item in value.items():
+        if type(item) in (dict, list):
+            value[key] = _untag(item, buffers)
+    return value
+
+
+def _replace(tag: dict[str, Any], buffers: Sequence[Any]) -> Any:
+    name = tag[TAG]
+    read = _TAGS.get(name) if isinstance(name, str) else None
+    if read is None:
+        raise _Damaged(f"unknown tag {name!r:.100} (there are: {', '.join(_TAGS)})")
+    try:
+        return read(tag, buffers)
+    except tensors.NotCarried as error:
+        raise _Damaged(f"{name}: {error}") from error
+
+
+def _buffer(tag: dict[str, Any], buffers: Sequence[Any]) -> Any:
+    index = tag.get("buffer")
+    if type(index) is not int or not 0 <= index < len(buffers):
+        raise _Damaged(f"{tag[TAG]}: buffer {index!r:.100} of {len(buffers)}")
+    return buffers[index]
+
+
+def _float(tag: dict[str, Any], buffers: Sequence[Any]) -> float:
+    text = tag.get("value")
+    if not isinstance(text, str) or text not in _FLOATS:
+        raise _Damaged(f"float: {text!r:.100} is none of nan, inf, -inf")
+    return _FLOATS[text]
+
+
+def _int(tag: dict[str, Any], buffers: Sequence[Any]) -> int:
+    text = tag.get("value")
+    if not isinstance(text, str) or not _INTEGER.fullmatch(text):
+        raise _Damaged(f"int: {text!r:.100} is not a decimal number")
+    return int(text)
+
+
+def _object(tag: dict[str, Any], buffers: Sequence[Any]) -> dict[str, Any]:
+    items = tag.get("items")
+    if not isinstance(items, list):
+        raise _Damaged("object: items is not a list")
+    value: dict[str, Any] = {}
+    for item in items:
+        if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str):
+            raise _Damaged(f"object: an item is no pair of a string and a value: {item!r:.100}")
+        value[item[0]] = _untag(item[1], buffers)
+    return value
+
+
+def _unserializable(tag: dict[str, Any], buffers: Sequence[Any]) -> Unserializable:
+    kind = tag.get("type")
+    if not isinstance(kind, str):
+        raise _Damaged(f"unserializable: type {kind!r:.100} is not a string")
+    return Unserializable(kind)
+
+
+_TAGS: dict[str, Callable[[dict[str, Any], Sequence[Any]], Any]] = {
+    "float": _float,
+    "int": _int,
+    "bytes": lambda tag, buffers: tensors.decode_bytes(_buffer(tag, buffers)),
+    "tensor": lambda tag, buffers: tensors.decode_tensor(
+        _buffer(tag, buffers), tag.get("dtype"), tag.get("shape")
+    ),
+    "table": lambda tag, buffers: tensors.decode_table(_buffer(tag, buffers)),
+    "object": _object,
+    "unserializable": _unserializable,
+}

@@ -1,0 +1,17 @@
+"""Knows the names and limits that both directions of the codec share (bridge/README.md section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TAG = "$snakepit"
+LARGEST_INT = 2**53 - 1  # larger ones do not survive languages whose numbers are doubles
+MAX_DEPTH = 200
+
+
+@dataclass(frozen=True)
+class Unserializable:
+    """Stands for a result that cannot be carried, in pools with unserializable="marker"; `type` is its
+    class."""
+
+    type: str

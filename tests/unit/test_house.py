@@ -1,0 +1,102 @@
+"""The house's rules that no linter sees: what imports load, which names resolve, what is generated twice."""
+
+from __future__ import annotations
+
+import pkgutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import snakepit_ray
+from snakepit_ray import core, errors
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HEAVY = {"ray", "grpc", "google", "numpy", "pyarrow", "psutil"}
+IMPURE = {*HEAVY, "asyncio", "subprocess", "socket", "random", "threading", "multiprocessing", "concurrent"}
+IMPORT_BOUND_SECONDS = 3 * 0.050  # three times what is wanted: other processes share the CPUs
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Names of all modules that a fresh Python has after `statement` and had not before."""
+    script = f"import sys; before = set(sys.modules)\n{statement}\nprint(*sorted(set(sys.modules) - before))"
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(ran.stdout.split())
+
+
+def tops(modules: set[str]) -> set[str]:
+    return {module.partition(".")[0] for module in modules}
+
+
+def core_modules() -> list[str]:
+    return [
+        "snakepit_ray.core",
+        *(f"snakepit_ray.core.{m.name}" for m in pkgutil.iter_modules(core.__path__)),
+    ]
+
+
+@pytest.mark.parametrize("module", core_modules())
+def test_core_is_pure(module: str) -> None:
+    loaded = loaded_by(f"import {module}")
+    assert module in loaded
+    assert tops(loaded) & IMPURE == set()
+    outside = {
+        name
+        for name in loaded
+        if name.startswith("snakepit_ray.") and not name.startswith("snakepit_ray.core")
+    }
+    assert not outside - {name for name in outside if name.startswith("snakepit_ray.errors")}
+
+
+def test_importing_the_package_loads_nothing_of_weight() -> None:
+    loaded = loaded_by("import snakepit_ray")
+    assert {name for name in loaded if name.startswith("snakepit_ray")} == {"snakepit_ray"}
+    assert tops(loaded) & IMPURE == set()
+
+
+def test_importing_the_package_takes_no_time() -> None:
+    bare, ours = (
+        statistics.median(seconds(statement) for _ in range(5))
+        for statement in ("pass", "import snakepit_ray")
+    )
+    assert ours - bare < IMPORT_BOUND_SECONDS
+
+
+def seconds(statement: str) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", statement], check=True, timeout=60)
+    return time.perf_counter() - began
+
+
+def test_errors_and_configuration_load_without_ray() -> None:
+    loaded = loaded_by("import snakepit_ray; snakepit_ray.PoolConfig(name='a'); snakepit_ray.PoolSaturated")
+    assert "snakepit_ray.config" in loaded
+    assert tops(loaded) & HEAVY == set()
+
+
+@pytest.mark.parametrize("name", snakepit_ray.__all__)
+def test_each_public_name_resolves(name: str) -> None:
+    assert getattr(snakepit_ray, name) is not None
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_each_error_is_reachable_from_the_package(name: str) -> None:
+    assert getattr(snakepit_ray, name) is getattr(errors, name)
+
+
+def test_a_name_that_there_is_not() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = snakepit_ray.nonsense
+
+
+@pytest.mark.parametrize("file", ["interpreter_pb2.py", "interpreter_pb2.pyi", "__init__.py"])
+def test_both_ends_have_the_same_generated_messages(file: str) -> None:
+    host, bridge = (
+        ROOT / place / "_pb" / file for place in ("snakepit_ray", "bridge/python/snakepit_bridge")
+    )
+    assert host.read_bytes() == bridge.read_bytes()
