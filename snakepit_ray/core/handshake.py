@@ -1,0 +1,124 @@
+"""Knows the ready line: what an interpreter says of itself before anything is sent to it.
+
+Rules: one line of JSON; a version that we do not speak is refused naming both; a line that is not what
+bridge/README.md section 2 says is an error that shows it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+PROTOCOL = 1
+SHOWN = 200
+
+
+class HandshakeError(Exception):
+    """The ready line is not one that can be worked with. `version_mismatch` when its version is the
+    reason."""
+
+    def __init__(self, message: str, version_mismatch: bool = False) -> None:
+        super().__init__(message)
+        self.version_mismatch = version_mismatch
+
+
+@dataclass(frozen=True)
+class StartFailure:
+    """The interpreter started and said why it cannot serve: `stage` is import, init, setup, serve or
+    config."""
+
+    stage: str
+    type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """What an interpreter says of one of its commands; `timeout` in seconds."""
+
+    name: str
+    stream: bool = False
+    idempotent: bool = False
+    timeout: float | None = None
+    doc: str | None = None
+    params: tuple[dict[str, Any], ...] = ()
+    open: bool = False
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A served interpreter."""
+
+    address: str
+    pid: int
+    language: str
+    version: str
+    bridge: str
+    capacity: int
+    adapter: str
+    commands: dict[str, Command] = field(default_factory=dict)
+
+
+def parse_ready(line: bytes) -> Ready | StartFailure:
+    """Reads a ready line. Raises HandshakeError for a version that we do not speak and for anything else."""
+    said = _object(line)
+    version = said.get("snakepit")
+    if version != PROTOCOL:
+        raise HandshakeError(
+            f"the interpreter speaks protocol version {version!r}, this host speaks {PROTOCOL}: install the "
+            "snakepit-bridge that belongs to this snakepit_ray into it (snakepit-ray setup INTERPRETER)",
+            version_mismatch=True,
+        )
+    try:
+        if "error" in said:
+            return _failure(said["error"])
+        return _ready(said)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HandshakeError(f"the ready line lacks or garbles {error}: {_shown(line)}") from error
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise HandshakeError(f"the ready line is not JSON: {_shown(line)}") from error
+    if not isinstance(said, dict):
+        raise HandshakeError(f"the ready line is not a JSON object: {_shown(line)}")
+    return said
+
+
+def _failure(said: dict[str, Any]) -> StartFailure:
+    return StartFailure(*(str(said.get(key, "")) for key in ("stage", "type", "message", "traceback")))
+
+
+def _ready(said: dict[str, Any]) -> Ready:
+    return Ready(
+        address=str(said["address"]),
+        pid=int(said["pid"]),
+        language=str(said["language"]),
+        version=str(said["version"]),
+        bridge=str(said.get("bridge", "")),
+        capacity=int(said["capacity"]),
+        adapter=str(said.get("adapter", "")),
+        commands={name: _command(name, facts) for name, facts in said["commands"].items()},
+    )
+
+
+def _command(name: str, facts: dict[str, Any]) -> Command:
+    timeout = facts.get("timeout")
+    return Command(
+        name=name,
+        stream=bool(facts.get("stream")),
+        idempotent=bool(facts.get("idempotent")),
+        timeout=None if timeout is None else float(timeout),
+        doc=facts.get("doc"),
+        params=tuple(facts.get("params") or ()),
+        open=bool(facts.get("open")),
+    )
+
+
+def _shown(line: bytes) -> str:
+    text = line[:SHOWN].decode("utf-8", "backslashreplace")
+    return repr(text) + ("..." if len(line) > SHOWN else "")
