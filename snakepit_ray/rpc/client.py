@@ -1,0 +1,184 @@
+"""Knows how to talk to one interpreter: one `Attach` stream for calls both ways, unary calls for health and
+shutdown.
+
+Rules: every request gets exactly one answer, a Reply or None when the stream ended; grpc.aio allows one
+`write` at a time, so one task writes and takes whatever has gathered meanwhile as one frame; a caller that is
+cancelled never touches the stream itself (grpc.aio cancels the whole call when a write is cancelled). Channel
+and stream belong to one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from snakepit_ray._pb import interpreter_pb2 as pb
+
+PROTOCOL = 1
+SERVICE = "/snakepit.v1.Interpreter/"
+SECRET_KEY = "snakepit-secret"
+FRAME_ALLOWANCE = 1024 * 1024  # what a frame may hold beside the largest payload
+SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}, grpc.health.v1
+
+HostHandler = Callable[[pb.HostCall], Awaitable[pb.HostReply]]
+Answer = Callable[[pb.Reply | None], None]
+
+
+class InterpreterLost(Exception):
+    """The stream ended: what was running has no answer. The text says what gRPC said."""
+
+
+class InterpreterClient:
+    """Calls to one interpreter. `connect` first; `lost` is done when the stream has ended."""
+
+    def __init__(self, address: str, secret: str, max_message_size: int, on_host_call: HostHandler) -> None:
+        limit = max_message_size + FRAME_ALLOWANCE
+        self._channel = grpc.aio.insecure_channel(
+            address,
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", limit),
+                ("grpc.enable_http_proxy", 0),
+                ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.enable_retries", 0),
+                ("grpc.http2.bdp_probe", 0),  # a unix socket has no bandwidth to find out
+                ("grpc.default_authority", "localhost"),
+            ],
+        )
+        self._metadata = ((SECRET_KEY, secret),)
+        self._on_host_call = on_host_call
+        self._answers: dict[str, Answer] = {}
+        self._outgoing = pb.ToInterpreter()
+        self._writing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def connect(self, hello: pb.Hello, timeout: float) -> pb.Welcome:
+        """Opens the stream and waits for the Welcome, at most `timeout` seconds. Raises InterpreterLost."""
+        self._stream = self._channel.stream_stream(
+            SERVICE + "Attach",
+            request_serializer=pb.ToInterpreter.SerializeToString,
+            response_deserializer=pb.FromInterpreter.FromString,
+        )(metadata=self._metadata, wait_for_ready=True)
+        try:
+            first = await asyncio.wait_for(self._greet(hello), timeout)
+        except (grpc.RpcError, asyncio.TimeoutError) as error:
+            raise InterpreterLost(f"no Welcome within {timeout:g} s: {_words(error)}") from error
+        if first is grpc.aio.EOF:
+            raise InterpreterLost("the interpreter closed the stream before its Welcome")
+        self._spawn(self._read())
+        welcome: pb.Welcome = first.welcome
+        return welcome
+
+    async def _greet(self, hello: pb.Hello) -> Any:
+        await self._stream.write(pb.ToInterpreter(hello=hello))
+        return await self._stream.read()
+
+    def request(self, request: pb.Request, answer: Answer) -> None:
+        """Sends `request`; `answer` is called once, with its Reply, or with None when the stream ended first.
+
+        A callback instead of a future: it runs in the turn of the event loop that read the frame.
+        """
+        if self.lost.done():
+            answer(None)
+            return
+        self._answers[request.id] = answer
+        self._outgoing.requests.append(request)
+        self._flush()
+
+    def cancel(self, request_id: str, reason: pb.Cancel.Reason) -> None:
+        """Tells the interpreter to stop the command; its Reply still comes."""
+        self._outgoing.cancels.append(pb.Cancel(id=request_id, reason=reason))
+        self._flush()
+
+    async def healthy(self, timeout: float) -> bool:
+        """Whether grpc.health.v1 says SERVING within `timeout` seconds."""
+        check = self._channel.unary_unary("/grpc.health.v1.Health/Check")
+        try:
+            return bool(await check(b"", metadata=self._metadata, timeout=timeout) == SERVING)
+        except grpc.RpcError:
+            return False
+
+    async def shutdown(self, grace: float, timeout: float) -> bool:
+        """Asks the interpreter to end; whether it agreed within `timeout` seconds."""
+        call = self._channel.unary_unary(
+            SERVICE + "Shutdown",
+            request_serializer=pb.ShutdownRequest.SerializeToString,
+            response_deserializer=pb.ShutdownReply.FromString,
+        )
+        try:
+            await call(
+                pb.ShutdownRequest(grace_ms=int(grace * 1000)), metadata=self._metadata, timeout=timeout
+            )
+        except grpc.RpcError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Ends the stream and the channel; what has no answer yet gets InterpreterLost."""
+        self._end("the connection was closed")
+        for task in list(self._tasks):
+            task.cancel()
+        await self._channel.close()
+
+    # ---- one writer ---------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        if not self._writing:
+            self._writing = True
+            self._spawn(self._write())
+
+    async def _write(self) -> None:
+        try:
+            while self._outgoing.ByteSize():
+                frame, self._outgoing = self._outgoing, pb.ToInterpreter()
+                await self._stream.write(frame)
+        except (grpc.RpcError, asyncio.InvalidStateError) as error:
+            self._end(_words(error))
+        finally:
+            self._writing = False
+
+    # ---- one reader ---------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        why = "the interpreter closed the stream"
+        try:
+            while (frame := await self._stream.read()) is not grpc.aio.EOF:
+                self._receive(frame)
+        except grpc.RpcError as error:
+            why = _words(error)
+        finally:
+            self._end(why)
+
+    def _receive(self, frame: pb.FromInterpreter) -> None:
+        for reply in frame.replies:
+            answer = self._answers.pop(reply.id, None)
+            if answer is not None:
+                answer(reply)
+        for call in frame.host_calls:
+            self._spawn(self._serve(call))
+
+    async def _serve(self, call: pb.HostCall) -> None:
+        self._outgoing.host_replies.append(await self._on_host_call(call))
+        self._flush()
+
+    def _end(self, why: str) -> None:
+        if not self.lost.done():
+            self.lost.set_result(why)
+        unanswered, self._answers = self._answers, {}
+        for answer in unanswered.values():
+            answer(None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _words(error: BaseException) -> str:
+    details = getattr(error, "details", None)
+    text = details() if callable(details) else str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

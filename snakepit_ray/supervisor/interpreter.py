@@ -1,0 +1,176 @@
+"""Knows one incarnation of the interpreter: starts it, shakes hands, and ends it leaving nothing behind.
+
+Rules: nothing is scheduled before the handshake is done; a start that fails explains itself with the child's
+own words and leaves no process, socket or directory; the secret travels on stdin only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.core.handshake import HandshakeError, Ready, StartFailure, parse_ready
+from snakepit_ray.errors import ProtocolMismatch, SnakepitError, WorkerStartError
+from snakepit_ray.process import Child, Exit, Launch, build_launch
+from snakepit_ray.process.child import read_ready_line
+from snakepit_ray.rpc import InterpreterClient, InterpreterLost
+from snakepit_ray.rpc.client import PROTOCOL, HostHandler
+
+SHUTDOWN_RPC_SECONDS = 0.5
+LAST_WORDS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class InterpreterSpec:
+    """What every incarnation of one worker's interpreter is started from."""
+
+    worker_id: str
+    executable: str
+    script: str
+    args: tuple[str, ...]
+    user_env: Mapping[str, str]
+    cwd: str | None
+    thread_limits: int
+    startup_timeout: float
+    shutdown_grace: float
+    max_message_size: int
+    config: Mapping[str, Any]  # the start line of bridge/README.md, without socket and secret
+
+
+class Interpreter:
+    """A served interpreter. Create with `await Interpreter.start(...)`."""
+
+    def __init__(self, spec: InterpreterSpec, child: Child, directory: str) -> None:
+        self.spec = spec
+        self.child = child
+        self.directory = directory
+        self.started_at = self.began_at = time.time()
+        self.ready: Ready
+        self.client: InterpreterClient
+
+    @classmethod
+    async def start(
+        cls,
+        spec: InterpreterSpec,
+        epoch: pb.Epoch,
+        on_host_call: HostHandler,
+        forward: Callable[[str, str], None],
+    ) -> Interpreter:
+        """Starts, shakes hands and connects within `startup_timeout`. Raises WorkerStartError or
+        ProtocolMismatch."""
+        deadline = time.monotonic() + spec.startup_timeout
+        began_at = time.time()
+        directory = tempfile.mkdtemp(prefix="snakepit-")  # mode 0700: the socket in it is ours alone
+        secret = secrets.token_hex(16)
+        socket = os.path.join(directory, "s")
+        ready_read, ready_write = os.pipe()
+        try:
+            launch = _launch(spec)
+            config = {**spec.config, "snakepit": PROTOCOL, "socket": socket, "secret": secret}
+            child = await Child.start(launch, config, ready_write, forward)
+        except OSError as error:
+            os.close(ready_read)
+            shutil.rmtree(directory, ignore_errors=True)
+            raise WorkerStartError(
+                f"worker {spec.worker_id}: {spec.executable!r} cannot be executed: {error}; "
+                "set interpreter= to the path of a working one"
+            ) from error
+        self = cls(spec, child, directory)
+        self.began_at = began_at
+        try:
+            self.ready = await self._handshake(ready_read, deadline)
+            await self._attach(secret, epoch, on_host_call, deadline)
+        except BaseException:
+            await self.kill()
+            raise
+        return self
+
+    async def _handshake(self, descriptor: int, deadline: float) -> Ready:
+        line = asyncio.ensure_future(read_ready_line(descriptor))
+        either: list[asyncio.Future[Any]] = [line, self.child.exited]
+        await asyncio.wait(
+            either,
+            timeout=deadline - time.monotonic(),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not line.done():  # a child that exits closes the pipe, but a descendant of it may hold it open
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(line, 0.1 if self.child.exited.done() else 0)
+        if not line.done() or line.cancelled():
+            raise await self._not_ready(
+                f"was not ready within startup_timeout={self.spec.startup_timeout:g} s"
+            )
+        if not line.result():
+            raise await self._not_ready("ended its start without a ready line")
+        return self._understood(line.result())
+
+    def _understood(self, line: bytes) -> Ready:
+        try:
+            said = parse_ready(line)
+        except HandshakeError as error:
+            kind = ProtocolMismatch if error.version_mismatch else WorkerStartError
+            raise kind(f"worker {self.spec.worker_id}: {error}") from error
+        if isinstance(said, StartFailure):
+            raise WorkerStartError(
+                f"worker {self.spec.worker_id}: the adapter cannot be loaded ({said.stage}): {said.type}: "
+                f"{said.message}\n{said.traceback}".rstrip()
+            )
+        return said
+
+    async def _attach(self, secret: str, epoch: pb.Epoch, on_host_call: HostHandler, deadline: float) -> None:
+        self.client = InterpreterClient(self.ready.address, secret, self.spec.max_message_size, on_host_call)
+        hello = pb.Hello(protocol=PROTOCOL, worker_id=self.spec.worker_id, epoch=epoch)
+        try:
+            await self.client.connect(hello, max(0.1, deadline - time.monotonic()))
+        except InterpreterLost as error:
+            raise await self._not_ready(f"said it was ready but does not answer: {error}") from error
+
+    async def _not_ready(self, what: str) -> SnakepitError:
+        exit = await self.last_words()
+        ended = f"; exit code {exit.returncode}" if exit else ""
+        tail = exit.stderr_tail if exit else self.child.stderr.tail
+        return WorkerStartError(
+            f"worker {self.spec.worker_id}: {' '.join(self.child.launch.argv)} {what}{ended}"
+            + (f"; it said:\n{tail}" if tail else "; it said nothing on stderr")
+        )
+
+    async def last_words(self) -> Exit | None:
+        """The exit of a child that is ending, if it ends within LAST_WORDS_SECONDS."""
+        await asyncio.wait([self.child.exited], timeout=LAST_WORDS_SECONDS)
+        return self.child.exited.result() if self.child.exited.done() else None
+
+    async def stop(self) -> Exit:
+        """Polite RPC, grace, SIGTERM, grace, SIGKILL; the socket's directory is removed. Safe to repeat."""
+        grace = self.spec.shutdown_grace
+        if self.child.alive and await self.client.shutdown(grace, SHUTDOWN_RPC_SECONDS + grace):
+            await asyncio.wait([self.child.exited], timeout=grace)
+        await self.client.close()
+        return await self.kill()
+
+    async def kill(self) -> Exit:
+        """SIGTERM, grace, SIGKILL; the socket's directory is removed. Safe to repeat."""
+        try:
+            return await self.child.stop(self.spec.shutdown_grace)
+        finally:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _launch(spec: InterpreterSpec) -> Launch:
+    return build_launch(
+        executable=spec.executable,
+        script=spec.script,
+        args=spec.args,
+        base_environ=os.environ,
+        user_env=spec.user_env,
+        token=secrets.token_hex(16),
+        thread_limits=spec.thread_limits,
+        cwd=spec.cwd,
+    )

@@ -1,0 +1,46 @@
+"""Knows what a worker says of itself and of a request: its states, its counters, how a request went on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from snakepit_ray._pb import interpreter_pb2 as pb
+
+
+class WorkerState(str, Enum):
+    """What a worker is doing."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    QUARANTINED = "quarantined"
+    DEAD = "dead"
+
+
+@dataclass
+class Counters:
+    """What this worker did since its actor started."""
+
+    requests: int = 0
+    errors: int = 0
+    queue_timeouts: int = 0
+    saturated: int = 0
+    delegated: int = 0
+
+
+class Done(NamedTuple):
+    """The interpreter's answer, with seconds waited, the attempt that it came from and who gave it."""
+
+    reply: pb.Reply
+    waited: float
+    attempt: int
+    pid: int
+
+
+class Relayed(NamedTuple):
+    """Another worker's answer, as it came; `free`: it could take another request."""
+
+    value: object
+    free: bool = False
