@@ -1,0 +1,6 @@
+"""Starts the Python bridge: `EXECUTABLE main.py --ready-fd N`, as bridge/README.md says."""
+
+from snakepit_bridge.main import main
+
+if __name__ == "__main__":
+    main()

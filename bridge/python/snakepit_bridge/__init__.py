@@ -1,0 +1,47 @@
+"""Knows the names that adapters import, and nothing else: each is loaded when it is first asked for.
+
+Rule: `import snakepit_bridge` costs next to nothing; it imports neither grpc nor numpy nor asyncio.
+"""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Adapter": "adapter",
+    "command": "adapter",
+    "tool": "adapter",
+    "ThreadSafeAdapter": "adapters.threaded",
+    "SessionContext": "context",
+    "Cancelled": "context",
+    "HostError": "context",
+    "current": "context",
+    "BaseAdapter": "adapters.base",
+    "BaseCommandHandler": "protocol",
+    "ProtocolHandler": "protocol",
+}
+
+__all__ = [
+    "Adapter",
+    "BaseAdapter",
+    "BaseCommandHandler",
+    "Cancelled",
+    "HostError",
+    "ProtocolHandler",
+    "SessionContext",
+    "ThreadSafeAdapter",
+    "command",
+    "current",
+    "tool",
+]
+
+
+def __getattr__(name: str):
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value

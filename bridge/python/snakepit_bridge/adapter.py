@@ -1,0 +1,212 @@
+"""Knows what an adapter is: a class whose marked methods are commands; finds them and makes them callable.
+
+Rules: one instance per interpreter; flags, signature and callable of each command are resolved once, at
+load; marks are inherited by overriding
+methods; a property is never evaluated to find out.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+from snakepit_bridge.failures import InvalidArguments, UnknownCommand
+from snakepit_bridge.signature import Signature
+
+MARK = "__snakepit_command__"
+_PREFIX = "execute_"
+
+
+class Adapter:
+    """Base of adapters: methods marked with `@command` are served. Every hook may be left out."""
+
+    __thread_safe__ = False
+
+    def setup(self) -> None:
+        """Called once, before the first command; may be async. Loads models, opens connections."""
+
+    def teardown(self) -> None:
+        """Called once, when the interpreter is asked to end; may be async."""
+
+    def on_session_start(self, session_id: str) -> None:
+        """Called before the first command of a session that this interpreter has not seen; not async."""
+
+
+class Options:
+    """What `@command` was told."""
+
+    __slots__ = ("idempotent", "name", "timeout")
+
+    def __init__(self, name: str | None, idempotent: bool, timeout: float | None) -> None:
+        self.name = name
+        self.idempotent = idempotent
+        self.timeout = timeout
+
+
+def command(
+    function=None, *, name: str | None = None, idempotent: bool = False, timeout: float | None = None
+):
+    """Marks a method as a command, bare or with options: `idempotent` ones are retried after a crash,
+    `timeout` is its default budget in seconds.
+    """
+    options = Options(name, bool(idempotent), None if timeout is None else float(timeout))
+
+    def mark(target):
+        setattr(target, MARK, options)
+        return target
+
+    if function is None:
+        return mark
+    if not callable(function):
+        raise TypeError(f"@command takes options by name: write @command(name={function!r})")
+    return mark(function)
+
+
+def tool(
+    function=None,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    supports_streaming: bool = False,
+    required_variables=(),
+    idempotent: bool = False,
+    timeout: float | None = None,
+):
+    """`@command` under the name that adapters in the wild use; what a command yields, and its docstring, say
+    the rest.
+    """
+
+    def mark(target):
+        if description and not target.__doc__:
+            target.__doc__ = description
+        return command(name=name, idempotent=idempotent, timeout=timeout)(target)
+
+    return mark if function is None else mark(function)
+
+
+class Command:
+    """One command, resolved: `function` is bound, `raw` ones take the argument object itself."""
+
+    __slots__ = (
+        "asynchronous",
+        "doc",
+        "function",
+        "idempotent",
+        "name",
+        "raw",
+        "signature",
+        "stream",
+        "timeout",
+    )
+
+    def __init__(self, name: str, function, options: Options, raw: bool = False) -> None:
+        plain = inspect.unwrap(function)
+        self.name = name
+        self.function = function
+        self.raw = raw
+        self.idempotent = options.idempotent
+        self.timeout = options.timeout
+        self.doc = inspect.getdoc(function)
+        self.stream = inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
+        # Not of `plain`: a wrapper may run its coroutine by itself; a coroutine that it returns is awaited.
+        self.asynchronous = inspect.iscoroutinefunction(function)
+        self.signature = None if raw else Signature(name, function)
+
+    def call(self, args: dict, context):
+        """Checks `args` and calls the function. Raises InvalidArguments before the call, or whatever the
+        function raises.
+        """
+        if self.stream:
+            raise is_a_stream(self.name)
+        if self.raw:
+            return self.function(args)
+        args = self.signature.check(args)
+        if self.signature.context is not None:
+            args[self.signature.context] = context
+        return self.function(**args)
+
+    def describe(self) -> dict:
+        """Its entry in the ready line."""
+        parameters = [] if self.raw else [p.describe() for p in self.signature.parameters]
+        return {
+            "stream": self.stream,
+            "idempotent": self.idempotent,
+            "timeout": self.timeout,
+            "doc": self.doc,
+            "params": parameters,
+            "open": self.raw or self.signature.open,
+        }
+
+
+def find_commands(instance) -> dict[str, Command]:
+    """The commands of an adapter by name. Raises TypeError when there are none, or two of one name."""
+    kind = type(instance)
+    found = {}
+    for attribute, options, raw, name in _marked(kind):
+        if name in found:
+            raise TypeError(f"{kind.__name__} has two commands named {name!r}")
+        found[name] = Command(name, getattr(instance, attribute), options, raw)
+    for name, function in getattr(instance, "__snakepit_handlers__", {}).items():
+        found[name] = Command(name, function, Options(None, False, None), raw=True)
+    if not found:
+        plain = Options(None, False, None)
+        found = {name: Command(name, getattr(instance, name), plain) for name in _plain(kind)}
+    if not found:
+        how = "mark methods with @command (from snakepit_bridge import command)"
+        raise TypeError(f"{kind.__name__} has no commands: {how}")
+    return found
+
+
+def _marked(kind: type):
+    """(attribute, options, takes the raw arguments, command name) of marked and `execute_` methods."""
+    takes_prefix = bool(getattr(kind, "__execute_methods__", False))
+    for attribute in dir(kind):
+        options = _mark(kind, attribute)
+        if options is not None:
+            yield attribute, options, False, options.name or attribute
+        elif takes_prefix and attribute.startswith(_PREFIX) and len(attribute) > len(_PREFIX):
+            static = inspect.getattr_static(kind, attribute)
+            yield attribute, Options(None, False, None), _takes_args(static), attribute[len(_PREFIX) :]
+
+
+def _mark(kind: type, attribute: str) -> Options | None:
+    for owner in kind.__mro__:
+        member = owner.__dict__.get(attribute)
+        if isinstance(member, (staticmethod, classmethod)):
+            member = member.__func__
+        options = getattr(member, "__dict__", {}).get(MARK) if member is not None else None
+        if options is not None:
+            return options
+    return None
+
+
+def _takes_args(member) -> bool:
+    """Whether an `execute_` method is written as (self, args): it gets the argument object itself."""
+    names = list(inspect.signature(getattr(member, "__func__", member)).parameters)
+    return names[1:] == ["args"]
+
+
+def _plain(kind: type):
+    """Methods of an unmarked class that take a SessionContext."""
+    for name in dir(kind):
+        member = inspect.getattr_static(kind, name)
+        if name.startswith("_") or not inspect.isfunction(member):
+            continue
+        if Signature(name, member).context is not None:
+            yield name
+
+
+def is_a_stream(name: str) -> InvalidArguments:
+    """The failure of a plain request for a command that yields."""
+    return InvalidArguments(f"{name} yields a stream: call it with execute_stream (or stream), not execute")
+
+
+def unknown_command(name: str, commands: dict) -> UnknownCommand:
+    """The failure for a command that is not there, with what is."""
+    import difflib
+
+    known = sorted(commands)
+    near = difflib.get_close_matches(name, known, 3)
+    guess = f"; there are {', '.join(known)}"
+    if near:
+        guess = f": did you mean {' or '.join(map(repr, near))}?"
+    return UnknownCommand(f"unknown command {name!r:.200}{guess}", {"nearest": near, "commands": known})

@@ -1,0 +1,89 @@
+"""Knows the line that a host writes on stdin, and the ready line that answers it (bridge/README.md, sections
+1 and 2).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+
+from snakepit_bridge import __version__
+from snakepit_bridge.failures import clean, printable, user_traceback
+
+PROTOCOL = 1
+
+
+class ProtocolMismatch(Exception):
+    """The host speaks another version."""
+
+
+class Config:
+    """What the host has said. Raises ProtocolMismatch, KeyError, TypeError, ValueError for a line that it
+    cannot take.
+    """
+
+    def __init__(self, line: bytes) -> None:
+        if not line:
+            raise ValueError("stdin ended before the configuration line")
+        given = json.loads(line)
+        if type(given) is not dict:
+            raise TypeError(f"the configuration must be a JSON object, got {type(given).__name__}")
+        if given.get("snakepit") != PROTOCOL:
+            raise ProtocolMismatch(
+                f"the host speaks protocol {given.get('snakepit')!r}, this bridge speaks {PROTOCOL}"
+            )
+        self.socket: str = _take(given, "socket", str)
+        self.secret: str = _take(given, "secret", str)
+        self.adapter: str = _take(given, "adapter", str)
+        self.adapter_args: dict = _take(given, "adapter_args", dict, {})
+        self.capacity: int = _take(given, "capacity", int, 1)
+        self.threaded: bool = _take(given, "thread_profile", bool, False)
+        self.marker: bool = _take(given, "unserializable", str, "error") == "marker"
+        self.max_message_size: int = _take(given, "max_message_size", int, 100 * 1024 * 1024)
+        self.worker_id: str = _take(given, "worker_id", str, "")
+        self.pool: str = _take(given, "pool", str, "")
+        self.cwd: str = _take(given, "cwd", str, "") or os.getcwd()
+        self.code_paths: list = _take(given, "code_paths", list, [])
+        if self.capacity < 1:
+            raise ValueError(f"capacity must be at least 1, got {self.capacity}")
+
+
+def _take(given: dict, key: str, kind: type, *default):
+    value = given.get(key)
+    if value is None:
+        if not default:
+            raise KeyError(f"the configuration has no {key!r}")
+        return default[0]
+    if type(value) is not kind:
+        raise TypeError(f"{key!r} must be {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def ready_line(config: Config, commands: dict) -> bytes:
+    """The line that says that the interpreter serves, without its newline."""
+    line = {
+        "snakepit": PROTOCOL,
+        "address": f"unix:{config.socket}",
+        "pid": os.getpid(),
+        "language": "python",
+        "version": platform.python_version(),
+        "bridge": __version__,
+        "capacity": config.capacity,
+        "adapter": config.adapter,
+        "commands": {name: command.describe() for name, command in commands.items()},
+    }
+    return json.dumps(line).encode()
+
+
+def error_line(stage: str, error: BaseException) -> bytes:
+    """The line that says why the interpreter does not start."""
+    reason = {
+        "stage": stage,
+        "type": type(error).__name__,
+        "message": error.args[0] if type(error) is KeyError and error.args else printable(error),
+        "traceback": user_traceback(error),
+    }
+    return json.dumps(
+        {"snakepit": PROTOCOL, "error": {key: clean(str(text)) for key, text in reason.items()}}
+    ).encode()

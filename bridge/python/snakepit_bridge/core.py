@@ -1,0 +1,20 @@
+"""Knows the names that scripts of the wild call before they serve; a bridge does both things by itself."""
+
+from __future__ import annotations
+
+from snakepit_bridge.protocol import BaseCommandHandler, ProtocolHandler
+
+__all__ = [
+    "BaseCommandHandler",
+    "ProtocolHandler",
+    "setup_broken_pipe_suppression",
+    "setup_graceful_shutdown",
+]
+
+
+def setup_graceful_shutdown(protocol_handler=None) -> None:
+    """Nothing is left to do: the bridge ends on SIGTERM and when its host is gone, and calls `teardown`."""
+
+
+def setup_broken_pipe_suppression() -> None:
+    """Nothing is left to do: commands do not talk over stdout, so a closed pipe there harms nothing."""

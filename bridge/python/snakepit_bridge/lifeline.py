@@ -1,0 +1,141 @@
+"""Knows how this process ends when its host does, and that what its commands started ends with it.
+
+Rules: end of file on the lifeline means that the host is gone; descendants are found by the token in their
+environment, never by group or name; the
+parent-death signal only makes us look, because it also comes when the thread that started us ends and its
+process lives on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+
+TOKEN_VARIABLE = "SNAKEPIT_TOKEN"
+HOST_GONE_STATUS = 1
+_PR_SET_PDEATHSIG = 1
+
+_sockets: list[str] = []  # ours, once it is known
+
+
+def take_stdin() -> int:
+    """Moves stdin to a descriptor of our own, which commands never see; theirs is /dev/null."""
+    lifeline = os.dup(0)  # not inheritable
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    if null != 0:
+        os.close(null)
+    return lifeline
+
+
+def read_line(descriptor: int) -> bytes:
+    """The first line on `descriptor`, b"" if it ends without one."""
+    data = bytearray()
+    while not data.endswith(b"\n"):
+        part = os.read(descriptor, 65536)
+        if not part:
+            return b""
+        data += part
+    return bytes(data)
+
+
+def watch(descriptor: int, socket: str) -> None:
+    """Ends this process, what it started and its `socket` at end of file on `descriptor`."""
+    _sockets[:] = [socket]
+
+    def wait() -> None:
+        while os.read(descriptor, 65536):
+            pass  # the host says nothing more on its lifeline
+        end(HOST_GONE_STATUS)
+
+    threading.Thread(target=wait, name="snakepit-lifeline", daemon=True).start()
+
+
+def ask_for_parent_death_signal(parent: int) -> None:
+    """Has the kernel tell us that `parent` has died; the lifeline could be held open by another child of it.
+    Linux only.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    number = signal.SIGRTMIN + 7
+
+    def look(*_) -> None:
+        if os.getppid() != parent:
+            end(HOST_GONE_STATUS)
+
+    signal.signal(number, look)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    look()  # it may have died before we asked
+
+
+def free_interrupt_signal() -> None:
+    """Ctrl-C in a terminal belongs to the host: ignored here. A Ray worker's children inherit it blocked,
+    which nothing could undo later.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def end(status: int) -> None:
+    """Ends this process at once, its descendants first; its socket and the directory made for it go with
+    it."""
+    try:
+        kill_descendants()
+        remove_socket()
+    finally:
+        os._exit(status)
+
+
+def remove_socket() -> None:
+    """A host that was killed removes nothing, so we do; an empty directory only, and safe to repeat."""
+    if _sockets:
+        with contextlib.suppress(OSError):
+            os.unlink(_sockets[0])
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(_sockets[0]))
+
+
+def kill_descendants() -> list[int]:
+    """SIGKILL to every other process that carries our token, until none is left; the pids."""
+    token = os.environb.get(TOKEN_VARIABLE.encode())
+    if not token:
+        return []
+    killed: list[int] = []
+    for _ in range(10):  # one that forks while we look is found the next time round
+        found = _carriers(TOKEN_VARIABLE.encode() + b"=" + token)
+        if not found:
+            break
+        for pid in found:
+            _kill(pid)
+        killed += found
+    return killed
+
+
+def _carriers(entry: bytes) -> list[int]:
+    """Other living processes with `entry` in their environment."""
+    if not os.path.isdir("/proc/self"):
+        return []
+    ours = os.getpid()
+    return [
+        int(name)
+        for name in os.listdir("/proc")
+        if name.isdigit() and int(name) != ours and entry in _environment(name)
+    ]
+
+
+def _environment(pid: str) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:  # empty for a zombie
+            return file.read().split(b"\0")
+    except OSError:  # gone, or another user's
+        return []
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

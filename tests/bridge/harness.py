@@ -1,0 +1,312 @@
+"""Starts the real bridge process and talks to its real socket with a plain gRPC client.
+
+Rules: every wait has a bound and none is a sleep; what is started is ended by its own pid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import queue
+import secrets
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import grpc
+
+from snakepit_ray._pb import interpreter_pb2 as pb
+
+ROOT = Path(__file__).resolve().parents[2]
+BRIDGE = ROOT / "bridge" / "python"
+SCRIPT = BRIDGE / "main.py"
+SHOWCASE = "snakepit_bridge.adapters.showcase:ShowcaseAdapter"
+ADAPTERS = Path(__file__).resolve().parent / "adapters"
+TIMEOUT = 20.0
+SERVICE = "/snakepit.v1.Interpreter/"
+KIND = pb.Failure.Kind
+
+sys.path.append(str(BRIDGE))  # for the tests of its modules that need no process
+
+
+class CallFailed(Exception):
+    """A Failure came; its fields."""
+
+    def __init__(self, failure: pb.Failure) -> None:
+        super().__init__(f"{KIND.Name(failure.kind)} {failure.type}: {failure.message}")
+        self.kind = KIND.Name(failure.kind)
+        self.type = failure.type
+        self.message = failure.message
+        self.traceback = failure.traceback
+        self.details = json.loads(failure.details_json) if failure.details_json else None
+
+
+def carriers(tokens: set[str]) -> set[int]:
+    """Pids of living processes that carry one of `tokens`."""
+    entries = {f"SNAKEPIT_TOKEN={token}".encode() for token in tokens}
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):  # gone meanwhile
+                if entries & set(Path(f"/proc/{name}/environ").read_bytes().split(b"\0")):
+                    found.add(int(name))
+    return found
+
+
+class BridgeProcess:
+    """One interpreter, started as a worker starts it."""
+
+    tokens: ClassVar[set[str]] = set()  # of every one that this run has started
+
+    def __init__(
+        self, adapter: str = SHOWCASE, *, python: str = sys.executable, script=SCRIPT, env=None, **config
+    ) -> None:
+        self.directory = tempfile.TemporaryDirectory(prefix="snakepit-test-")
+        self.token = secrets.token_hex(8)
+        self.tokens.add(self.token)
+        self.secret = secrets.token_hex(8)
+        self.config = {
+            "snakepit": 1,
+            "socket": f"{self.directory.name}/s",
+            "secret": self.secret,
+            "adapter": adapter,
+            "adapter_args": {},
+            "capacity": 1,
+            "thread_profile": False,
+            "unserializable": "error",
+            "binary_threshold": 10240,
+            "max_message_size": 100 * 1024 * 1024,
+            "worker_id": "w1",
+            "pool": "test",
+            "cwd": str(ADAPTERS),
+            "code_paths": [],
+            **config,
+        }
+        ready, child_end = os.pipe()
+        environ = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        environ |= {
+            "PYTHONUNBUFFERED": "1",
+            "GRPC_VERBOSITY": "ERROR",
+            "SNAKEPIT_TOKEN": self.token,
+            **(env or {}),
+        }
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop
+        self._stdout = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop
+        self.process = subprocess.Popen(
+            [python, str(script), "--ready-fd", str(child_end)],
+            stdin=subprocess.PIPE,
+            stdout=self._stdout,
+            stderr=self._stderr,
+            env=environ,
+            pass_fds=(child_end,),
+        )
+        os.close(child_end)
+        self._ready_fd = ready
+        self.pid = self.process.pid
+        self._channel: grpc.Channel | None = None
+
+    def configure(self) -> None:
+        """Writes the configuration line."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended: its exit says why
+            self.process.stdin.write(json.dumps(self.config).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def ready_line(self, timeout: float = TIMEOUT) -> bytes:
+        """The first line on the ready descriptor, b"" if it closes without one. Raises TimeoutError."""
+        data, end = b"", time.monotonic() + timeout
+        while not data.endswith(b"\n"):
+            if not select.select([self._ready_fd], [], [], max(0.0, end - time.monotonic()))[0]:
+                raise TimeoutError(f"no ready line within {timeout} s; stderr: {self.stderr()}")
+            part = os.read(self._ready_fd, 65536)
+            if not part:
+                break
+            data += part
+        os.close(self._ready_fd)
+        self._ready_fd = -1
+        return data
+
+    def start(self) -> BridgeProcess:
+        """Configures, and waits until it serves."""
+        self.configure()
+        line = self.ready_line()
+        assert line, f"it ended without a ready line: {self.wait()} {self.stderr()}"
+        self.ready = json.loads(line)
+        assert "error" not in self.ready, self.ready["error"]
+        return self
+
+    def start_error(self) -> dict:
+        """Configures a process that must not start: its error, after it has exited with status 3."""
+        self.configure()
+        line = json.loads(self.ready_line())
+        assert self.wait() == 3, self.stderr()
+        return line["error"]
+
+    @property
+    def channel(self) -> grpc.Channel:
+        if self._channel is None:
+            limit = 2**30
+            self._channel = grpc.insecure_channel(
+                f"unix:{self.config['socket']}",
+                options=[
+                    ("grpc.max_receive_message_length", limit),
+                    ("grpc.max_send_message_length", limit),
+                    ("grpc.use_local_subchannel_pool", 1),
+                    ("grpc.default_authority", "localhost"),
+                ],
+            )
+        return self._channel
+
+    def metadata(self, secret: str | None = None):
+        return (("snakepit-secret", self.secret if secret is None else secret),)
+
+    def unary(self, method: str, request: bytes = b"", secret: str | None = None) -> bytes:
+        """One unary call of raw bytes."""
+        return self.channel.unary_unary(method)(request, metadata=self.metadata(secret), timeout=TIMEOUT)
+
+    def attach(self, **options) -> Stream:
+        """Opens the stream."""
+        return Stream(self, **options)
+
+    def stderr(self) -> str:
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="replace")
+
+    def stdout(self) -> bytes:
+        self._stdout.seek(0)
+        return self._stdout.read()
+
+    def wait(self, timeout: float = TIMEOUT) -> int:
+        """The exit status."""
+        return self.process.wait(timeout)
+
+    def stop(self) -> None:
+        """SIGKILL if it is still there, and everything closed."""
+        if self._channel is not None:
+            self._channel.close()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(TIMEOUT)
+        for pid in carriers({self.token}):  # what a test has started in it and killed it over
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.stdin.close()
+        if self._ready_fd >= 0:
+            os.close(self._ready_fd)
+        self._stderr.close()
+        self._stdout.close()
+        self.directory.cleanup()
+
+
+class Stream:
+    """An attachment: frames out, and replies, host calls and released ids in, each in its place."""
+
+    def __init__(self, bridge: BridgeProcess, protocol: int = 1, epoch=(7, 3), on_host_call=None) -> None:
+        self._out: queue.SimpleQueue = queue.SimpleQueue()
+        self._ids = itertools.count(1)
+        self._changed = threading.Condition()
+        self._on_host_call = on_host_call
+        self.welcome: pb.Welcome | None = None
+        self.replies: dict[str, list[pb.Reply]] = {}
+        self.released: list[str] = []
+        self.host_calls: list[pb.HostCall] = []
+        self.ended: grpc.RpcError | str | None = None
+        hello = pb.Hello(
+            protocol=protocol, worker_id="w1", epoch=pb.Epoch(incarnation=epoch[0], number=epoch[1])
+        )
+        self._out.put(pb.ToInterpreter(hello=hello))
+        method = bridge.channel.stream_stream(
+            SERVICE + "Attach",
+            request_serializer=pb.ToInterpreter.SerializeToString,
+            response_deserializer=pb.FromInterpreter.FromString,
+        )
+        self.call = method(iter(self._out.get, None), metadata=bridge.metadata(), wait_for_ready=True)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        ended: grpc.RpcError | str = "end of stream"
+        try:
+            for frame in self.call:
+                with self._changed:
+                    self._take(frame)
+                    self._changed.notify_all()
+        except grpc.RpcError as error:
+            ended = error
+        with self._changed:
+            self.ended = ended
+            self._changed.notify_all()
+
+    def _take(self, frame: pb.FromInterpreter) -> None:
+        if frame.HasField("welcome"):
+            self.welcome = frame.welcome
+        for reply in frame.replies:
+            self.replies.setdefault(reply.id, []).append(reply)
+        self.released.extend(frame.released)
+        for call in frame.host_calls:
+            self.host_calls.append(call)
+            if self._on_host_call is not None:
+                self._out.put(pb.ToInterpreter(host_replies=[self._on_host_call(call)]))
+
+    def until(self, true, timeout: float = TIMEOUT):
+        """Waits until `true()` is, and gives what it gave. Raises TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: true() or self.ended is not None, timeout):
+                raise TimeoutError("what was waited for did not come")
+            value = true()
+            if not value:
+                raise ConnectionError(f"the stream ended: {self.ended}")
+            return value
+
+    def request(self, command: str, args: dict | bytes | None = None, buffers=(), **fields) -> str:
+        """Sends a request; its id."""
+        request_id = fields.pop("id", None) or f"r{next(self._ids)}"
+        data = args if isinstance(args, bytes) else json.dumps(args or {}).encode()
+        places = [b if isinstance(b, pb.Buffer) else pb.Buffer(inline=b) for b in buffers]
+        payload = pb.Payload(json=data, buffers=places)
+        self.send(requests=[pb.Request(id=request_id, command=command, args=payload, **fields)])
+        return request_id
+
+    def send(self, **fields) -> None:
+        """Sends one frame."""
+        self._out.put(pb.ToInterpreter(**fields))
+
+    def cancel(self, request_id: str, reason: int = pb.Cancel.CALLER) -> None:
+        self.send(cancels=[pb.Cancel(id=request_id, reason=reason)])
+
+    def reply(self, request_id: str, timeout: float = TIMEOUT) -> pb.Reply:
+        """The one reply to a request."""
+        replies = self.until(lambda: self.replies.get(request_id), timeout)
+        assert len(replies) == 1
+        return replies[0]
+
+    def result(self, request_id: str):
+        """The JSON value of a reply. Raises CallFailed."""
+        reply = self.reply(request_id)
+        if reply.WhichOneof("outcome") == "failure":
+            raise CallFailed(reply.failure)
+        return json.loads(reply.value.json)
+
+    def run(self, command: str, args: dict | None = None, **fields):
+        """Request and result."""
+        return self.result(self.request(command, args, **fields))
+
+    def failure(self, command: str, args: dict | bytes | None = None, buffers=(), **fields) -> CallFailed:
+        """Request whose failure is expected."""
+        try:
+            value = self.result(self.request(command, args, buffers, **fields))
+        except CallFailed as failed:
+            return failed
+        raise AssertionError(f"{command} gave {value!r}")
+
+    def close(self) -> None:
+        """Ends the stream from this side."""
+        self._out.put(None)
+        self._thread.join(TIMEOUT)
