@@ -1,0 +1,97 @@
+"""What actors and handles say to each other: small values, importable by name (a class of `__main__` would be
+pickled by value on every call)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from snakepit_ray.core.reporting import Pace
+
+
+class WorkerFacts(NamedTuple):
+    """What a worker says of itself. Times are seconds since 1970; `pid` is the interpreter's, 0 when there is
+    none."""
+
+    worker_id: str
+    node_id: str
+    pid: int
+    actor_pid: int
+    epoch: tuple[int, int]
+    state: str
+    capacity: int
+    running: int
+    waiting: int
+    requests: int
+    errors: int
+    queue_timeouts: int
+    saturated: int
+    restarts: int
+    delegated: int
+    rss_bytes: int
+    started_at: float
+
+
+class Entry(NamedTuple):
+    """One worker in the table that handles hold; `load` is running + waiting when the table was made."""
+
+    worker_id: str
+    actor: Any
+    capacity: int
+    load: int
+
+
+class Update(NamedTuple):
+    """What changed since a watcher's last poll; None where nothing did. `bindings` are (session, worker,
+    version)."""
+
+    version: int
+    load_version: int
+    binding_version: int
+    entries: list[Entry] | None
+    loads: dict[str, int] | None
+    bindings: list[tuple[str, str, int]]
+    closed: bool
+
+
+class Snapshot(NamedTuple):
+    """What a pickled handle carries: enough to begin with."""
+
+    version: int
+    entries: list[Entry]
+
+
+class Claimed(NamedTuple):
+    """The router's answer to a claim: who owns the session now, and its actor when that is another worker."""
+
+    owner: str
+    actor: Any
+    version: int
+
+
+class MoveOrder(NamedTuple):
+    """Send up to `requests` waiting requests to `target`."""
+
+    target: str
+    actor: Any
+    requests: int
+
+
+class ReportAnswer(NamedTuple):
+    """`pace`: how soon to report again; `moves`: what to delegate now."""
+
+    pace: Pace
+    moves: list[MoveOrder]
+
+
+class Delegated(NamedTuple):
+    """The answer to a delegated request, for the caller of the worker that sent it; `free`: the slot is free
+    again."""
+
+    value: Any
+    free: bool
+
+
+class Refused(NamedTuple):
+    """A worker's answer to a request that was delegated to it and that it has no free slot for."""
+
+    worker_id: str

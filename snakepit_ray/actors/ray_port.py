@@ -1,0 +1,213 @@
+"""Knows every way in which we use Ray to make, find and end actors, and what its exceptions mean to us.
+
+Rules: names live in one namespace of our own, because every job has an anonymous one; actors bound their own
+concurrency (max_concurrency is out of the way); an exception of Ray becomes one of ours here and nowhere
+else."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import ray
+from ray import exceptions as ray_errors
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from snakepit_ray.config import PoolConfig
+from snakepit_ray.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    PoolClosed,
+    PoolExists,
+    PoolNotFound,
+    RequestCancelled,
+    SnakepitError,
+    WorkerCrashed,
+)
+
+NAMESPACE = "snakepit"
+RAY_MINIMUM = (2, 60)
+UNBOUNDED = 1_000_000
+ROUTER_PREFIX = "snakepit:router:"
+
+ActorDied = ray_errors.ActorDiedError
+ActorUnavailable = ray_errors.ActorUnavailableError
+RayError = ray_errors.RayError
+
+
+def check_ray_version() -> None:
+    """Raises ConfigError when Ray is older than we know how to work with."""
+    version = tuple(int(part) for part in ray.__version__.split(".")[:2])
+    if version < RAY_MINIMUM:
+        raise ConfigError(
+            f"snakepit_ray needs ray >= {RAY_MINIMUM[0]}.{RAY_MINIMUM[1]}, got {ray.__version__}"
+        )
+
+
+def ensure_ray(**init_args: Any) -> bool:
+    """Connects to Ray if nobody has; whether it was us."""
+    if ray.is_initialized():
+        return False
+    ray.init(**init_args)
+    return True
+
+
+def cluster_cpus() -> int:
+    """CPUs of the whole cluster, at least 1."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def router_name(pool: str) -> str:
+    """The router's actor name."""
+    return ROUTER_PREFIX + pool
+
+
+def spawn_router(config: PoolConfig, detached: bool) -> Any:
+    """Creates the pool's router, owned by this process unless `detached`. Raises PoolExists."""
+    from snakepit_ray.actors.router import RouterActor
+
+    options: dict[str, Any] = {"lifetime": "detached"} if detached else {}
+    try:
+        return (
+            ray.remote(RouterActor)
+            .options(
+                name=router_name(config.name),
+                namespace=NAMESPACE,
+                num_cpus=0,
+                max_restarts=-1,
+                max_concurrency=UNBOUNDED,
+                enable_task_events=False,
+                **options,
+            )
+            .remote(config, detached)
+        )
+    except ValueError as error:
+        raise PoolExists.named(config.name) from error
+
+
+def spawn_worker(config: PoolConfig, worker_id: str) -> Any:
+    """Creates a worker actor. It is detached: it watches the router itself and ends when that is gone for
+    good."""
+    from snakepit_ray.actors.worker import WorkerActor
+
+    strategy = {"spread": "SPREAD", "pack": "DEFAULT"}.get(config.placement, config.placement)
+    return (
+        ray.remote(WorkerActor)
+        .options(
+            name=worker_id,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            num_cpus=config.num_cpus,
+            num_gpus=config.num_gpus,
+            resources=dict(config.resources),
+            label_selector=dict(config.labels) or None,
+            scheduling_strategy=strategy,
+            max_restarts=-1,
+            max_concurrency=UNBOUNDED,
+            enable_task_events=False,
+        )
+        .remote(config, worker_id)
+    )
+
+
+def find_router(pool: str) -> Any:
+    """The router of a running pool. Raises PoolNotFound naming the pools that run."""
+    try:
+        return ray.get_actor(router_name(pool), NAMESPACE)
+    except ValueError as error:
+        names = pool_names()
+        there_are = f"running: {', '.join(names)}" if names else "no pool is running"
+        raise PoolNotFound(f"there is no pool named {pool!r} in this cluster; {there_are}") from error
+
+
+def pool_names() -> list[str]:
+    """Names of the pools that run in this cluster."""
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return sorted(
+        actor["name"].removeprefix(ROUTER_PREFIX)
+        for actor in named
+        if actor["namespace"] == NAMESPACE and actor["name"].startswith(ROUTER_PREFIX)
+    )
+
+
+def find_worker(worker_id: str) -> Any:
+    """The worker actor of that id. Raises ValueError when there is none."""
+    return ray.get_actor(worker_id, NAMESPACE)
+
+
+def end(actor: Any) -> None:
+    """Ends an actor for good. Safe to repeat."""
+    with contextlib.suppress(ValueError, RayError):
+        ray.kill(actor, no_restart=True)
+
+
+def node_id() -> str:
+    """The Ray node that this process is on."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def on_node(node: str) -> NodeAffinitySchedulingStrategy:
+    """Schedules on one node and nowhere else."""
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The exception that a task raised; `error` itself where it is Ray's own."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, SnakepitError) else error
+
+
+def translate(error: BaseException, pool: str, budget: float | None = None) -> SnakepitError | None:
+    """Our error for one of Ray's, None when it has no meaning of ours. Errors of ours come as they are."""
+    if isinstance(error, SnakepitError):
+        return error
+    if isinstance(error, ray_errors.TaskCancelledError):
+        return RequestCancelled.because(f"the caller cancelled it (pool {pool!r})")
+    if isinstance(error, ray_errors.GetTimeoutError):
+        return DeadlineExceeded.after(budget or 0.0, "running")
+    if isinstance(error, ActorUnavailable):
+        return WorkerCrashed(
+            f"a worker actor of pool {pool!r} died while it had the request, which may or may not have run: "
+            f"{error}; retry it if it is idempotent",
+            may_have_started=True,
+        )
+    if isinstance(error, ray_errors.RayActorError):
+        return PoolClosed(f"pool {pool!r} is gone (shut down, or its driver ended): {_first_line(error)}")
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def is_connected() -> bool:
+    """Whether this process is in a cluster."""
+    return bool(ray.is_initialized())
+
+
+def disconnect() -> None:
+    """Leaves the cluster; ends it when this process began it."""
+    ray.shutdown()
+
+
+def get(ref: Any, timeout: float, pool: str) -> Any:
+    """The value of a control call. Raises our error for what went wrong."""
+    try:
+        return ray.get(ref, timeout=timeout)
+    except RayError as error:
+        cause = getattr(error, "cause", None)
+        ours = translate(cause if cause is not None else error, pool, timeout)
+        if ours is None:
+            raise
+        raise ours from None
+
+
+def done(ref: Any, timeout: float) -> bool:
+    """Whether `ref` has a value or an error within `timeout` seconds."""
+    return bool(ray.wait([ref], timeout=timeout)[0])
+
+
+def quietly(ref: Any, timeout: float) -> None:
+    """Waits for a call whose failure changes nothing: what it asked for is enforced next."""
+    with contextlib.suppress(RayError):
+        ray.get(ref, timeout=timeout)

@@ -1,0 +1,103 @@
+"""The command line `snakepit-ray`: what each command takes; the work is in the modules beside this one.
+
+Exit status: 0 when it did what was asked, 1 when not (the reason is on stderr), 2 for words that it does not
+know, 130 after Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from snakepit_ray.errors import SnakepitError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit status."""
+    args = parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = args.run
+    try:
+        status = run(args)
+        sys.stdout.flush()
+        return status
+    except SnakepitError as error:
+        print(f"snakepit-ray: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `snakepit-ray status | head`: whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command and its options."""
+    top = argparse.ArgumentParser(prog="snakepit-ray", description="Pools of external interpreters on Ray.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="start the pools of a snakepit.toml; they outlive this command")
+    up.add_argument("file", nargs="?", default="snakepit.toml")
+    _cluster(up, lambda args: _pools().up(args.file, args.address))
+
+    down = commands.add_parser("down", help="end pools")
+    down.add_argument("names", nargs="*", metavar="POOL", help="which (default: all)")
+    _cluster(down, lambda args: _pools().down(args.names, args.address))
+
+    call = commands.add_parser("call", help="run one command and print its value as JSON")
+    call.add_argument("pool")
+    call.add_argument("command")
+    call.add_argument(
+        "args", nargs="?", default="{}", metavar="JSON", help='arguments, such as \'{"a": 5, "b": 3}\''
+    )
+    call.add_argument("--session")
+    call.add_argument("--timeout", type=float)
+    _cluster(call, lambda args: _pools().call(args))
+
+    status = commands.add_parser("status", help="the pools that run and their workers")
+    status.add_argument("--json", action="store_true")
+    _cluster(status, lambda args: _pools().status(args.json, args.address))
+
+    demo = commands.add_parser("demo", help="a short tour on a pool of two interpreters")
+    demo.add_argument(
+        "--address", help="the Ray cluster (default: RAY_ADDRESS, else one that ends with the tour)"
+    )
+    demo.set_defaults(run=lambda args: _pools().demo(args.address))
+
+    doctor = commands.add_parser("doctor", help="what is here, what is missing, and what to do about it")
+    doctor.add_argument("interpreters", nargs="*", metavar="PYTHON", help="more interpreters to look at")
+    doctor.set_defaults(run=lambda args: _doctor().run(args.interpreters))
+
+    setup = commands.add_parser("setup", help="install the bridge into another interpreter")
+    setup.add_argument("interpreter")
+    setup.set_defaults(run=lambda args: _setup().run(args.interpreter))
+    return top
+
+
+def _cluster(command: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    command.add_argument(
+        "--address", help="the Ray cluster (default: RAY_ADDRESS, else the one on this machine)"
+    )
+    command.set_defaults(run=run)
+
+
+# Each command loads only what it needs: `doctor` must work where Ray does not.
+
+
+def _pools() -> Any:
+    from snakepit_ray.cli import pools
+
+    return pools
+
+
+def _doctor() -> Any:
+    from snakepit_ray.cli import doctor
+
+    return doctor
+
+
+def _setup() -> Any:
+    from snakepit_ray.cli import setup
+
+    return setup

@@ -1,0 +1,29 @@
+"""Knows one session of a pool: calls that carry its id, so that they meet the state that earlier ones
+left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snakepit_ray.pool import Pool
+
+
+class Session:
+    """Calls of one session. Made by `pool.session(id)`; picklable, as the pool is."""
+
+    def __init__(self, pool: Pool, session_id: str) -> None:
+        self.pool = pool
+        self.id = session_id
+        self.execute = pool.execute.options(session=session_id)
+
+    async def call(self, command: str, args: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """`pool.call` in this session."""
+        return await self.pool.call(command, args, session=self.id, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Session, (self.pool, self.id)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id!r} of pool {self.pool.name!r}>"

@@ -1,0 +1,223 @@
+"""The command line without a cluster: words, exit statuses, what it runs, what doctor says."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from snakepit_ray.cli import doctor, main, parser, setup
+from snakepit_ray.cli.doctor import Finding
+from snakepit_ray.runtimes.python import bridge_directory
+
+FOUND = {"ray": "2.60.0", "grpcio": "1.80.1", "protobuf": "6.33.0", "pyarrow": "21.0.0"}
+
+
+# ---- words ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["up"], {"file": "snakepit.toml", "address": None}),
+        (["up", "o.toml", "--address", "10.0.0.1:6379"], {"file": "o.toml", "address": "10.0.0.1:6379"}),
+        (["down"], {"names": []}),
+        (["down", "a", "b"], {"names": ["a", "b"]}),
+        (["call", "p", "add"], {"pool": "p", "command": "add", "args": "{}", "session": None}),
+        (["call", "p", "add", "{}", "--session", "s", "--timeout", "2.5"], {"session": "s", "timeout": 2.5}),
+        (["status", "--json"], {"json": True}),
+        (["doctor", "/a/python"], {"interpreters": ["/a/python"]}),
+        (["setup", "/a/python"], {"interpreter": "/a/python"}),
+    ],
+)  # fmt: skip
+def test_what_each_command_takes(words: list[str], expected: dict[str, object]) -> None:
+    parsed = vars(parser().parse_args(words))
+    assert {key: parsed[key] for key in expected} == expected
+    assert callable(parsed["run"])
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["nonsense"], ["call", "pool"], ["call", "p", "c", "--timeout", "soon"]]
+)
+def test_words_that_it_does_not_know(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "usage: snakepit-ray" in capsys.readouterr().err
+
+
+def test_bad_json_is_refused_before_any_cluster_is_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["call", "pool", "add", "{a: 5}", "--address", "127.0.0.1:1"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("snakepit-ray: InvalidArguments: the arguments are not JSON")
+    assert "{a: 5}" in said
+
+
+@pytest.mark.parametrize("args", ["[1, 2]", "5", "null"])
+def test_arguments_that_are_no_object(args: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["call", "pool", "add", args, "--address", "127.0.0.1:1"]) == 1
+    assert "expected a JSON object" in capsys.readouterr().err
+
+
+def test_an_address_where_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        assert main(["status", "--address", address]) == 1
+    said = capsys.readouterr().err
+    assert f"{address} does not answer" in said
+    assert "ray start --head" in said
+
+
+# ---- setup ----------------------------------------------------------------------------------------------
+
+
+def test_install_command_prefers_uv() -> None:
+    assert setup.install_command("/v/bin/python", "/b", "/usr/bin/uv") == [
+        "/usr/bin/uv", "pip", "install", "--python", "/v/bin/python", "/b",
+    ]  # fmt: skip
+
+
+def test_install_command_without_uv_is_that_pythons_pip() -> None:
+    assert setup.install_command("/v/bin/python", "/b", None) == [
+        "/v/bin/python", "-m", "pip", "install", "/b",
+    ]  # fmt: skip
+
+
+def test_setup_of_what_is_no_interpreter(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["setup", "/nowhere/python"]) == 1
+    assert "'/nowhere/python' is not an executable file" in capsys.readouterr().err
+
+
+def test_setup_says_so_when_it_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["setup", fake(tmp_path, "exit 1")]) == 1
+    assert "could not be installed" in capsys.readouterr().err
+
+
+# ---- doctor ---------------------------------------------------------------------------------------------
+
+
+def fake(folder: Path, body: str) -> str:
+    """An executable that is not Python."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def versions(found: dict[str, str]) -> Callable[[str], str]:
+    def version(name: str) -> str:
+        if name not in found:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return found[name]
+
+    return version
+
+
+@pytest.mark.parametrize(
+    ("changed", "level", "what", "advice"),
+    [
+        ({}, "ok", "ray 2.60.0", ""),
+        ({"ray": "2.59.9"}, "bad", "ray 2.59.9", "pip install --upgrade 'ray>=2.60'"),
+        ({"ray": "3.0.0.dev0"}, "ok", "ray 3.0.0.dev0", ""),
+        ({"ray": "3.0rc1"}, "ok", "ray 3.0rc1", ""),
+        ({"ray": None}, "bad", "ray is not installed", "pip install 'ray>=2.60'"),
+    ],
+)
+def test_packages(
+    monkeypatch: pytest.MonkeyPatch, changed: dict[str, str | None], level: str, what: str, advice: str
+) -> None:
+    found = {name: version for name, version in {**FOUND, **changed}.items() if version is not None}
+    monkeypatch.setattr(doctor.metadata, "version", versions(found))
+    first, *others = doctor.packages()
+    assert first == Finding(level, what, advice)
+    assert [finding.level for finding in others] == ["ok"] * 3
+
+
+@pytest.mark.parametrize(
+    ("findings", "status"),
+    [
+        ([Finding("ok", "a")], 0),
+        ([Finding("ok", "a"), Finding("note", "b", "c")], 0),
+        ([Finding("bad", "b", "c")], 1),
+    ],
+)
+def test_status_and_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], findings: list[Finding], status: int
+) -> None:
+    monkeypatch.setattr(doctor, "look", lambda interpreters: findings)
+    assert doctor.run([]) == status
+    lines = capsys.readouterr().out.splitlines()
+    shown = {"ok": "ok   ", "note": "note ", "bad": "bad  "}
+    assert lines == [
+        line
+        for f in findings
+        for line in (shown[f.level] + f.what, "     -> " + f.advice)
+        if line.strip(" ->")
+    ]
+
+
+def test_a_named_interpreter_that_does_not_run(tmp_path: Path) -> None:
+    (finding, *_) = doctor.pythons([fake(tmp_path, "exit 1")])
+    assert finding.level == "bad"
+    assert "does not run" in finding.what
+
+
+def test_this_python_has_the_bridge() -> None:
+    found = [finding for finding in doctor.pythons([]) if finding.what.endswith("the bridge imports")]
+    assert any(f" at {sys.executable}:" in finding.what for finding in found)
+
+
+def test_doctor_works_where_nothing_is_installed(tmp_path: Path) -> None:
+    """With the package on the path and no site-packages at all: everything missing, each with its advice."""
+    package = tmp_path / "snakepit_ray"
+    package.symlink_to(Path(doctor.__file__).resolve().parent.parent)
+    (tmp_path / "bridge").symlink_to(Path(bridge_directory()).parent)
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from snakepit_ray.cli import main; sys.exit(main(['doctor']))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-S", "-I", "-c", script], capture_output=True, text=True, timeout=90
+    )
+    assert ran.returncode == 1, ran.stderr
+    assert ran.stderr == ""
+    for name, least in (("ray", "2.60"), ("grpcio", "1.80"), ("protobuf", "6.31"), ("pyarrow", "17")):
+        assert f"bad  {name} is not installed\n     -> pip install '{name}>={least}'" in ran.stdout
+
+
+# ---- setup, for real ------------------------------------------------------------------------------------
+
+
+@pytest.mark.interpreters
+@pytest.mark.timeout(240)
+def test_setup_installs_the_bridge_into_another_python(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    other_python: str,
+    uv: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    venv = tmp_path / "venv"
+    subprocess.run([uv, "venv", "--quiet", "--python", other_python, str(venv)], check=True, timeout=60)
+    python = str(venv / "bin" / "python")
+    (before, *_) = doctor.pythons([python])
+    assert before.level == "bad"
+    assert before.advice == f"snakepit-ray setup {python}"
+
+    monkeypatch.setenv("PATH", f"{Path(uv).parent}:{os.environ['PATH']}")
+    assert main(["setup", python]) == 0
+    assert "the bridge imports there" in capfd.readouterr().out
+    subprocess.run([python, "-I", "-c", "import snakepit_bridge, grpc"], check=True, cwd=tmp_path, timeout=60)
+    (after, *_) = doctor.pythons([python])
+    assert after.level == "ok"
+    left = {path.name for path in Path(bridge_directory()).iterdir()}
+    assert not left & {"build", "dist", "snakepit_bridge.egg-info"}, (
+        "installing left something in the checkout"
+    )

@@ -1,0 +1,66 @@
+"""One local Ray cluster for all tests that need one, and pools that several tests share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+import snakepit_ray as snakepit
+from tests.conftest import interpreters, wait_until
+
+ADAPTERS = Path(__file__).resolve().parent.parent / "adapters"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    # The pools' own processes are what is measured and killed here: Ray needs few resources.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    start_ray()
+    yield
+    snakepit.shutdown()
+    ray.shutdown()
+    wait_until(lambda: not interpreters(), 10, "all interpreters gone with the cluster")
+
+
+def start_ray() -> None:
+    """Ray gives its node 30 s to start, which a loaded machine may exceed once."""
+    options = {"num_cpus": 8, "include_dashboard": False, "log_to_driver": False}
+    try:
+        ray.init(**options, object_store_memory=400_000_000)
+    except Exception:
+        ray.shutdown()
+        ray.init(**options, object_store_memory=400_000_000)
+
+
+@pytest.fixture
+def start(cluster: None) -> Iterator[object]:
+    """Starts pools that end with the test."""
+    pools = []
+
+    def run(**settings):
+        settings.setdefault("interpreter", sys.executable)
+        settings.setdefault("name", f"test-{os.urandom(4).hex()}")
+        pool = snakepit.start(**settings)
+        pools.append(pool)
+        return pool
+
+    yield run
+    for pool in pools:
+        pool.shutdown()
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: None) -> Iterator[snakepit.Pool]:
+    """A pool of two showcase workers for tests that only call."""
+    with snakepit.start(name=f"shared-{os.urandom(4).hex()}", size=2, interpreter=sys.executable) as pool:
+        yield pool
+
+
+def adapter(name: str) -> str:
+    """Path of a test adapter, with its class."""
+    return str(ADAPTERS / name)
