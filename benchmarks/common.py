@@ -1,0 +1,91 @@
+"""What every benchmark shares: the machine's header, rounds, medians, tables, JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Where the figures come from."""
+    import grpc
+
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "cpus": os.cpu_count(),
+        "cpu": _cpu_name(),
+        "python": platform.python_version(),
+        "ray": ray.__version__,
+        "grpcio": grpc.__version__,
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def init_ray(cpus: int = 4) -> None:
+    """A local cluster with nothing beside it."""
+    ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+
+
+def closed_loop(send: Callable[[int], Any], count: int, in_flight: int) -> float:
+    """Calls a second with so many refs in flight, read in order."""
+    waiting: deque[Any] = deque()
+    began = time.perf_counter()
+    for i in range(count):
+        waiting.append(send(i))
+        if len(waiting) >= in_flight:
+            ray.get(waiting.popleft())
+    while waiting:
+        ray.get(waiting.popleft())
+    return count / (time.perf_counter() - began)
+
+
+def latencies(call: Callable[[int], Any], count: int) -> dict[str, float]:
+    """Milliseconds of one caller that waits for each answer."""
+    times = []
+    for i in range(count):
+        began = time.perf_counter()
+        call(i)
+        times.append((time.perf_counter() - began) * 1e3)
+    times.sort()
+    return {"p50_ms": times[count // 2], "p99_ms": times[int(count * 0.99)]}
+
+
+def median(rows: list[Mapping[str, float]], key: str) -> float:
+    """The median of one figure over the rounds."""
+    return statistics.median(row[key] for row in rows)
+
+
+def arguments(doc: str | None, rounds: int) -> argparse.Namespace:
+    """--rounds and --json, for every benchmark alike."""
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--json", help="where the raw figures go")
+    return parser.parse_args()
+
+
+def save(name: str, path: str | None, facts: Mapping[str, Any]) -> None:
+    """Writes raw figures under benchmarks/results, or where --json says."""
+    target = Path(path) if path else RESULTS / f"{name}.json"
+    target.parent.mkdir(exist_ok=True, parents=True)
+    target.write_text(json.dumps(facts, indent=1) + "\n")
+    print(f"\nraw figures: {target}", file=sys.stderr)

@@ -1,0 +1,41 @@
+"""The peers that pools are measured against: actor classes importable by name, so that Ray does not pickle
+them by value."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+CHILD = """
+import sys, json
+for line in sys.stdin:
+    a = json.loads(line)
+    print(json.dumps({"result": a["a"] + a["b"]}), flush=True)
+"""
+
+
+class Bare:
+    """An async actor that does the work itself: the limit of what Ray allows."""
+
+    async def add(self, a: float, b: float) -> dict[str, float]:
+        return {"result": a + b}
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+class PipeOwner:
+    """What people write by hand: an actor that owns a child over a pipe, one JSON line each way."""
+
+    def __init__(self) -> None:
+        self.child = subprocess.Popen(
+            [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def add(self, a: float, b: float) -> dict[str, float]:
+        self.child.stdin.write(json.dumps({"a": a, "b": b}) + "\n")
+        self.child.stdin.flush()
+        result: dict[str, float] = json.loads(self.child.stdout.readline())
+        return result
