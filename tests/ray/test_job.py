@@ -26,9 +26,12 @@ RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 ROOT = Path(__file__).resolve().parent.parent.parent
 JOB_SECONDS, END_SECONDS = 150, 30
 
-# Its cluster ends, when its stdin does; a line is answered with the named actors.
+# Its cluster ends, when its stdin does; a line is answered with the named actors. Ray's job agent listens on a fixed
+# port, which another cluster of this machine may have (then no job is taken), and ray.init has no word for it.
 HEAD = """
-import json, sys, ray
+import functools, json, sys, ray
+from ray._private.parameter import RayParams
+RayParams.__init__ = functools.partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
 started = ray.init(address="local", num_cpus=4, include_dashboard=True, dashboard_port=0, log_to_driver=False,
                    object_store_memory=100_000_000, _temp_dir=sys.argv[1])
 print(json.dumps(started.dashboard_url), flush=True)
