@@ -151,12 +151,6 @@ def on_node(node: str) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
-def cause_of(error: BaseException) -> BaseException:
-    """The exception that a task raised; `error` itself where it is Ray's own."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, SnakepitError) else error
-
-
 def translate(error: BaseException, pool: str, budget: float | None = None) -> SnakepitError | None:
     """Our error for one of Ray's, None when it has no meaning of ours. Errors of ours come as they are."""
     if isinstance(error, SnakepitError):

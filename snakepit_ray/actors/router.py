@@ -188,7 +188,8 @@ class RouterActor:
 
     def _pace(self, now: float) -> Pace:
         matcher = self.matcher
-        return self.pacer.pace(now, matcher.starving, matcher.free, len(matcher))
+        workers = max(len(matcher), self.crew.size)  # while a pool starts, the others are about to join
+        return self.pacer.pace(now, matcher.starving, matcher.free, workers)
 
     async def room(self, worker_id: str) -> MoveOrder | None:
         """The least loaded other worker."""

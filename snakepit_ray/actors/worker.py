@@ -25,7 +25,7 @@ from snakepit_ray.actors.membership import Membership
 from snakepit_ray.actors.messages import Claimed, Delegated, MoveOrder, Refused, WorkerFacts
 from snakepit_ray.codec import decoded_count, keep_encoded
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.errors import SessionWorkerLost, WorkerCrashed
+from snakepit_ray.errors import SessionWorkerLost, SnakepitError, WorkerCrashed
 from snakepit_ray.requests import fill_refs, outcome
 from snakepit_ray.runtimes import resolve_runtime
 from snakepit_ray.supervisor import Done, InterpreterSpec, Relayed, Supervisor, WorkerState
@@ -152,25 +152,36 @@ class WorkerActor:
             await _fill_refs(request, values)
         options = request.options
         if options.hops:
-            if not options.may_wait:
-                accepted = bool(self.supervisor.admission.free)
-                self.membership.delegate_arrived(accepted, options.chained)
-                if not accepted:
-                    return Refused(self.worker_id)
-        else:
-            relayed = await self._elsewhere(request)
-            if relayed is not None:
-                self.supervisor.counters.requests += 1  # counted once, where it first arrived
-                return relayed.value
+            return await self._execute_delegated(request)
+        relayed = await self._elsewhere(request)
+        if relayed is not None:
+            self.supervisor.counters.requests += 1  # counted once, where it first arrived
+            self.supervisor.counters.errors += isinstance(relayed.value, SnakepitError)
+            return relayed.unwrap()
+        return await self._execute_here(request, movable=not values)
+
+    async def _execute_here(self, request: pb.Request, *, movable: bool) -> Any:
+        options = request.options
         pinned = bool(request.session and options.affinity)
-        may_move = not (pinned or values or options.hops)
         on_slot = partial(self.membership.enter, request.session, options.rebind) if pinned else None
-        done = await self.supervisor.execute(request, may_move=may_move, on_slot=on_slot)
+        done = await self.supervisor.execute(request, may_move=movable and not pinned, on_slot=on_slot)
         if isinstance(done, Relayed):
             return done.value
-        answer = outcome(done.reply, request, self._info(request, done) if options.info else None)
-        if not options.hops:
-            return answer
+        return outcome(done.reply, request, self._info(request, done) if options.info else None)
+
+    async def _execute_delegated(self, request: pb.Request) -> Refused | Delegated:
+        """Runs another worker's request. Its error travels as a value: Ray would wrap it twice, and its sender is to
+        know that the slot is free again."""
+        options = request.options
+        if not options.may_wait:
+            accepted = bool(self.supervisor.admission.free)
+            self.membership.delegate_arrived(accepted, options.chained)
+            if not accepted:
+                return Refused(self.worker_id)
+        try:
+            answer = await self._execute_here(request, movable=False)
+        except SnakepitError as error:
+            answer = error
         free = self.supervisor.admission.free > 0
         self.membership.delegate_ended(free and options.more)
         return Delegated(answer, free)
@@ -237,8 +248,6 @@ class WorkerActor:
                 worker_id=target,
                 may_have_started=True,
             ) from error
-        except ray_port.RayError as error:
-            raise ray_port.cause_of(error) from None  # or Ray would wrap what it has wrapped already
         if isinstance(value, Refused):
             if not chained:
                 self.membership.refused(target)

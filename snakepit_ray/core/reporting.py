@@ -19,6 +19,9 @@ FRESH = 0.1  # seconds that a free slot is believed while requests starve; in qu
 STOCK = 16  # the router wants to know of a free slot for each so many workers
 CHAIN_PATIENCE = 0.006  # a source with more to delegate answers the end of a delegate within 2 x 2.5 ms
 LOAD_PATIENCE = 0.25  # seconds that a change of the load must last
+ALONE = (
+    0.25  # seconds between the reports of a worker that has nobody to match with, as long as it has nobody
+)
 LOAD_CHANGE = 2  # requests: a smaller change of the load, or one by less than half, is not worth a message
 
 
@@ -236,9 +239,8 @@ class Pacer:
 
     def pace(self, now: float, starving: int, free: int, workers: int) -> Pace:
         """The answer to a report, given the waiting requests and the free slots that the router knows of."""
-        if workers < 2:  # nobody to match with
-            never = self.LONGEST
-            return Pace(starving=never, dry=never, fresh=never, load=1.0, sated=never)
+        if workers < 2:
+            return Pace(starving=ALONE, dry=ALONE, fresh=self.LONGEST, load=1.0, sated=ALONE)
         least = self.SHORTEST * (1 + self.DAMPING * max(0.0, self._vain - self.TOLERATED))
         spacing = max(self.spacing, least)
         stocked = free > starving + workers // STOCK

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.errors import SnakepitError
 
 
 class WorkerState(str, Enum):
@@ -40,7 +41,14 @@ class Done(NamedTuple):
 
 
 class Relayed(NamedTuple):
-    """Another worker's answer, as it came; `free`: it could take another request."""
+    """Another worker's answer, as it came: a value, or the error that the request ended with there; `free`: it could
+    take another request."""
 
     value: object
     free: bool = False
+
+    def unwrap(self) -> object:
+        """The value. Raises the error."""
+        if isinstance(self.value, SnakepitError):
+            raise self.value
+        return self.value

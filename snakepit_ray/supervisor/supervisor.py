@@ -204,15 +204,12 @@ class Supervisor:
             assert isinstance(decided, Move)
             assert self.delegate is not None
             sent = _with_less_budget(request, began, budget)
-            try:
-                relayed = await self.delegate(decided.target, sent, decided.chained)
-            except SnakepitError:
-                self.counters.delegated += 1
-                raise
+            relayed = await self.delegate(decided.target, sent, decided.chained)
             if relayed is not None:
                 self.counters.delegated += 1
                 self.story.moved(request, decided.target, began)
                 self._chain(decided.target, relayed)
+                relayed.unwrap()  # its error is this request's
                 return relayed
             verdict = self.admission.back(decided.waiting)
 
@@ -235,6 +232,7 @@ class Supervisor:
             self.story.saturated(self.waiting, self.admission.queue.limit or 0)
             raise PoolSaturated.full(self.pool, len(self.admission.queue), self.admission.queue.limit or 0)
         self.counters.delegated += 1
+        relayed.unwrap()
         return relayed
 
     def _closed(self) -> PoolClosed:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_ray.core.reporting import (
+    ALONE,
     BUDGET,
     CHAIN_PATIENCE,
     DRY_PATIENCE,
@@ -40,6 +41,16 @@ def test_a_short_wait_is_not_worth_a_message() -> None:
     reporter = Reporter(pace=QUICK)
     assert reporter.observe(0, 1, 1.0, 2, 1.0) == (None, 1.0 + PATIENCE)
     assert reporter.observe(0, 0, None, 1, 1.001).report is None
+
+
+def test_who_was_alone_is_not_held_back_when_another_joins() -> None:
+    """The first worker of a pool that reports must not keep its silence once the others are there."""
+    alone = Pacer(1).pace(0.0, 0, 0, 1)
+    reporter = Reporter(pace=alone)
+    reporter.observe(1, 0, None, 0, 1.0)
+    told(reporter, reporter.tick(1.0 + DRY_PATIENCE), 1.01, alone)
+    decision = reporter.observe(0, 3, 1.02, 4, 1.02)
+    assert decision.wake_at is not None and decision.wake_at <= 1.01 + ALONE
 
 
 def test_a_queue_that_moves_gets_more_patience() -> None:
