@@ -84,8 +84,8 @@ class ReportAnswer(NamedTuple):
 
 
 class Delegated(NamedTuple):
-    """The answer to a delegated request, for the caller of the worker that sent it: its value, or the SnakepitError
-    that it ended with; `free`: the slot is free again."""
+    """The answer to a delegated request, for the caller of the worker that sent it: its value, or the
+    SnakepitError that it ended with; `free`: the slot is free again."""
 
     value: Any
     free: bool

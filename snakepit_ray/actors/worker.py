@@ -170,8 +170,8 @@ class WorkerActor:
         return outcome(done.reply, request, self._info(request, done) if options.info else None)
 
     async def _execute_delegated(self, request: pb.Request) -> Refused | Delegated:
-        """Runs another worker's request. Its error travels as a value: Ray would wrap it twice, and its sender is to
-        know that the slot is free again."""
+        """Runs another worker's request. Its error travels as a value: Ray would wrap it twice, and its
+        sender is to know that the slot is free again."""
         options = request.options
         if not options.may_wait:
             accepted = bool(self.supervisor.admission.free)

@@ -41,8 +41,8 @@ class Done(NamedTuple):
 
 
 class Relayed(NamedTuple):
-    """Another worker's answer, as it came: a value, or the error that the request ended with there; `free`: it could
-    take another request."""
+    """Another worker's answer, as it came: a value, or the error that the request ended with there; `free`:
+    it could take another request."""
 
     value: object
     free: bool = False

@@ -26,8 +26,9 @@ RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 ROOT = Path(__file__).resolve().parent.parent.parent
 JOB_SECONDS, END_SECONDS = 150, 30
 
-# Its cluster ends, when its stdin does; a line is answered with the named actors. Ray's job agent listens on a fixed
-# port, which another cluster of this machine may have (then no job is taken), and ray.init has no word for it.
+# Its cluster ends, when its stdin does; a line is answered with the named actors. Ray's job agent listens on
+# a fixed port, which another cluster of this machine may have (then no job is taken), and ray.init has no
+# word for it.
 HEAD = """
 import functools, json, sys, ray
 from ray._private.parameter import RayParams
