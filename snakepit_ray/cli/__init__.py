@@ -65,6 +65,15 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=lambda args: _pools().demo(args.address))
 
+    processes = commands.add_parser("processes", help="the interpreters on this machine, also without Ray")
+    processes.add_argument("--json", action="store_true")
+    processes.set_defaults(run=lambda args: _processes().show(args.json))
+
+    cleanup = commands.add_parser(
+        "cleanup", help="end interpreters whose worker is gone, and remove what is left"
+    )
+    cleanup.set_defaults(run=lambda args: _processes().cleanup())
+
     doctor = commands.add_parser("doctor", help="what is here, what is missing, and what to do about it")
     doctor.add_argument("interpreters", nargs="*", metavar="PYTHON", help="more interpreters to look at")
     doctor.set_defaults(run=lambda args: _doctor().run(args.interpreters))
@@ -89,6 +98,12 @@ def _pools() -> Any:
     from snakepit_ray.cli import pools
 
     return pools
+
+
+def _processes() -> Any:
+    from snakepit_ray.cli import processes
+
+    return processes
 
 
 def _doctor() -> Any:

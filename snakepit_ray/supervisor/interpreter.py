@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -19,8 +20,10 @@ from typing import Any
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.handshake import HandshakeError, Ready, StartFailure, parse_ready
 from snakepit_ray.errors import ProtocolMismatch, SnakepitError, WorkerStartError
-from snakepit_ray.process import Child, Exit, Launch, build_launch
+from snakepit_ray.process import Child, Exit, Launch, build_launch, registry, tree
 from snakepit_ray.process.child import read_ready_line
+from snakepit_ray.process.launch import TOKEN_VARIABLE
+from snakepit_ray.process.registry import Registration
 from snakepit_ray.rpc import InterpreterClient, InterpreterLost
 from snakepit_ray.rpc.client import PROTOCOL, HostHandler
 
@@ -48,10 +51,11 @@ class InterpreterSpec:
 class Interpreter:
     """A served interpreter. Create with `await Interpreter.start(...)`."""
 
-    def __init__(self, spec: InterpreterSpec, child: Child, directory: str) -> None:
+    def __init__(self, spec: InterpreterSpec, child: Child, registration: Registration) -> None:
         self.spec = spec
         self.child = child
-        self.directory = directory
+        self.registration = registration
+        self.directory = registration.record.directory
         self.started_at = self.began_at = time.time()
         self.ready: Ready
         self.client: InterpreterClient
@@ -64,26 +68,31 @@ class Interpreter:
         on_host_call: HostHandler,
         forward: Callable[[str, str], None],
     ) -> Interpreter:
-        """Starts, shakes hands and connects within `startup_timeout`. Raises WorkerStartError or
-        ProtocolMismatch."""
+        """Starts, shakes hands and connects within `startup_timeout`. Raises WorkerStartError,
+        ProtocolMismatch, or ConfigError where the node's registry cannot be trusted."""
         deadline = time.monotonic() + spec.startup_timeout
         began_at = time.time()
-        directory = tempfile.mkdtemp(prefix="snakepit-")  # mode 0700: the socket in it is ours alone
+        launch = _launch(spec)
+        registration = _register(spec, launch)
         secret = secrets.token_hex(16)
-        socket = os.path.join(directory, "s")
-        ready_read, ready_write = os.pipe()
+        socket = os.path.join(registration.record.directory, "s")
+        config = {**spec.config, "snakepit": PROTOCOL, "socket": socket, "secret": secret}
+        pipe: tuple[int, ...] = ()
         try:
-            launch = _launch(spec)
-            config = {**spec.config, "snakepit": PROTOCOL, "socket": socket, "secret": secret}
+            pipe = ready_read, ready_write = os.pipe()
             child = await Child.start(launch, config, ready_write, forward)
-        except OSError as error:
-            os.close(ready_read)
-            shutil.rmtree(directory, ignore_errors=True)
+        except BaseException as error:
+            for descriptor in pipe[:1]:  # the child's start has closed the other end
+                os.close(descriptor)
+            _forget(registration)
+            if not isinstance(error, OSError):
+                raise
             raise WorkerStartError(
                 f"worker {spec.worker_id}: {spec.executable!r} cannot be executed: {error}; "
                 "set interpreter= to the path of a working one"
             ) from error
-        self = cls(spec, child, directory)
+        registration.started(child.pid)
+        self = cls(spec, child, registration)
         self.began_at = began_at
         try:
             self.ready = await self._handshake(ready_read, deadline)
@@ -158,9 +167,29 @@ class Interpreter:
     async def kill(self) -> Exit:
         """SIGTERM, grace, SIGKILL; the socket's directory is removed. Safe to repeat."""
         try:
-            return await self.child.stop(self.spec.shutdown_grace)
+            exit = await self.child.stop(self.spec.shutdown_grace)
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
+        self.registration.remove()  # not when this was cancelled: the process may live
+        return exit
+
+
+def _register(spec: InterpreterSpec, launch: Launch) -> Registration:
+    directory = tempfile.mkdtemp(prefix="snakepit-")  # mode 0700: the socket in it is ours alone
+    try:
+        return registry.register(
+            launch.env[TOKEN_VARIABLE], spec.worker_id, str(spec.config.get("pool", "")), directory
+        )
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _forget(registration: Registration) -> None:
+    """Of a start that did not come to an `Interpreter`: one that was cancelled may have a process already."""
+    tree.send(registration.record.token, signal.SIGKILL)
+    shutil.rmtree(registration.record.directory, ignore_errors=True)
+    registration.remove()
 
 
 def _launch(spec: InterpreterSpec) -> Launch:

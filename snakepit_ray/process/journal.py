@@ -1,0 +1,170 @@
+"""Knows which requests one worker has handed to its interpreters, also after its process was killed.
+
+Rules: a memory-mapped file: what is stored is there for the next process of this node, whatever happens to
+this one (it need not survive the machine); the newest SLOTS requests are known; damage is a fresh journal,
+never an error; while a process has a journal open, no sweep removes it.
+
+`record` takes 1 microsecond (measured). It writes the digest first and moves the cursor then. A crash in
+between leaves, in the oldest slot, a digest (or a part of one) of a request that was not handed over yet: the
+next process takes it for started, which is the safe side, and overwrites it first."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import mmap
+import os
+import stat
+import struct
+from collections.abc import Collection
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import quote
+
+from snakepit_ray.process import node
+
+Base: TypeAlias = str | os.PathLike[str] | None
+
+FOLDER = "journals"
+SUFFIX = ".journal"
+SLOTS = 4096
+DIGEST_BYTES = 16
+UNUSED_SECONDS = 3600.0
+
+# Eight words in the byte order of this node: magic, version, slots, cursor, incarnation, three for later.
+HEADER = struct.Struct("=8sQQQQ24x")
+MAGIC, VERSION = b"snakepit", 1
+CURSOR, INCARNATION = 3, 4  # words
+NUMBER_LIMIT = 2**63  # no counter comes so far: what is beyond is damage
+SIZE = HEADER.size + SLOTS * DIGEST_BYTES
+EMPTY = bytes(DIGEST_BYTES)
+
+
+class Journal:
+    """The journal of one worker. Make it with `Journal.open`.
+
+    `found`: an earlier process left it. `damaged`: what was left cannot be read, and this is a new one."""
+
+    def __init__(self, path: Path, content: mmap.mmap, found: bool, damaged: bool) -> None:
+        self.path = path
+        self.found = found
+        self.damaged = damaged
+        self._map = content
+        self._words = memoryview(content).cast("Q")  # an aligned word is stored at once, never by halves
+        slots = (content[at : at + DIGEST_BYTES] for at in range(HEADER.size, SIZE, DIGEST_BYTES))
+        self._earlier = frozenset(digest for digest in slots if digest != EMPTY)
+
+    @classmethod
+    def open(cls, worker_id: str, base: Base = None) -> Journal:
+        """The journal of `worker_id`: the one that is there, else a new one.
+
+        Raises ConfigError when the node directory is not ours alone, OSError when no file can be made."""
+        path = node.make(FOLDER, base) / file_name(worker_id)
+        content, damaged = _existing(path)
+        found = content is not None
+        if content is None:
+            # Zeros that are written, not a hole: a store into a hole of a full disk ends the process.
+            fresh = HEADER.pack(MAGIC, VERSION, SLOTS, 0, 0) + bytes(SIZE - HEADER.size)
+            node.write(path, fresh)
+            content, _ = _existing(path)
+            if content is None:
+                raise OSError(f"{path}: the journal that was written just now is not there")
+        touch(worker_id, base)
+        return cls(path, content, found, damaged)
+
+    def started_before(self, request_id: str) -> bool:
+        """Whether an earlier process had handed this request to its interpreter (or was about to)."""
+        return _digest(request_id) in self._earlier
+
+    def record(self, request_id: str) -> None:
+        """To be called before the request is handed to the interpreter."""
+        cursor = self._words[CURSOR]
+        at = HEADER.size + cursor % SLOTS * DIGEST_BYTES
+        self._map[at : at + DIGEST_BYTES] = _digest(request_id)
+        self._words[CURSOR] = cursor + 1
+
+    def next_incarnation(self, candidate: int) -> int:
+        """`candidate`, or one more than the last number where that is not less. Below 2**63."""
+        number = max(candidate, self._words[INCARNATION] + 1)
+        self._words[INCARNATION] = number
+        return number
+
+    def remove(self) -> None:
+        """For a worker that ends politely; what is recorded later is for nobody. Safe to repeat."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+    def close(self) -> None:
+        """Lets go of the file and leaves it as it is. Nothing can be recorded afterwards. Safe to repeat."""
+        self._words.release()
+        self._map.close()
+
+
+def file_name(worker_id: str) -> str:
+    """What the journal of `worker_id` is called."""
+    return quote(worker_id, safe="", errors="replace") + SUFFIX
+
+
+def touch(worker_id: str, base: Base = None) -> None:
+    """Notes that the journal of `worker_id` is of use; nothing where there is none."""
+    with contextlib.suppress(OSError):
+        os.utime(node.node_directory(base) / FOLDER / file_name(worker_id), follow_symlinks=False)
+
+
+def sweep(workers: Collection[str], now: float, base: Base = None) -> list[Path]:
+    """Removes what no living process has open, belongs to none of `workers` and was not of use for
+    UNUSED_SECONDS; returns it."""
+    folder = node.find(FOLDER, base)
+    kept = {file_name(worker_id) for worker_id in workers}
+    names = set(os.listdir(folder)) - kept if folder else ()
+    return [folder / name for name in sorted(names) if folder and _remove_unused(folder / name, now)]
+
+
+def _remove_unused(path: Path, now: float) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # a link, or gone
+        return node.remove_if_ours(path, UNUSED_SECONDS, now)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return node.remove_if_ours(path, UNUSED_SECONDS, now)
+    except OSError:  # somebody has it open
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _existing(path: Path) -> tuple[mmap.mmap | None, bool]:
+    """What is at `path`, locked against sweeps, and whether it is damaged (and so nothing)."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None, False
+    except OSError:  # a link, a directory, somebody else's
+        return None, True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        facts = os.fstat(descriptor)
+        if facts.st_nlink == 0:  # a sweep removed it just now
+            return None, False
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size != SIZE or facts.st_uid != os.geteuid():
+            return None, True
+        # The map has a duplicate of the descriptor, and with it the lock, until it is closed.
+        content = mmap.mmap(descriptor, SIZE)
+    finally:
+        os.close(descriptor)
+    if _is_whole(content):
+        return content, False
+    content.close()
+    return None, True
+
+
+def _is_whole(content: mmap.mmap) -> bool:
+    magic, version, slots, cursor, incarnation = HEADER.unpack_from(content)
+    known = (magic, version, slots) == (MAGIC, VERSION, SLOTS)
+    return known and cursor < NUMBER_LIMIT and incarnation < NUMBER_LIMIT
+
+
+def _digest(request_id: str) -> bytes:
+    return hashlib.blake2b(request_id.encode(), digest_size=DIGEST_BYTES).digest()
