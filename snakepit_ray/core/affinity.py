@@ -51,9 +51,11 @@ class Claim(Generic[K]):
 
 
 class Bindings(Generic[K]):
-    """session -> worker, with a sliding `ttl` (seconds) and room for `max_sessions`."""
+    """session -> worker, with a sliding `ttl` (seconds) and room for `max_sessions`.
 
-    def __init__(self, ttl: float, max_sessions: int) -> None:
+    `version`: all that are given out are greater, so that those of an earlier table are older."""
+
+    def __init__(self, ttl: float, max_sessions: int, version: int = 0) -> None:
         if ttl <= 0 or max_sessions < 1:
             raise ValueError(f"ttl must be > 0 and max_sessions >= 1, got {ttl} and {max_sessions}")
         self.ttl = ttl
@@ -62,7 +64,7 @@ class Bindings(Generic[K]):
         self._hint: OrderedDict[str, Binding[K]] = OrderedDict()
         self._strict: OrderedDict[str, Binding[K]] = OrderedDict()
         self._sessions: dict[K, dict[str, None]] = {}
-        self._version = 0
+        self._version = version
 
     def __len__(self) -> int:
         return len(self._hint) + len(self._strict)
@@ -124,6 +126,18 @@ class Bindings(Generic[K]):
         """
         binding = self._drop(session)
         return self._bind(session, key, now, binding is not None and binding.strict)
+
+    def restore(self, session: str, key: K, version: int, now: float, strict: bool) -> bool:
+        """Learn a binding from its worker, after the one who knew it was lost; False when a newer one is
+        known. Its ttl starts anew."""
+        known = self._get(session)
+        if known is not None and known.version >= version:
+            return False
+        self._drop(session)
+        self._version = max(self._version, version)
+        self._put(session, Binding(key, version, now, strict))
+        self._sessions.setdefault(key, {})[session] = None
+        return True
 
     def touch(self, sessions: Iterable[str], now: float) -> None:
         """These sessions were used: their ttl starts anew. Unknown and expired ones are left alone."""
