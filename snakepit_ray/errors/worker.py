@@ -63,8 +63,12 @@ class WorkerCrashed(WorkerFault):
         stderr_tail: str = "",
         argv: Sequence[str] = (),
         may_have_started: bool = True,
+        *,
+        cause: str = "",
+        story: Sequence[str] = (),
     ) -> WorkerCrashed:
-        """`returncode` as `subprocess` has it: negative for a signal; None when nobody knows."""
+        """`returncode` as `subprocess` has it: negative for a signal; None when nobody knows. `cause`: why we
+        ended it ourselves; `story`: the last events of its worker."""
         signal = signal_name(-returncode) if returncode is not None and returncode < 0 else None
         effects = (
             "the command may have started, so it is not sent again unless it is idempotent (idempotent=True)"
@@ -72,8 +76,10 @@ class WorkerCrashed(WorkerFault):
             else "the command had not started: it is safe to send it again"
         )
         return cls(
-            f"the interpreter of worker {worker_id} {exit_words(returncode)}; {effects}"
-            + _evidence(stderr_tail, argv),
+            f"the interpreter of worker {worker_id} {exit_words(returncode)}"
+            + (f", because {cause}" if cause else "")
+            + f"; {effects}"
+            + _evidence(stderr_tail, argv, story),
             worker_id=worker_id,
             exit_code=None if signal else returncode,
             signal=signal,
@@ -151,10 +157,11 @@ def exit_words(returncode: int | None) -> str:
     return f"exited with code {returncode}"
 
 
-def _evidence(stderr_tail: str, argv: Sequence[str]) -> str:
+def _evidence(stderr_tail: str, argv: Sequence[str], story: Sequence[str]) -> str:
     ran = f"\nIt ran: {' '.join(argv)}" if argv else ""
+    before = "\nIts worker's last events:\n" + "\n".join(f"  {event}" for event in story) if story else ""
     tail = stderr_tail.strip()
-    return ran + (f"\nThe end of its stderr:\n{tail}" if tail else "\nIt wrote nothing to stderr.")
+    return ran + before + (f"\nThe end of its stderr:\n{tail}" if tail else "\nIt wrote nothing to stderr.")
 
 
 def _epoch(epoch: Any) -> str:

@@ -77,7 +77,12 @@ class Child:
         child = cls(
             launch, popen, Output(lambda s: forward("stdout", s)), Output(lambda s: forward("stderr", s))
         )
-        await child._connect(config)
+        try:
+            await child._connect(config)
+        except BaseException:  # cancelled: whoever starts it will not have it, so nobody else could end it
+            popen.kill()
+            popen.wait()
+            raise
         return child
 
     async def _connect(self, config: Mapping[str, object]) -> None:
@@ -135,6 +140,11 @@ class Child:
         if not self.exited.done():
             self._popen.kill()  # its environment could not be read (a setuid program): it is our own child
         return await self.exited
+
+    def kill_now(self) -> None:
+        """SIGKILL to the child alone; `stop` sees to what it started. Safe to repeat."""
+        if not self.exited.done():
+            self._popen.kill()  # it is not reaped yet, so the pid is its own
 
     @property
     def _token(self) -> str:

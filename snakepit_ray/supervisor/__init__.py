@@ -1,7 +1,21 @@
 """One worker without Ray: an interpreter, its slots and its queue."""
 
+from snakepit_ray.core.lifecycle import WorkerState
+from snakepit_ray.supervisor.care import CarePolicy
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
-from snakepit_ray.supervisor.outcomes import Counters, Done, Relayed, WorkerState
-from snakepit_ray.supervisor.supervisor import Supervisor
+from snakepit_ray.supervisor.outcomes import Counters, Done, Relayed
+from snakepit_ray.supervisor.supervisor import Supervisor, WorkerPolicy
+from snakepit_ray.supervisor.surroundings import Surroundings
 
-__all__ = ["Counters", "Done", "Interpreter", "InterpreterSpec", "Relayed", "Supervisor", "WorkerState"]
+__all__ = [
+    "CarePolicy",
+    "Counters",
+    "Done",
+    "Interpreter",
+    "InterpreterSpec",
+    "Relayed",
+    "Supervisor",
+    "Surroundings",
+    "WorkerPolicy",
+    "WorkerState",
+]

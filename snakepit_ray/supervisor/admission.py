@@ -90,6 +90,11 @@ class Admission:
         self.is_open = is_open
         self._settle()
 
+    def renew(self) -> None:
+        """Another interpreter serves: all its slots are free; those that are held belong to the one
+        before."""
+        self.slots = Slots(self.slots.capacity)
+
     def close(self) -> None:
         """Sends everybody away who waits; nobody is let in any more."""
         self.is_open = False

@@ -57,6 +57,9 @@ class Interpreter:
         self.registration = registration
         self.directory = registration.record.directory
         self.started_at = self.began_at = time.time()
+        self.ready_at = time.monotonic()
+        self.served = 0  # requests that it answered
+        self.condemned = ""  # why we ended it without being asked to
         self.ready: Ready
         self.client: InterpreterClient
 
@@ -81,7 +84,7 @@ class Interpreter:
         try:
             pipe = ready_read, ready_write = os.pipe()
             child = await Child.start(launch, config, ready_write, forward)
-        except BaseException as error:
+        except BaseException as error:  # cancelled, too
             for descriptor in pipe[:1]:  # the child's start has closed the other end
                 os.close(descriptor)
             _forget(registration)
@@ -155,6 +158,17 @@ class Interpreter:
         """The exit of a child that is ending, if it ends within LAST_WORDS_SECONDS."""
         await asyncio.wait([self.child.exited], timeout=LAST_WORDS_SECONDS)
         return self.child.exited.result() if self.child.exited.done() else None
+
+    @property
+    def gone(self) -> bool:
+        """Whether its stream or its process has ended."""
+        return self.client.lost.done() or self.child.exited.done()
+
+    def condemn(self, why: str) -> None:
+        """Ends the process at once, because it does not do what it is told; `why` goes into its crash."""
+        if not self.condemned:
+            self.condemned = why
+            self.child.kill_now()
 
     async def stop(self) -> Exit:
         """Polite RPC, grace, SIGTERM, grace, SIGKILL; the socket's directory is removed. Safe to repeat."""

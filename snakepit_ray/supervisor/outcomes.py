@@ -1,23 +1,12 @@
-"""Knows what a worker says of itself and of a request: its states, its counters, how a request went on."""
+"""Knows what a worker counts, and how a request went on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import NamedTuple
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import SnakepitError
-
-
-class WorkerState(str, Enum):
-    """What a worker is doing."""
-
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    QUARANTINED = "quarantined"
-    DEAD = "dead"
 
 
 @dataclass
@@ -29,6 +18,7 @@ class Counters:
     queue_timeouts: int = 0
     saturated: int = 0
     delegated: int = 0
+    recycled: int = 0
 
 
 class Done(NamedTuple):

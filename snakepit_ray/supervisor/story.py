@@ -1,31 +1,81 @@
-"""Knows which telemetry events a worker emits and what they say.
+"""Knows which telemetry events a worker emits and what they say, and keeps the last ones of its life.
 
-Rule: what happens with every request costs one look-up while nobody listens.
-"""
+Rules: what happens with every request costs one look-up while nobody listens; what happens to the worker
+itself is always remembered, so that its errors and `snakepit-ray status --detailed` can tell it."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable
 
 from snakepit_ray import telemetry
 from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.core.recycling import Reason
+from snakepit_ray.core.restarts import Quarantine
 from snakepit_ray.errors import WorkerCrashed
+
+REMEMBERED = 50
+IN_ERRORS = 5
 
 
 class Story:
-    """The events of one worker. Times are seconds; `began` is of time.monotonic()."""
+    """The events of one worker. Times are seconds; `began` is of time.monotonic(). `epoch` says the present
+    one."""
 
-    def __init__(self, pool: str, worker_id: str) -> None:
+    def __init__(self, pool: str, worker_id: str, epoch: Callable[[], pb.Epoch]) -> None:
         self._who = {"pool": pool, "worker_id": worker_id}
         self._pool = pool
+        self._epoch = epoch
+        self._events: deque[tuple[float, str]] = deque(maxlen=REMEMBERED)
 
-    def initialized(self, seconds: float, pid: int, epoch: pb.Epoch) -> None:
-        about = {**self._who, "pid": pid, "epoch": (epoch.incarnation, epoch.number)}
+    def tell(self, what: str) -> None:
+        """Remembers an event of the worker's life."""
+        self._events.append((time.time(), what))
+
+    def last(self, count: int = IN_ERRORS) -> list[str]:
+        """The newest events, the oldest of them first: `12:34:56.789 ready: pid 123, epoch 2`."""
+        newest = list(self._events)[-count:]
+        return [f"{_clock(at)} {what}" for at, what in newest]
+
+    # ---- the worker's life --------------------------------------------------------------------------------
+
+    def initialized(self, seconds: float, pid: int) -> None:
+        self.tell(f"ready: pid {pid}, epoch {self._number}, started in {seconds:.2f} s")
+        about = {**self._where, "pid": pid}
         telemetry.emit("worker.initialized", {"initialization_time": seconds}, about)
 
-    def crashed(self, uptime: float, crash: WorkerCrashed) -> None:
-        about = {**self._who, "exit_code": crash.exit_code, "signal": crash.signal}
+    def start_failed(self, error: Exception) -> None:
+        self.tell(f"start failed: {type(error).__name__}: {_first_line(error)}")
+        about = {**self._where, "error": _first_line(error)}
+        telemetry.emit("worker.start_failed", {"elapsed": 0.0}, about)
+
+    def crashed(self, uptime: float, crash: WorkerCrashed, lost: int) -> None:
+        how = crash.signal or f"exit code {crash.exit_code}"
+        self.tell(f"crashed: {how} after {uptime:.1f} s, {lost} requests ran in it")
+        about = {**self._where, "exit_code": crash.exit_code, "signal": crash.signal}
         telemetry.emit("worker.crashed", {"uptime": uptime}, about)
+
+    def restarted(self, attempt: int, delay: float) -> None:
+        self.tell(f"restarted: attempt {attempt}, {delay:.2f} s after the loss")
+        about = {**self._where, "reason": "crashed"}
+        telemetry.emit("worker.restarted", {"attempt": attempt, "delay": delay}, about)
+
+    def recycled(self, uptime: float, requests: int, reason: Reason) -> None:
+        self.tell(f"recycled: {reason} after {uptime:.1f} s and {requests} requests")
+        about = {**self._where, "reason": reason.value}
+        telemetry.emit("worker.recycled", {"uptime": uptime, "request_count": requests}, about)
+
+    def quarantined(self, quarantine: Quarantine) -> None:
+        seconds, losses, window = quarantine
+        self.tell(f"quarantined for {seconds:.0f} s: {losses} losses lately (within {window:g} s)")
+        telemetry.emit("worker.quarantined", {"restarts": losses, "window": window}, self._who)
+
+    def health_check_failed(self, error: str) -> None:
+        self.tell(f"health: {error}")
+        telemetry.emit("worker.health_check_failed", {}, {**self._where, "error": error})
+
+    # ---- requests -----------------------------------------------------------------------------------------
 
     def enqueued(self, request: pb.Request, position: int) -> None:
         if telemetry.enabled("queue.enqueued"):
@@ -61,5 +111,22 @@ class Story:
             taken = {"duration_us": (time.monotonic() - began) * 1e6}
             telemetry.emit("request.executed", taken, {**about, "success": not error, "error": error or None})
 
+    @property
+    def _number(self) -> int:
+        return int(self._epoch().number)
+
+    @property
+    def _where(self) -> dict[str, object]:
+        epoch = self._epoch()
+        return {**self._who, "epoch": (epoch.incarnation, epoch.number)}
+
     def _about(self, request: pb.Request) -> dict[str, object]:
         return {**self._who, "command": request.command, "session": request.session or None}
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at * 1000) % 1000:03d}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

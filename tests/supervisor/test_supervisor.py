@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,14 @@ from snakepit_ray.errors import (
     WorkerStartError,
 )
 from snakepit_ray.requests import outcome
-from snakepit_ray.supervisor import Done, InterpreterSpec, Supervisor
+from snakepit_ray.supervisor import Done, InterpreterSpec, Supervisor, WorkerPolicy
 from tests.conftest import interpreters, left_behind
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = str(ROOT / "tests/adapters/log.py") + ":Log"
 MISBEHAVE = str(ROOT / "tests/bridges/misbehave.py")
 BRIDGE = str(ROOT / "bridge/python/main.py")
+POLICY = WorkerPolicy(queue_limit=100, retry_backoff=0.01)
 
 
 def spec(tmp_path: Path, **changes: Any) -> InterpreterSpec:
@@ -71,18 +73,19 @@ async def refuse_host_calls(call: pb.HostCall) -> pb.HostReply:
     return pb.HostReply(id=call.id, failure=pb.Failure(kind=pb.Failure.TOOL_NOT_FOUND, type="ToolNotFound"))
 
 
-def supervisor(tmp_path: Path, *, queue_limit: int | None = 100, **changes: Any) -> Supervisor:
+def supervisor(
+    tmp_path: Path, *, policy: WorkerPolicy | None = None, around: Any = None, **changes: Any
+) -> Supervisor:
     made = spec(tmp_path, **changes)
     return Supervisor(
         lambda: made,
         worker_id="w-0",
         pool="test",
-        capacity=made.config["capacity"],
-        queue_limit=queue_limit,
+        policy=policy or POLICY,
         incarnation=1,
-        retry_backoff=0.01,
         on_host_call=refuse_host_calls,
         forward=lambda stream, line: None,
+        around=around,
     )
 
 
@@ -145,7 +148,7 @@ def test_requests_run_one_at_a_time_in_order_of_arrival(tmp_path: Path) -> None:
 
 def test_a_full_queue_refuses_and_what_was_refused_never_runs(tmp_path: Path) -> None:
     async def body() -> None:
-        worker = supervisor(tmp_path, queue_limit=2)
+        worker = supervisor(tmp_path, policy=replace(POLICY, queue_limit=2))
         await worker.start()
         go = tmp_path / "go"
         try:
@@ -327,7 +330,7 @@ def test_events_tell_the_story_of_a_worker(tmp_path: Path) -> None:
     story: list[tuple[str, dict[str, Any]]] = []
 
     async def body() -> None:
-        worker = supervisor(tmp_path, queue_limit=1)
+        worker = supervisor(tmp_path, policy=replace(POLICY, queue_limit=1))
         await worker.start()
         go = tmp_path / "go"
         try:

@@ -1,0 +1,32 @@
+"""Knows what a process and its descendants use. Rule: what cannot be read is None, never 0."""
+
+from __future__ import annotations
+
+import psutil
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """Processor time of one process so far, user and system."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return None
+    return float(times.user + times.system)
+
+
+def tree_rss(pid: int) -> int | None:
+    """Resident bytes of a process and all its descendants; None when the process itself cannot be read."""
+    try:
+        process = psutil.Process(pid)
+        total = int(process.memory_info().rss)
+        children = process.children(recursive=True)
+    except psutil.Error:
+        return None
+    return total + sum(_rss(child) for child in children)
+
+
+def _rss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:  # it ended between the two looks
+        return 0

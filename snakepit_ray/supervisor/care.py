@@ -1,0 +1,117 @@
+"""Knows how an interpreter is looked after while it serves: does it answer, is it too old, has it served or
+grown too much?
+
+Rules: it looks every `health_check_interval` seconds, and at requests as they end; an interpreter that is
+hung (core/health.py) is ended, one that reached a limit (core/recycling.py) is replaced on purpose; a look
+that fails warns once and counts for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from snakepit_ray.core.health import Look, Pulse
+from snakepit_ray.core.recycling import Limits, Reason
+from snakepit_ray.process import usage
+from snakepit_ray.supervisor.interpreter import Interpreter
+from snakepit_ray.supervisor.keeper import Keeper
+from snakepit_ray.supervisor.running import Running
+from snakepit_ray.supervisor.story import Story
+
+ANSWER_SECONDS = 2.0  # for one health check, at most
+log = logging.getLogger("snakepit_ray.worker")
+
+
+@dataclass(frozen=True)
+class CarePolicy:
+    """Seconds between looks, seconds of silence that mean hung, and the limits of an interpreter's life."""
+
+    interval: float = 5.0
+    silence: float = 10.0
+    limits: Limits = field(default_factory=Limits)
+
+
+class Care:
+    """Looks after the interpreters of one worker."""
+
+    def __init__(self, policy: CarePolicy, keeper: Keeper, running: Running, story: Story) -> None:
+        self._policy = policy
+        self._keeper = keeper
+        self._running = running
+        self._story = story
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._expires_at = float("inf")
+        self._warned = False
+
+    def begin(self, interpreter: Interpreter) -> None:
+        """This one serves from now on; those before are looked after until they end."""
+        self._expires_at = self._policy.limits.expires_at(interpreter.ready_at, random.random())
+        task = asyncio.ensure_future(self._look_after(interpreter))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def stop(self) -> None:
+        """Looks no more."""
+        for task in self._tasks:
+            task.cancel()
+
+    def answered(self) -> None:
+        """A request has ended: the count may be reached."""
+        interpreter, limit = self._keeper.interpreter, self._policy.limits.max_requests
+        if limit is not None and interpreter is not None and interpreter.served >= limit:
+            self._keeper.recycle(Reason.MAX_REQUESTS)
+
+    async def _look_after(self, interpreter: Interpreter) -> None:
+        pulse = Pulse(time.monotonic(), self._policy.silence)
+        over: list[asyncio.Future[Any]] = [interpreter.client.lost, interpreter.child.exited]
+        while not interpreter.gone:
+            pause = min(self._pause(pulse), max(0.01, self._expires_at - time.monotonic()))
+            await asyncio.wait(over, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            if interpreter.gone:
+                return
+            await self._check_pulse(interpreter, pulse)
+            if interpreter is self._keeper.interpreter:
+                await self._check_limits(interpreter)
+
+    def _pause(self, pulse: Pulse) -> float:
+        """Until the next look; one that was not answered is looked at more closely."""
+        interval = self._policy.interval
+        return min(interval, self._policy.silence / 8) if pulse.failures else interval
+
+    async def _check_pulse(self, interpreter: Interpreter, pulse: Pulse) -> None:
+        # Ended with the interpreter, not after the whole timeout.
+        asked = asyncio.ensure_future(interpreter.client.healthy(min(ANSWER_SECONDS, self._policy.silence)))
+        either: list[asyncio.Future[Any]] = [asked, interpreter.child.exited]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if interpreter.gone:
+            asked.cancel()
+            return
+        now, cpu = time.monotonic(), usage.cpu_seconds(interpreter.child.pid)
+        look = Look(now, asked.result(), cpu, self._running.works(interpreter, now))
+        hung = pulse.look(look)
+        if not look.answered:
+            silent = pulse.silent_for(now)
+            self._story.health_check_failed(f"no answer for {silent:.1f} s, {pulse.failures} checks in a row")
+        if hung:
+            interpreter.condemn(
+                f"it answered no health check for {pulse.silent_for(now):.1f} s "
+                f"(heartbeat_timeout={self._policy.silence:g} s) and got no processor time for a command"
+            )
+
+    async def _check_limits(self, interpreter: Interpreter) -> None:
+        limits = self._policy.limits
+        if not limits.any:
+            return
+        memory = None
+        if limits.max_memory is not None:
+            memory = await asyncio.to_thread(usage.tree_rss, interpreter.child.pid)
+            if memory is None and not self._warned:
+                self._warned = True
+                log.warning("the memory of interpreter %d cannot be read", interpreter.child.pid)
+        reason = limits.exceeded(time.monotonic(), self._expires_at, interpreter.served, memory)
+        if reason is not None:
+            self._keeper.recycle(reason)

@@ -1,0 +1,108 @@
+"""Knows what becomes of a worker as its interpreters come, fail and go: the hooks that the keeper calls.
+
+Rules: the state changes by core/lifecycle.py's table and nowhere else; requests are let in while an
+interpreter serves and wait while none does; what ran in a lost interpreter fails in the words of its end,
+what waits goes on; a lost interpreter is remembered with why, so that sessions can be told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from snakepit_ray.core.lifecycle import WorkerEvent, WorkerState, step
+from snakepit_ray.core.recycling import Reason
+from snakepit_ray.core.restarts import Quarantine
+from snakepit_ray.errors import WorkerCrashed
+from snakepit_ray.process import Exit
+from snakepit_ray.supervisor.admission import Admission
+from snakepit_ray.supervisor.interpreter import Interpreter
+from snakepit_ray.supervisor.outcomes import Counters
+from snakepit_ray.supervisor.running import Running
+from snakepit_ray.supervisor.story import Story
+from snakepit_ray.supervisor.surroundings import Surroundings
+
+ENDINGS = 100  # epochs whose ending is remembered; of more, the oldest are taken for crashes
+
+
+class Life:
+    """One worker's state, and what changes it."""
+
+    def __init__(
+        self, admission: Admission, running: Running, story: Story, counters: Counters, around: Surroundings
+    ) -> None:
+        self.state = WorkerState.STARTING
+        self.looked_after: Callable[[Interpreter], None] = lambda interpreter: None
+        self._admission = admission
+        self._running = running
+        self._story = story
+        self._counters = counters
+        self._around = around
+        self._recycled: dict[int, None] = {}  # numbers of epochs that ended on purpose
+
+    def happened(self, event: WorkerEvent) -> None:
+        """Moves the state; whoever must know is told."""
+        before, self.state = self.state, step(self.state, event)
+        if self.state is not before:
+            self._story.tell(f"{before} -> {self.state}")
+            self._around.state_changed(self.state)
+
+    def why_ended(self, epoch_number: int) -> str:
+        """`recycled` or `crashed`: how the interpreter of that epoch ended."""
+        return "recycled" if epoch_number in self._recycled else "crashed"
+
+    # ---- what the keeper says -----------------------------------------------------------------------------
+
+    def serving(self, interpreter: Interpreter) -> None:
+        self._story.initialized(time.time() - interpreter.began_at, interpreter.child.pid)
+        self._admission.renew()
+        self.looked_after(interpreter)
+        self.happened(WorkerEvent.SERVING)
+        self._admission.set_open(True)
+
+    def replaced(self, epoch_number: int) -> None:
+        self._recycled[epoch_number] = None
+        while len(self._recycled) > ENDINGS:
+            del self._recycled[next(iter(self._recycled))]
+
+    def down(self) -> None:
+        self._admission.set_open(False)
+        self.happened(WorkerEvent.DOWN)
+
+    def ended(self, interpreter: Interpreter, exit: Exit) -> None:
+        crash = WorkerCrashed.from_exit(
+            interpreter.spec.worker_id,
+            exit.returncode,
+            exit.stderr_tail,
+            exit.argv,
+            may_have_started=True,
+            cause=interpreter.condemned,
+            story=self._story.last(),
+        )
+        lost = self._running.lose(interpreter, crash)
+        self._story.crashed(time.time() - interpreter.started_at, crash, lost)
+
+    async def drained(self, interpreter: Interpreter) -> None:
+        await self._running.drained(interpreter)
+
+    def start_failed(self, error: Exception) -> None:
+        self._story.start_failed(error)
+
+    def restarted(self, attempt: int, delay: float) -> None:
+        self._story.restarted(attempt, delay)
+
+    def recycled(self, interpreter: Interpreter, reason: Reason) -> None:
+        self._counters.recycled += 1
+        self._story.recycled(time.time() - interpreter.started_at, interpreter.served, reason)
+
+    def quarantined(self, quarantine: Quarantine) -> None:
+        self._story.quarantined(quarantine)
+        self.happened(WorkerEvent.EXHAUSTED)
+
+    def retry(self) -> None:
+        self.happened(WorkerEvent.RETRY)
+
+    async def may_recycle(self) -> bool:
+        return self.state is WorkerState.READY and await self._around.may_recycle()
+
+    def recycling_over(self) -> None:
+        self._around.recycling_over()

@@ -1,0 +1,147 @@
+"""Knows the requests that are in an interpreter: sends them, tells them to stop, and gives each its outcome.
+
+Rules: a run belongs to one interpreter until that has answered or is gone; who is told to stop and does not
+within `cancel_grace` seconds costs its interpreter its life; a run that nobody waits for any more still
+counts until then."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.errors import DeadlineExceeded, SnakepitError
+from snakepit_ray.supervisor.interpreter import Interpreter
+
+CALLER, DEADLINE = pb.Cancel.Reason.CALLER, pb.Cancel.Reason.DEADLINE
+
+
+@dataclass(eq=False)
+class Run:
+    """A request in an interpreter; `deadline` is of time.monotonic(), None without a budget."""
+
+    request: pb.Request
+    interpreter: Interpreter
+    outcome: asyncio.Future[pb.Reply | SnakepitError]
+    budget: float | None
+    deadline: float | None
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    stopping: bool = False
+
+    def settle(self, outcome: pb.Reply | SnakepitError) -> None:
+        """Gives the outcome, unless there is one."""
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+
+class Running:
+    """What runs at one worker. `released(request_id)` is called when a run is over, before its outcome is
+    known to whoever awaits it."""
+
+    def __init__(self, cancel_grace: float, released: Callable[[str], None]) -> None:
+        self._cancel_grace = cancel_grace
+        self._released = released
+        self._runs: dict[str, Run] = {}
+        self._less: asyncio.Event | None = None  # made when somebody waits for runs to end
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def of(self, interpreter: Interpreter) -> list[Run]:
+        """What runs in one interpreter."""
+        return [run for run in self._runs.values() if run.interpreter is interpreter]
+
+    def elsewhere(self, session: str, interpreter: Interpreter | None) -> bool:
+        """Whether a request of the session is in another interpreter than this one."""
+        return any(
+            run.request.session == session and run.interpreter is not interpreter
+            for run in self._runs.values()
+        )
+
+    def works(self, interpreter: Interpreter, now: float) -> bool:
+        """Whether something runs in it that is within its budget and was not told to stop."""
+        return any(
+            not run.stopping and (run.deadline is None or now < run.deadline) for run in self.of(interpreter)
+        )
+
+    async def run(
+        self, request: pb.Request, interpreter: Interpreter, left: float | None, budget: float | None
+    ) -> pb.Reply:
+        """Runs `request`, which holds a slot, within the `left` seconds of its `budget`. Raises
+        DeadlineExceeded, WorkerCrashed and whatever else ended it."""
+        loop = asyncio.get_running_loop()
+        deadline = None if left is None else time.monotonic() + left
+        run = self._runs[request.id] = Run(request, interpreter, loop.create_future(), budget, deadline)
+        if left is not None:
+            request.budget_ms = max(1, int(left * 1000))
+            run.timers.append(loop.call_later(left, self._overdue, run))
+        interpreter.client.request(request, lambda reply: self._answered(run, reply))
+        try:
+            outcome = await run.outcome
+        except asyncio.CancelledError:
+            self._tell_to_stop(run, CALLER)
+            raise
+        if isinstance(outcome, SnakepitError):
+            raise outcome
+        return outcome
+
+    def _answered(self, run: Run, reply: pb.Reply | None) -> None:
+        if reply is None:
+            return  # the stream ended: `lose` gives these their outcome, with the child's last words
+        run.interpreter.served += 1
+        self._over(run)
+        run.settle(reply)
+
+    def _overdue(self, run: Run) -> None:
+        run.settle(DeadlineExceeded.after(run.budget or 0.0, "running", run.request.command))
+        self._tell_to_stop(run, DEADLINE)
+
+    def _tell_to_stop(self, run: Run, reason: pb.Cancel.Reason) -> None:
+        if run.stopping or run.request.id not in self._runs:
+            return
+        run.stopping = True
+        run.interpreter.client.cancel(run.request.id, reason)
+        why = "was cancelled" if reason == CALLER else "had used up its budget"
+        loop = asyncio.get_running_loop()
+        run.timers.append(loop.call_later(self._cancel_grace, self._stuck, run, why))
+
+    def _stuck(self, run: Run, why: str) -> None:
+        run.interpreter.condemn(
+            f"its command {run.request.command!r} {why} and did not stop within "
+            f"cancel_grace={self._cancel_grace:g} s"
+        )
+
+    def lose(self, interpreter: Interpreter, error: SnakepitError) -> int:
+        """The interpreter is gone: what ran in it ends with `error`; how many did."""
+        lost = self.of(interpreter)
+        for run in lost:
+            self._over(run)
+            run.settle(error)
+        return len(lost)
+
+    def refuse(self, error: SnakepitError) -> None:
+        """The worker stops: nobody waits any longer."""
+        for run in self._runs.values():
+            run.settle(error)
+
+    def _over(self, run: Run) -> None:
+        del self._runs[run.request.id]
+        for timer in run.timers:
+            timer.cancel()
+        self._released(run.request.id)
+        if self._less is not None:
+            self._less.set()
+            self._less = None
+
+    async def fewer(self) -> None:
+        """Waits until the next run is over."""
+        if self._less is None:
+            self._less = asyncio.Event()
+        await self._less.wait()
+
+    async def drained(self, interpreter: Interpreter) -> None:
+        """Waits until nothing runs in it."""
+        while self.of(interpreter):
+            await self.fewer()
