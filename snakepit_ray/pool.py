@@ -33,7 +33,8 @@ class Pool:
     def __init__(self, link: Link, *, owner: bool = False) -> None:
         self._link = link
         self._owner = owner
-        self._builder = RequestBuilder(link.config, resolve_runtime(link.config.runtime), ray.ObjectRef)
+        runtime = resolve_runtime(link.config.runtime)
+        self._builder = RequestBuilder(link.config, runtime, ray.ObjectRef, link.new_id)
         self.execute = Call(self)
         self.execute_in_session = SessionCall(self)
 
@@ -55,7 +56,8 @@ class Pool:
 
     def _send(self, command: str, args: Any, options: CallOptions) -> Any:
         request, refs = self._builder.build(command, args, options)
-        return self._link.target(options.session).remote(request.SerializeToString(), *refs)
+        execute, request.options.incarnation = self._link.target(options.session)
+        return execute.remote(request.SerializeToString(), *refs)
 
     async def call(self, command: str, args: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """`execute` for asyncio: the value, or one of our errors. A cancelled task cancels the command."""
@@ -164,9 +166,25 @@ class Pool:
         self._control("scale", wanted.size, within=bound)
         return self.await_ready(bound)
 
-    def shutdown(self) -> None:
-        """Ends the pool: its interpreters, its workers, its router. Safe to repeat."""
+    def recycle(self, worker_id: str | None = None) -> int:
+        """Has one worker's interpreter, or all of them, replaced, a quarter of the pool at a time; how many
+        were told. Returns at once: `stats().recycled` and the epochs of `workers()` say how far it is."""
+        told: int = self._control("recycle", worker_id)
+        return told
+
+    def stories(self) -> dict[str, list[str]]:
+        """The last events of each worker's life, the oldest first."""
+        told: dict[str, list[str]] = self._control("stories")
+        return told
+
+    def shutdown(self, drain: float = 0.0) -> None:
+        """Ends the pool: its interpreters, its workers, its router. Safe to repeat.
+
+        `drain`: seconds that what waits and runs may take to end; nothing new is taken meanwhile."""
         if not self._link.closed:
+            if drain > 0:
+                bound = drain + ANSWER_MARGIN
+                ray_port.quietly(self._link.router.drain.remote(drain), bound)
             # A router that is gone or does not answer is no reason to stop: its end is below.
             ray_port.quietly(self._link.router.shutdown.remote(), SHUTDOWN_SECONDS)
             self._link.close()

@@ -5,11 +5,8 @@ each thing once (one message, one serialization)."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
-import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
@@ -29,13 +26,14 @@ KINDS = {value.number: value.name for value in pb.Failure.Kind.DESCRIPTOR.values
 class RequestBuilder:
     """Builds the requests of one pool in one process."""
 
-    def __init__(self, config: PoolConfig, runtime: Runtime, ref_type: type | None) -> None:
+    def __init__(
+        self, config: PoolConfig, runtime: Runtime, ref_type: type | None, new_id: Callable[[], str]
+    ) -> None:
         self._config = config
         self._runtime = runtime if has_hooks(runtime) else None
         self._runtime_name = runtime_ref(runtime) if self._runtime is not None else ""
         self._ref_type = ref_type
-        self._prefix = f"{os.getpid():x}-{secrets.token_hex(4)}-"
-        self._numbers = itertools.count(1)
+        self._new_id = new_id
 
     def build(
         self, command: str, args: Any, options: CallOptions, stream: bool = False
@@ -58,7 +56,7 @@ class RequestBuilder:
         encoded = encode_args(args if args is not None else {}, self._ref_type)
         check_size(encoded, config.max_message_size, threshold=None)  # every buffer travels in band
         request = pb.Request(
-            id=self._prefix + str(next(self._numbers)),
+            id=self._new_id(),
             command=command,
             args=pb.Payload(json=encoded.json, buffers=[pb.Buffer(inline=bytes(b)) for b in encoded.buffers]),
             refs=[pb.NamedPayload(name=name) for name, _ in encoded.refs],

@@ -99,7 +99,7 @@ class Request(_message.Message):
     def __init__(self, id: _Optional[str] = ..., command: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ..., refs: _Optional[_Iterable[_Union[NamedPayload, _Mapping]]] = ..., session: _Optional[str] = ..., budget_ms: _Optional[int] = ..., attempt: _Optional[int] = ..., traceparent: _Optional[str] = ..., stream: bool = ..., credit: _Optional[int] = ..., options: _Optional[_Union[CallOptions, _Mapping]] = ...) -> None: ...
 
 class CallOptions(_message.Message):
-    __slots__ = ("affinity", "idempotent", "info", "rebind", "queue_ms", "hops", "runtime", "binding_version", "retries", "may_wait", "chained", "more", "default_budget")
+    __slots__ = ("affinity", "idempotent", "info", "rebind", "queue_ms", "hops", "runtime", "incarnation", "retries", "may_wait", "chained", "more", "default_budget")
     AFFINITY_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENT_FIELD_NUMBER: _ClassVar[int]
     INFO_FIELD_NUMBER: _ClassVar[int]
@@ -107,7 +107,7 @@ class CallOptions(_message.Message):
     QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
     HOPS_FIELD_NUMBER: _ClassVar[int]
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
-    BINDING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     RETRIES_FIELD_NUMBER: _ClassVar[int]
     MAY_WAIT_FIELD_NUMBER: _ClassVar[int]
     CHAINED_FIELD_NUMBER: _ClassVar[int]
@@ -120,13 +120,13 @@ class CallOptions(_message.Message):
     queue_ms: int
     hops: int
     runtime: str
-    binding_version: int
+    incarnation: int
     retries: int
     may_wait: bool
     chained: bool
     more: bool
     default_budget: bool
-    def __init__(self, affinity: _Optional[_Union[Affinity, str]] = ..., idempotent: bool = ..., info: bool = ..., rebind: bool = ..., queue_ms: _Optional[int] = ..., hops: _Optional[int] = ..., runtime: _Optional[str] = ..., binding_version: _Optional[int] = ..., retries: _Optional[int] = ..., may_wait: bool = ..., chained: bool = ..., more: bool = ..., default_budget: bool = ...) -> None: ...
+    def __init__(self, affinity: _Optional[_Union[Affinity, str]] = ..., idempotent: bool = ..., info: bool = ..., rebind: bool = ..., queue_ms: _Optional[int] = ..., hops: _Optional[int] = ..., runtime: _Optional[str] = ..., incarnation: _Optional[int] = ..., retries: _Optional[int] = ..., may_wait: bool = ..., chained: bool = ..., more: bool = ..., default_budget: bool = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("id", "reason")

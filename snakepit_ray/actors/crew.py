@@ -1,8 +1,9 @@
-"""Knows how a pool's workers come and go: spawned, started, let go, ended.
+"""Knows how a pool's workers come and go: spawned, started, lost and found again, let go, ended.
 
 Rules: nothing is in the table before its handshake; at most `startup_batch_size` interpreters start at once
-on a node; a worker that cannot start is tried again, ever more slowly; a leaver first leaves the table, then
-waits until the handles know, then hands its waiters on and finishes what it runs."""
+on a node; a worker that cannot start is tried again, ever more slowly; one whose actor died leaves the table
+at once and returns when Ray has restarted it, one that is gone for good is replaced; a leaver first leaves
+the table, then waits until the handles know, then hands its waiters on and finishes what it runs."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from typing import Any
 
 from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.members import Member, Members
-from snakepit_ray.actors.messages import WorkerFacts
+from snakepit_ray.actors.messages import PoolMemory, WorkerFacts
 from snakepit_ray.actors.news import News
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.rebalancing import Matcher
@@ -38,10 +39,27 @@ class Crew:
         self._matcher = matcher
         self._news = news
         self._next = 0
+        self._order = 0
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._node_starts: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(config.startup_batch_size)
         )
+
+    # ---- what a restart would forget ----------------------------------------------------------------------
+
+    def adopt(self, memory: PoolMemory) -> None:
+        """What the router before this one had told its workers, if it is newer than what is known."""
+        if memory.order > self._order:
+            self._order, self.size = memory.order, memory.size
+            self._next = max(self._next, memory.next_number)
+            self._members.left = dict(memory.left)
+
+    def share_memory(self) -> None:
+        """Gives every worker a copy of what only the router knows."""
+        self._order = max(self._order + 1, time.time_ns() // 1_000_000)
+        memory = PoolMemory(self._order, self.size, self._next, dict(self._members.left))
+        for member in self._members.present():
+            member.actor.remember.remote(memory)
 
     # ---- coming -------------------------------------------------------------------------------------------
 
@@ -60,11 +78,36 @@ class Crew:
             member = Member(facts.worker_id, ray_port.find_worker(facts.worker_id))
             self._members.add(member)
             self._next = max(self._next, int(facts.worker_id.rpartition("-")[2]) + 1)
-        member.facts = facts
+        if self._members.said(member, facts):
+            self.share_memory()
+        self._watch(member)
         if facts.state == "ready":
             self._joined(member, facts)
+        elif facts.state == "quarantined":
+            self._members.set_state(member, "quarantined")
         elif facts.worker_id not in self._starting:
             self._starting[facts.worker_id] = asyncio.ensure_future(self._start(member, facts.node_id))
+
+    def _watch(self, member: Member) -> None:
+        if member.watch is not None:
+            member.watch.cancel()
+        member.watch = asyncio.ensure_future(self._until_it_dies(member, member.incarnation))
+
+    async def _until_it_dies(self, member: Member, incarnation: int) -> None:
+        try:
+            await member.actor.belong.remote()
+        except ray_port.ActorUnavailable:
+            for_good = False  # Ray restarts it
+        except ray_port.RayError:
+            for_good = True
+        if self.closed or member.incarnation != incarnation or member.state == "leaving":
+            return
+        log.warning("the actor of worker %s died", member.worker_id)
+        self._out(member, "lost")
+        if for_good and member.worker_id in self._members.by_id:
+            self._members.remove(member)
+            self.spawn(1)
+            self.share_memory()
 
     async def _start(self, member: Member, node_id: str) -> None:
         attempt = 0
@@ -90,9 +133,26 @@ class Crew:
         self._starting.pop(member.worker_id, None)
 
     def _joined(self, member: Member, facts: WorkerFacts) -> None:
-        member.facts, member.error = facts, None
+        self._members.said(member, facts)
+        member.error = None
         self._members.set_state(member, "ready")
         self._matcher.join(member.worker_id)
+        self._news.table_changed()
+
+    def state_changed(self, worker_id: str, state: str, facts: WorkerFacts) -> None:
+        """A worker was quarantined, or serves again after it."""
+        member = self._members.by_id.get(worker_id)
+        if member is None or member.state == "leaving" or facts.epoch[0] < member.incarnation:
+            return
+        if state == "quarantined":
+            self._out(member, "quarantined")
+        elif state == "ready" and member.state == "quarantined":
+            self._joined(member, facts)
+
+    def _out(self, member: Member, state: str) -> None:
+        """It serves nobody now: handles and the matcher forget it until it is back."""
+        self._members.set_state(member, state)
+        self._matcher.gone(member.worker_id)
         self._news.table_changed()
 
     def progress(self) -> tuple[int, int, int]:
@@ -123,6 +183,7 @@ class Crew:
         self.size = size
         present = [m for m in self._members.by_id.values() if m.state != "leaving"]
         self.spawn(size - len(present))
+        self.share_memory()
         leavers = sorted(present, key=_leaves_last)[size:]
         await asyncio.gather(*(self._let_go(member) for member in leavers))
         share = self._config.queue_share(size)
@@ -150,8 +211,10 @@ class Crew:
             await self._end(member)
         except ray_port.RayError as error:
             log.warning("worker %s went before it was let go: %s", member.worker_id, error)
+            ray_port.end(member.actor)
         self._matcher.gone(member.worker_id)
         self._members.remove(member)
+        self.share_memory()
 
     async def _end(self, member: Member) -> None:
         bound = self._config.shutdown_grace * 3 + 2
@@ -160,6 +223,19 @@ class Crew:
         except (ray_port.RayError, asyncio.TimeoutError) as error:
             log.warning("worker %s did not stop politely: %s", member.worker_id, error)
         ray_port.end(member.actor)
+
+    async def drained(self, timeout: float) -> bool:
+        """Waits until no worker has anything left to do; whether that was within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            try:
+                facts = await asyncio.gather(*(m.actor.get_facts.remote() for m in self._members.ready()))
+            except ray_port.RayError:
+                facts = []
+            if facts and not any(said.running or said.waiting for said in facts):
+                return True
+            await asyncio.sleep(0.05)
+        return False
 
     async def dismiss(self) -> None:
         """Ends every worker. Safe to repeat."""

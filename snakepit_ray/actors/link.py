@@ -1,12 +1,14 @@
 """Knows what one calling process knows of one pool: the workers, how loaded they are, where sessions live.
 
 Rules: choosing a worker takes microseconds and no message; news come on a thread of our own, never on the
-caller's event loop; there is one link for each pool in a process, whoever unpickled the handle; the thread
-ends with the pool."""
+caller's event loop; there is one link for each pool in a process, whoever unpickled the handle; it holds a
+lease at the router, whose end tells the workers that nobody waits for their answers here any more; the
+thread ends with the pool."""
 
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import random
 import secrets
 import threading
@@ -34,9 +36,13 @@ class Link:
         self.updates = 0
         self._why = "it was shut down"
         self._id = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
+        self._lease: Any = None
         self._lock = threading.Lock()
         self._view: RoutingView[str] = RoutingView()
-        self._execute: dict[str, Any] = {}  # worker id -> its bound remote method: making one costs 0.1 ms
+        # worker id -> its bound remote method (making one costs 0.1 ms) and its actor's incarnation
+        self._execute: dict[str, tuple[Any, int]] = {}
+        self._last: list[tuple[Any, int]] = []  # the newest table that had anybody in it
         self._entries: dict[str, Entry] = {}
         self._load_version = self._binding_version = 0
         self._thread: threading.Thread | None = None
@@ -45,16 +51,28 @@ class Link:
 
     # ---- the hot path -------------------------------------------------------------------------------------
 
-    def target(self, session: str | None) -> Any:
-        """The `execute` method of the worker that a request goes to. Raises PoolClosed."""
+    def new_id(self) -> str:
+        """Of a request of this process: the workers know by its beginning whose it is."""
+        return f"{self._id}-{next(self._numbers)}"
+
+    def target(self, session: str | None) -> tuple[Any, int]:
+        """The `execute` method of the worker that a request goes to, and its actor's incarnation. Raises
+        PoolClosed."""
         if self._thread is None:
             self._begin()
         self.check_open()
         with self._lock:
             if not len(self._view):
-                raise PoolClosed(f"pool {self.config.name!r} has no worker that is ready: see repr(pool)")
+                return self._nobody()
             key = self._view.choose_for_session(session) if session else self._view.choose(random.random)
             return self._execute[key]
+
+    def _nobody(self) -> tuple[Any, int]:
+        """All workers are being restarted at once: one of those that were here takes the request when it is
+        back. Raises PoolClosed where there never was one."""
+        if not self._last:
+            raise PoolClosed(f"pool {self.config.name!r} has no worker that is ready: see repr(pool)")
+        return random.choice(self._last)
 
     def check_open(self) -> None:
         """Raises PoolClosed when the pool is known to have ended."""
@@ -78,8 +96,11 @@ class Link:
     def _listen(self) -> None:
         while not self.closed:
             try:
+                if self._lease is None:
+                    self._lease = ray_port.hold_lease(self.router, self._id)
                 self._take(self._poll().result())
             except (ray_port.ActorUnavailable, concurrent.futures.CancelledError):
+                self._lease = None  # the router restarts: the next one has never heard of us
                 self._news.wait(AGAIN_SECONDS)
             except Exception as error:  # noqa: BLE001 - router or Ray are gone for good: so is the pool, for us
                 self._why = f"its router is gone: {type(error).__name__}"
@@ -108,7 +129,8 @@ class Link:
         with self._lock:
             if self._view.update(version, [(e.worker_id, e.capacity, e.load) for e in entries]):
                 self._entries = {e.worker_id: e for e in entries}
-                self._execute = {e.worker_id: e.actor.execute for e in entries}
+                self._execute = {e.worker_id: (e.actor.execute, e.incarnation) for e in entries}
+                self._last = list(self._execute.values()) or self._last
 
     def snapshot(self) -> Snapshot:
         """What a pickled handle carries: at most SNAPSHOT_SIZE workers."""

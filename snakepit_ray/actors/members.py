@@ -1,23 +1,25 @@
 """Knows who belongs to a pool: the router's table of workers, its versions, and what the pool adds up to.
 Plain data.
 
-Rules: the table's version rises with every change that a handle must know; counters of workers that left are
-kept, so that a pool's numbers never fall."""
+Rules: the table's version rises with every change that a handle must know, and starts above those of a
+router before this one; counters of workers that left are kept, so that a pool's numbers never fall."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from snakepit_ray.actors.messages import Entry, WorkerFacts
 
-COUNTED = ("requests", "errors", "queue_timeouts", "saturated", "restarts", "delegated")
+COUNTED = ("requests", "errors", "queue_timeouts", "saturated", "recycled", "restarts", "delegated")
 
 
 @dataclass
 class Member:
-    """One worker as the router knows it. `state`: spawned, starting, ready, leaving, failed."""
+    """One worker as the router knows it. `state`: spawned, starting, ready, quarantined, lost (its actor died
+    and will be restarted), leaving, failed."""
 
     worker_id: str
     actor: Any
@@ -25,6 +27,12 @@ class Member:
     facts: WorkerFacts | None = None
     load: float = 0.0
     error: Exception | None = None
+    watch: asyncio.Task[None] | None = None
+
+    @property
+    def incarnation(self) -> int:
+        """Of its actor's process, 0 when it was never heard of."""
+        return self.facts.epoch[0] if self.facts is not None else 0
 
 
 @dataclass(frozen=True)
@@ -53,17 +61,21 @@ class Members:
     version: int = 1
     load_version: int = 1
     by_id: dict[str, Member] = field(default_factory=dict)
-    _left: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
+    left: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
 
     def add(self, member: Member) -> None:
         self.by_id[member.worker_id] = member
 
     def ready(self) -> list[Member]:
         """Those that requests are sent to."""
-        return [member for member in self.by_id.values() if member.state == "ready"]
+        return self.in_state("ready")
 
     def in_state(self, *states: str) -> list[Member]:
         return [member for member in self.by_id.values() if member.state in states]
+
+    def present(self) -> list[Member]:
+        """Those whose actor lives: they can be told something."""
+        return self.in_state("ready", "starting", "quarantined", "leaving")
 
     def set_state(self, member: Member, state: str) -> None:
         """A change that handles see when it concerns the ready ones."""
@@ -74,8 +86,21 @@ class Members:
     def remove(self, member: Member) -> None:
         """A worker that left: its counters stay."""
         if self.by_id.pop(member.worker_id, None) is not None and member.facts is not None:
-            for name in COUNTED:
-                self._left[name] += getattr(member.facts, name)
+            self._keep_counters(member)
+
+    def said(self, member: Member, facts: WorkerFacts) -> bool:
+        """What a worker says of itself now; whether its actor was restarted. That counts from 0: what it had
+        counted stays in the pool's numbers, as it was last heard."""
+        restarted = 0 < member.incarnation < facts.epoch[0]
+        if restarted:
+            self._keep_counters(member)
+            self.left["restarts"] += 1
+        member.facts = facts
+        return restarted
+
+    def _keep_counters(self, member: Member) -> None:
+        for name in COUNTED:
+            self.left[name] = self.left.get(name, 0) + getattr(member.facts, name)
 
     def set_load(self, member: Member, load: float) -> None:
         member.load = load
@@ -83,7 +108,9 @@ class Members:
 
     def entries(self) -> list[Entry]:
         """The table that handles hold."""
-        return [Entry(m.worker_id, m.actor, self.capacity, round(m.load)) for m in self.ready()]
+        return [
+            Entry(m.worker_id, m.actor, self.capacity, round(m.load), m.incarnation) for m in self.ready()
+        ]
 
     def loads(self) -> dict[str, int]:
         return {member.worker_id: round(member.load) for member in self.ready()}
@@ -91,19 +118,13 @@ class Members:
     def stats(self, facts: Iterable[WorkerFacts], sessions: int) -> PoolStats:
         """The pool's numbers from what its workers said just now."""
         said = list(facts)
-        total = {name: self._left[name] + sum(getattr(f, name) for f in said) for name in COUNTED}
+        total = {name: self.left.get(name, 0) + sum(getattr(f, name) for f in said) for name in COUNTED}
         serving = [f for f in said if f.state == "ready"]
         return PoolStats(
-            workers=len(self.in_state("ready", "starting", "spawned")),
+            workers=len(self.by_id) - len(self.in_state("leaving", "failed")),
             available=sum(f.running < f.capacity for f in serving),
             busy=sum(f.running > 0 for f in said),
             waiting=sum(f.waiting for f in said),
-            requests=total["requests"],
-            errors=total["errors"],
-            queue_timeouts=total["queue_timeouts"],
-            saturated=total["saturated"],
-            recycled=0,
-            restarts=total["restarts"],
-            delegated=total["delegated"],
             sessions=sessions,
+            **total,
         )

@@ -8,26 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from snakepit_ray.actors import ray_port
-from snakepit_ray.actors.messages import Claimed, MoveOrder, ReportAnswer, WorkerFacts
+from snakepit_ray.actors.messages import (
+    Claimed,
+    Hello,
+    MoveOrder,
+    Owned,
+    PoolMemory,
+    ReportAnswer,
+    WorkerFacts,
+)
 from snakepit_ray.config import PoolConfig
+from snakepit_ray.core.circuit import Admit
+from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.core.reporting import Decision, Report, Reporter
 from snakepit_ray.errors import PoolNotFound, SessionQuotaExceeded, SessionWorkerLost
-from snakepit_ray.supervisor import Supervisor, WorkerState
+from snakepit_ray.supervisor import Supervisor
 
 HOLD_AGAIN_SECONDS = 0.2
 CLAIM_AGAIN = 0.5  # of session_ttl: a session is claimed anew long before the router may have let it expire
 
 
 class Ownership(NamedTuple):
-    """A session of this worker: when the router last confirmed it, and which interpreter has its state (None:
-    none)."""
+    """A session of this worker: when the router last confirmed it and under which version, and which
+    interpreter has its state (None: none)."""
 
     claimed_at: float
     epoch: tuple[int, int] | None
+    version: int = 0
+    strict: bool = False
 
 
 class Membership:
@@ -40,15 +52,20 @@ class Membership:
         worker_id: str,
         facts: Callable[[], WorkerFacts],
         peers: dict[str, Any],
+        gone: Callable[[], Awaitable[None]],
     ) -> None:
         self.reports = 0
+        self.memory = PoolMemory()
+        self.generation = 0  # of the router that answered last
         self._supervisor = supervisor
         self._config = config
         self._worker_id = worker_id
         self._facts = facts
         self._peers = peers
+        self._gone = gone
         self._router: Any = None
         self._stopped = False
+        self._away = False  # the router was told that this worker is quarantined
         self._refusers: list[str] = []
         self._reporter = Reporter(time.monotonic())
         self._wake: asyncio.TimerHandle | None = None
@@ -67,19 +84,62 @@ class Membership:
             try:
                 self._router = ray_port.find_router(self._config.name)
                 self._reporter = Reporter(time.monotonic())  # a router that restarted counts from 0
-                await self._router.hold.remote(self._facts())
+                await self._router.hold.remote(Hello(self._facts(), self.memory, self._owned()))
             except ray_port.ActorUnavailable:
                 await asyncio.sleep(HOLD_AGAIN_SECONDS)
             except (ray_port.RayError, PoolNotFound):
                 break
         if not self._stopped:
             self._stopped = True
-            await self._supervisor.stop()
+            await self._gone()
             ray_port.end(ray_port.find_worker(self._worker_id))
 
     def stop(self) -> None:
         """The router ends this worker on purpose."""
         self._stopped = True
+
+    def remember(self, memory: PoolMemory) -> None:
+        """Keeps what the router would forget; it comes back with the next `hold`."""
+        self.memory = max(self.memory, memory, key=lambda known: known.order)
+
+    def state_changed(self, state: WorkerState) -> None:
+        """The router must know who can serve: a loss that is replaced at once is not its business."""
+        away = state is WorkerState.QUARANTINED
+        if away or (self._away and state is WorkerState.READY):
+            self._away = away
+            self._tell("state_changed", self._worker_id, state.value, self._facts())
+
+    async def may_recycle(self) -> bool:
+        """Whether this worker may be one of those that recycle now; without a router, later."""
+        try:
+            return bool(await self._router.may_recycle.remote(self._worker_id))
+        except ray_port.RayError:
+            return False
+
+    def recycling_over(self) -> None:
+        """Another one may recycle."""
+        self._tell("recycling_over", self._worker_id)
+
+    def circuit_failed(self, probe: bool) -> None:
+        """A request failed by the pool's own fault."""
+        self._tell("circuit_failed", probe)
+
+    def circuit_succeeded(self) -> None:
+        """The request that tried an open circuit went well."""
+        self._tell("circuit_succeeded")
+
+    async def circuit_admit(self) -> Admit:
+        """Whether a request may try an open circuit; without a router, it may."""
+        try:
+            admit: Admit = await self._router.circuit_admit.remote()
+        except ray_port.RayError:
+            return Admit(True)
+        return admit
+
+    def _tell(self, method: str, *args: Any) -> None:
+        """Says something that the router learns in another way if it is lost: nobody waits for the answer."""
+        if self._router is not None and not self._stopped:
+            getattr(self._router, method).remote(*args)
 
     # ---- reporting ----------------------------------------------------------------------------------------
 
@@ -116,7 +176,7 @@ class Membership:
         try:
             refusers, self._refusers = self._refusers, []
             answer: ReportAnswer = await self._router.report.remote(self._worker_id, report, refusers)
-            pace = answer.pace
+            pace, self.generation = answer.pace, answer.generation
             for order in answer.moves:
                 self.obey(order)
         except ray_port.RayError:
@@ -173,7 +233,7 @@ class Membership:
             if claimed.owner != self._worker_id:
                 self._mine.pop(session, None)
                 return claimed
-            self._mine[session] = Ownership(now, mine.epoch if mine else None)
+            self._keep(session, Ownership(now, mine.epoch if mine else None, claimed.version, strict))
         return None
 
     def enter(self, session: str, rebind: bool) -> None:
@@ -183,8 +243,26 @@ class Membership:
         epoch = self._epoch()
         mine = self._mine.get(session) or Ownership(time.monotonic(), None)
         if mine.epoch not in (None, epoch) and not rebind:
-            raise SessionWorkerLost.of(session, "crashed", mine.epoch, epoch)
-        self._mine[session] = mine._replace(epoch=epoch)
+            same_actor = mine.epoch is not None and mine.epoch[0] == epoch[0]
+            why = self._supervisor.life.why_ended(mine.epoch[1]) if mine.epoch and same_actor else "crashed"
+            raise SessionWorkerLost.of(session, why, mine.epoch, epoch)
+        self._keep(session, mine._replace(epoch=epoch, strict=True))
+
+    def _keep(self, session: str, mine: Ownership) -> None:
+        self._mine.pop(
+            session, None
+        )  # the least recently claimed are the first, and the first to be forgotten
+        self._mine[session] = mine
+        while len(self._mine) > self._config.max_sessions:
+            del self._mine[next(iter(self._mine))]
+
+    def _owned(self) -> list[Owned]:
+        now, ttl = time.monotonic(), self._config.session_ttl
+        return [
+            Owned(session, mine.version, mine.strict)
+            for session, mine in self._mine.items()
+            if now - mine.claimed_at < ttl
+        ]
 
     async def _claim_once(self, session: str, strict: bool, rebind: bool) -> Claimed:
         """One claim at the router for all requests of a session that arrive together."""
@@ -206,6 +284,11 @@ class Membership:
             limit = self._config.max_sessions
             raise SessionQuotaExceeded.of("max_sessions", limit, limit)
         return claimed
+
+    def disown(self, sessions: list[str]) -> None:
+        """The router says that these sessions live elsewhere, or not at all."""
+        for session in sessions:
+            self._mine.pop(session, None)
 
     def _epoch(self) -> tuple[int, int]:
         epoch = self._supervisor.epoch

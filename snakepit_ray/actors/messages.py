@@ -25,10 +25,36 @@ class WorkerFacts(NamedTuple):
     errors: int
     queue_timeouts: int
     saturated: int
+    recycled: int
     restarts: int
     delegated: int
     rss_bytes: int
     started_at: float
+
+
+class Owned(NamedTuple):
+    """A session as its worker knows it: what a router that was restarted learns its bindings from."""
+
+    session: str
+    version: int
+    strict: bool
+
+
+class PoolMemory(NamedTuple):
+    """What only the router knows and a restart of it would forget: every worker keeps the newest copy."""
+
+    order: int = 0  # rises with every change, over restarts too
+    size: int = 0
+    next_number: int = 0  # of the next worker's name
+    left: dict[str, int] = {}  # counters of workers that left  # noqa: RUF012 - never changed in place
+
+
+class Hello(NamedTuple):
+    """What a worker says when it begins to hold on to a router."""
+
+    facts: WorkerFacts
+    memory: PoolMemory
+    sessions: list[Owned]
 
 
 class Entry(NamedTuple):
@@ -38,6 +64,7 @@ class Entry(NamedTuple):
     actor: Any
     capacity: int
     load: int
+    incarnation: int
 
 
 class Update(NamedTuple):
@@ -77,10 +104,12 @@ class MoveOrder(NamedTuple):
 
 
 class ReportAnswer(NamedTuple):
-    """`pace`: how soon to report again; `moves`: what to delegate now."""
+    """`pace`: how soon to report again; `moves`: what to delegate now; `generation`: of the router, so that
+    an answer of one that was replaced is known."""
 
     pace: Pace
     moves: list[MoveOrder]
+    generation: int
 
 
 class Delegated(NamedTuple):

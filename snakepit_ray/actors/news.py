@@ -33,6 +33,7 @@ class News:
 
     def __init__(self, members: Members) -> None:
         self.closed = False
+        self.known = asyncio.Event()  # the table is whole: after a restart the workers must have spoken first
         self._watchers: dict[str, Watcher] = {}
         self.binding_version = 0
         self._members = members
@@ -60,6 +61,7 @@ class News:
     async def next(self, handle_id: str, version: int, load: int, binding: int, timeout: float) -> Update:
         """What is new after these versions; waits for it at most `timeout` seconds."""
         watcher = self._watchers[handle_id] = Watcher(version)
+        await self.known.wait()
         began = time.monotonic()
         try:
             while not self.closed and self._members.version == version:

@@ -2,29 +2,45 @@
 which free slot.
 
 Rules: the control plane only: no request and no result passes here, and `message_counts` shows it; a plain
-class (`ray_port.spawn_router` wraps it); after a restart it rebuilds its table from the workers' own reports.
-"""
+class (`ray_port.spawn_router` wraps it); after a restart it rebuilds its table, its bindings and its
+counters from what the workers say, and answers nobody from a table that is not whole; whatever it numbers
+goes on above the numbers of the router before it."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 
 from snakepit_ray.actors import ray_port
+from snakepit_ray.actors.callers import Callers
 from snakepit_ray.actors.crew import Crew
 from snakepit_ray.actors.members import Member, Members, PoolStats
-from snakepit_ray.actors.messages import Claimed, MoveOrder, ReportAnswer, Snapshot, Update, WorkerFacts
+from snakepit_ray.actors.messages import (
+    Claimed,
+    Hello,
+    MoveOrder,
+    ReportAnswer,
+    Snapshot,
+    Update,
+    WorkerFacts,
+)
 from snakepit_ray.actors.news import News
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.affinity import Bindings
+from snakepit_ray.core.circuit import Admit, Breaker
 from snakepit_ray.core.rebalancing import Matcher, Move
+from snakepit_ray.core.recycling import Permits
 from snakepit_ray.core.reporting import Pace, Pacer, Report
 from snakepit_ray.errors import PoolClosed
 
 FACTS_SECONDS = 2.0
+RECOVER_SECONDS = 3.0  # after a restart, for the workers to say that they are there
+REPLACE_SECONDS = 15.0  # after a restart, for those that do not come back
 log = logging.getLogger("snakepit_ray.router")
 
 
@@ -34,27 +50,56 @@ class RouterActor:
     def __init__(self, config: PoolConfig, detached: bool) -> None:
         self.config = config
         self.detached = detached
-        self.members = Members(config.capacity)
+        self.generation = time.time_ns() // 1_000_000
+        self.members = Members(config.capacity, version=self.generation)
         self.news = News(self.members)
         self.matcher: Matcher[str] = Matcher()
-        self.bindings: Bindings[str] = Bindings(config.session_ttl, config.max_sessions)
+        self.bindings: Bindings[str] = Bindings(config.session_ttl, config.max_sessions, self.generation)
         self.crew = Crew(config, self.members, self.matcher, self.news)
         self.pacer = Pacer(max(1, self.crew.size), now=time.monotonic())
+        self.callers = Callers(self.members)
+        self.permits: Permits[str] = Permits(config.startup_timeout + config.request_timeout)
+        self.breaker = _breaker(config)
         self.calls: Counter[str] = Counter()
         self._forever = asyncio.Event()
+        self._recovering = asyncio.ensure_future(self._recover())
 
     # ---- beginning and end --------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Creates the workers; they hold on to this router and are started as they do. Safe to repeat."""
-        if not self.members.by_id:
+        if not self.members.by_id and not self.news.known.is_set():
             self.crew.spawn(self.crew.size)
+        self.news.known.set()
 
-    async def hold(self, facts: WorkerFacts) -> None:
+    async def _recover(self) -> None:
+        """Nobody calls `start` on a router that Ray has restarted: its workers are there already."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.news.known.wait(), RECOVER_SECONDS)
+            return
+        self.news.known.set()
+        await asyncio.sleep(REPLACE_SECONDS)
+        if self.members.by_id and not self.crew.closed:
+            self.crew.spawn(self.crew.size - len(self.members.by_id))
+
+    async def hold(self, hello: Hello) -> None:
         """A worker belongs to this pool as long as it awaits this; it never returns while the router
         lives."""
         self.calls["hold"] += 1
+        facts, now = hello.facts, time.monotonic()
+        self.crew.adopt(hello.memory)
+        self.permits.give_back(facts.worker_id)
         self.crew.arrived(facts)
+        stale = [
+            owned.session
+            for owned in hello.sessions
+            if not self.bindings.restore(owned.session, facts.worker_id, owned.version, now, owned.strict)
+            and self.bindings.owner(owned.session, now) != facts.worker_id
+        ]
+        if stale:
+            self.members.by_id[facts.worker_id].actor.disown.remote(stale)
+        if len(self.members.by_id) >= self.crew.size:
+            self.news.known.set()
         await self._forever.wait()
 
     async def progress(self) -> tuple[int, int, int]:
@@ -86,6 +131,18 @@ class RouterActor:
         """Grows or shrinks the pool; leavers hand their waiters on and finish what they run."""
         await self.crew.resize(size)
 
+    async def drain(self, timeout: float) -> bool:
+        """Takes nothing new and lets what waits and runs come to its end; whether all of it did in time."""
+        self.news.closed = True
+        self.news.table_changed()
+        return await self.crew.drained(timeout)
+
+    async def recycle(self, worker_id: str | None) -> int:
+        """Has one worker, or all, replace their interpreters as permits allow; how many were told."""
+        chosen = [m for m in self.members.ready() if worker_id in (None, m.worker_id)]
+        await asyncio.gather(*(member.actor.recycle.remote() for member in chosen))
+        return len(chosen)
+
     async def shutdown(self) -> None:
         """Ends every worker; whoever watches is told. The caller ends this actor after it. Safe to repeat."""
         self.news.closed = True
@@ -102,6 +159,7 @@ class RouterActor:
     async def snapshot(self) -> Snapshot:
         """The table as it is."""
         self.calls["snapshot"] += 1
+        await self.news.known.wait()
         return Snapshot(self.members.version, self.members.entries())
 
     async def watch(self, handle_id: str, version: int, load: int, binding: int, timeout: float) -> Update:
@@ -116,15 +174,37 @@ class RouterActor:
 
     async def workers(self) -> list[WorkerFacts]:
         """What each worker says of itself now; of one that does not answer, what it said last."""
-        members = self.members.in_state("ready", "leaving")
+        await self.news.known.wait()
+        members = self.members.in_state("ready", "leaving", "quarantined")
         await asyncio.gather(*(self._ask(member) for member in members))
         return [member.facts for member in members if member.facts is not None]
 
     async def _ask(self, member: Member) -> None:
         try:
-            member.facts = await asyncio.wait_for(member.actor.get_facts.remote(), FACTS_SECONDS)
+            facts = await asyncio.wait_for(member.actor.get_facts.remote(), FACTS_SECONDS)
+            self.members.said(member, facts)
         except (ray_port.RayError, asyncio.TimeoutError) as error:
             log.warning("worker %s does not answer: %s", member.worker_id, error)
+
+    async def stories(self) -> dict[str, list[str]]:
+        """The last events of each worker that answers."""
+        told: dict[str, list[str]] = {}
+        for member in self.members.present():
+            with contextlib.suppress(ray_port.RayError, asyncio.TimeoutError):
+                told[member.worker_id] = await asyncio.wait_for(
+                    member.actor.get_story.remote(), FACTS_SECONDS
+                )
+        return told
+
+    async def caller(self, caller_id: str) -> AsyncIterator[None]:
+        """A calling process holds this stream and reads nothing of it (`ray_port.hold_lease`): Ray waits for
+        it between two items, and ends the stream when that process has ended."""
+        self.calls["caller"] += 1
+        try:
+            while True:
+                yield
+        finally:
+            self.callers.gone(caller_id)
 
     async def get_pid(self) -> int:
         """The router's process."""
@@ -144,7 +224,7 @@ class RouterActor:
         self.pacer.count(now, starving=bool(report.movable and not report.free))
         member = self.members.by_id.get(worker_id)
         if member is None:
-            return ReportAnswer(self._pace(now), [])
+            return ReportAnswer(self._pace(now), [], self.generation)
         if report.load != member.load:
             self.members.set_load(member, report.load)
             self.news.something_changed()
@@ -163,7 +243,44 @@ class RouterActor:
         self.pacer.moved(sum(move.count for move in moves))
         self._send([move for move in moves if move.source != worker_id])
         mine = [self._order(move) for move in moves if move.source == worker_id]
-        return ReportAnswer(self._pace(now), [order for order in mine if order is not None])
+        return ReportAnswer(self._pace(now), [order for order in mine if order is not None], self.generation)
+
+    async def state_changed(self, worker_id: str, state: str, facts: WorkerFacts) -> None:
+        """A worker went out of service, or is back."""
+        self.calls["state_changed"] += 1
+        self.crew.state_changed(worker_id, state, facts)
+
+    async def may_recycle(self, worker_id: str) -> bool:
+        """Whether this worker may be one of those that recycle now; every worker must be known first."""
+        self.calls["may_recycle"] += 1
+        await self.news.known.wait()
+        return self.permits.ask(worker_id, self.crew.size, time.monotonic())
+
+    async def recycling_over(self, worker_id: str) -> None:
+        """Another one may."""
+        self.calls["recycling_over"] += 1
+        self.permits.give_back(worker_id)
+
+    async def circuit_failed(self, probe: bool) -> None:
+        """A request failed by the pool's own fault."""
+        self.calls["circuit_failed"] += 1
+        if self.breaker is not None and self.breaker.failed(time.monotonic(), probe=probe):
+            self._set_circuit(self.breaker.reset)
+
+    async def circuit_succeeded(self) -> None:
+        """The request that tried an open circuit went well."""
+        self.calls["circuit_succeeded"] += 1
+        if self.breaker is not None and self.breaker.succeeded(probe=True):
+            self._set_circuit(0.0)
+
+    async def circuit_admit(self) -> Admit:
+        """Whether a request may try now."""
+        self.calls["circuit_admit"] += 1
+        return Admit(True) if self.breaker is None else self.breaker.admit(time.monotonic())
+
+    def _set_circuit(self, open_for: float) -> None:
+        for member in self.members.present():
+            member.actor.set_circuit.remote(open_for)
 
     async def unused(self, source: str, target: str, count: int) -> None:
         """A worker had `count` waiting requests fewer than it was told to move to `target`."""
@@ -205,6 +322,7 @@ class RouterActor:
         """Who owns `session`: its present owner, or from now on `claimant`. None: no room for another
         session."""
         self.calls["claim"] += 1
+        await self.news.known.wait()  # the session may be bound to a worker that has yet to say so
         now = time.monotonic()
         ready = {m.worker_id for m in self.members.ready()}
         claim = self.bindings.claim(session, claimant, now, self.bindings.counts(), ready, strict=strict)
@@ -217,3 +335,8 @@ class RouterActor:
             self.news.bound(session, owner, version)
         member = self.members.by_id.get(owner)
         return Claimed(owner, member.actor if member is not None else None, version)
+
+
+def _breaker(config: PoolConfig) -> Breaker | None:
+    wanted = config.circuit_breaker
+    return None if wanted is None else Breaker(wanted.failures, wanted.window, wanted.reset)

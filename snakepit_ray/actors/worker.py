@@ -1,37 +1,36 @@
-"""Knows how one supervisor is reached through Ray: requests in, envelopes out, waiters taken over from other
-workers.
+"""Knows how one supervisor is reached through Ray: requests in, envelopes out, orders of the router obeyed.
 
-Rules: a plain class (`ray_port.spawn_worker` wraps it); it moves bytes and decodes no value; a request is
-delegated at most once; a delegated request that finds no free slot is refused at once, so that it keeps its
-place where it was."""
+Rules: a plain class (`ray_port.spawn_worker` wraps it); it moves bytes and decodes no value; a delegated
+request that finds no free slot is refused at once, so that it keeps its place where it was; what Ray sends
+again after this actor was restarted runs again only if that does no harm."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import sys
 import time
 from functools import partial
 from typing import Any
 
-import ray
-
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors import ray_port
+from snakepit_ray.actors.gate import Gate
 from snakepit_ray.actors.host_calls import HostCalls
 from snakepit_ray.actors.membership import Membership
-from snakepit_ray.actors.messages import Claimed, Delegated, MoveOrder, Refused, WorkerFacts
+from snakepit_ray.actors.messages import Delegated, MoveOrder, PoolMemory, Refused, WorkerFacts
+from snakepit_ray.actors.neighbours import Neighbours
+from snakepit_ray.actors.specs import interpreter_spec, worker_policy
 from snakepit_ray.codec import decoded_count, keep_encoded
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.errors import SessionWorkerLost, SnakepitError, WorkerCrashed
+from snakepit_ray.errors import SnakepitError
+from snakepit_ray.process import registry
+from snakepit_ray.process.journal import Journal
 from snakepit_ray.requests import fill_refs, outcome
-from snakepit_ray.runtimes import resolve_runtime
-from snakepit_ray.supervisor import Done, InterpreterSpec, Relayed, Supervisor, WorkerState
+from snakepit_ray.supervisor import Done, Relayed, Supervisor
 
 LARGE_REFS_BYTES = 1_000_000
-log = logging.getLogger("snakepit_ray.worker")
 
 
 class WorkerActor:
@@ -43,26 +42,43 @@ class WorkerActor:
         self.worker_id = worker_id
         self.node_id = ray_port.node_id()
         self.started_at = time.time()
-        self.peers: dict[str, Any] = {}
-        incarnation = time.time_ns() // 1_000_000
+        self.journal = Journal.open(worker_id)
+        incarnation = self.journal.next_incarnation(time.time_ns() // 1_000_000)
+        self.neighbours = Neighbours(self.journal, incarnation)
         host = HostCalls(worker_id, config.name, self.node_id, lambda: self.epoch)
         self.supervisor = Supervisor(
             lambda: interpreter_spec(config, worker_id),
             worker_id=worker_id,
             pool=config.name,
-            capacity=config.capacity,
-            queue_limit=None,  # known when the router says how many share the pool's limit
+            policy=worker_policy(config),
             incarnation=incarnation,
-            retry_backoff=config.retry_backoff,
             on_host_call=host.serve,
             forward=self._forward,
+            around=self.neighbours,
         )
-        self.supervisor.delegate = self._delegate
-        self.supervisor.overflow = self._overflow
-        self.membership = Membership(self.supervisor, config, worker_id, self.facts, self.peers)
-        self._running = asyncio.ensure_future(self.membership.run())
+        self.membership = Membership(
+            self.supervisor, config, worker_id, self.facts, self.neighbours.peers, self._gone
+        )
+        self.neighbours.supervisor, self.neighbours.membership = self.supervisor, self.membership
+        self.gate = Gate(config, worker_id, self.membership)
+        self._forever = asyncio.Event()
+        self._running = asyncio.ensure_future(self._run())
+
+    async def _run(self) -> None:
+        # Whatever an earlier worker of this node left behind goes before anything new starts.
+        await asyncio.to_thread(registry.sweep)
+        await self.membership.run()
+
+    async def _gone(self) -> None:
+        """The router is gone for good: so is this worker, interpreter first."""
+        await self.supervisor.stop()
+        self.journal.remove()
 
     # ---- control: called by the router --------------------------------------------------------------------
+
+    async def belong(self) -> None:
+        """Never returns: the router learns by its failure that this process has died."""
+        await self._forever.wait()
 
     async def start(self, queue_limit: int | None) -> WorkerFacts:
         """Starts the interpreter. Raises WorkerStartError, ProtocolMismatch."""
@@ -78,10 +94,31 @@ class WorkerActor:
         """Sends waiting requests to another worker; how many went."""
         return self.membership.obey(order)
 
+    async def remember(self, memory: PoolMemory) -> None:
+        """What the router would forget if it were restarted."""
+        self.membership.remember(memory)
+
+    async def disown(self, sessions: list[str]) -> None:
+        """These sessions live elsewhere, or not at all."""
+        self.membership.disown(sessions)
+
+    async def set_circuit(self, open_for: float) -> None:
+        """The pool's circuit is open for so many seconds, 0: closed."""
+        self.gate.set(open_for)
+
+    async def drop_callers(self, callers: list[str]) -> int:
+        """These calling processes are gone: what they asked for is dropped or cancelled; how much it was."""
+        prefixes = tuple(caller + "-" for caller in callers)
+        return self.supervisor.drop(lambda request_id: request_id.startswith(prefixes))
+
+    async def recycle(self) -> None:
+        """Wishes for a planned replacement of the interpreter."""
+        self.supervisor.recycle()
+
     async def drain(self, timeout: float) -> bool:
         """Takes no new work of its own, hands its waiters on, and waits for what runs. Whether it got
         empty."""
-        self.supervisor.state = WorkerState.DRAINING
+        self.supervisor.leave()
         deadline = time.monotonic() + timeout
         while self.supervisor.running or self.supervisor.waiting:
             if time.monotonic() > deadline:
@@ -93,7 +130,7 @@ class WorkerActor:
     async def stop(self) -> None:
         """Ends the interpreter. The router ends the actor after it."""
         self.membership.stop()
-        await self.supervisor.stop()
+        await self._gone()
 
     def facts(self) -> WorkerFacts:
         """What `pool.workers()` shows of this worker."""
@@ -113,6 +150,7 @@ class WorkerActor:
             errors=counters.errors,
             queue_timeouts=counters.queue_timeouts,
             saturated=counters.saturated,
+            recycled=counters.recycled,
             restarts=supervisor.keeper.restarts,
             delegated=counters.delegated,
             rss_bytes=_rss(interpreter.child.pid) if interpreter is not None else 0,
@@ -122,6 +160,10 @@ class WorkerActor:
     async def get_facts(self) -> WorkerFacts:
         """`facts`, through Ray."""
         return self.facts()
+
+    async def get_story(self) -> list[str]:
+        """The last events of this worker's life, the oldest first."""
+        return self.supervisor.story.last(50)
 
     async def probe(self) -> dict[str, Any]:
         """What tests and `doctor` look at: did this process decode a value, what did it import, health of the
@@ -142,23 +184,29 @@ class WorkerActor:
 
     # ---- data ---------------------------------------------------------------------------------------------
 
+    @ray_port.survives_restarts
     async def execute(self, blob: bytes, *values: Any) -> Any:
         """Runs one serialized Request; `values` are what Ray resolved for its refs.
 
-        Returns an Envelope, which unpickles as the value where it is read, or Refused to a worker that
-        delegates."""
+        Returns an Envelope, which unpickles as the value where it is read, or to a worker that delegates
+        Delegated or Refused."""
         request = pb.Request.FromString(blob)
         if values:
             await _fill_refs(request, values)
-        options = request.options
-        if options.hops:
+        if request.options.hops:
             return await self._execute_delegated(request)
-        relayed = await self._elsewhere(request)
+        if self.gate.idle:
+            return await self._execute(request, movable=not values)
+        async with self.gate.passing():
+            return await self._execute(request, movable=not values)
+
+    async def _execute(self, request: pb.Request, *, movable: bool) -> Any:
+        relayed = await self.neighbours.elsewhere(request)
         if relayed is not None:
             self.supervisor.counters.requests += 1  # counted once, where it first arrived
             self.supervisor.counters.errors += isinstance(relayed.value, SnakepitError)
             return relayed.unwrap()
-        return await self._execute_here(request, movable=not values)
+        return await self._execute_here(request, movable=movable)
 
     async def _execute_here(self, request: pb.Request, *, movable: bool) -> Any:
         options = request.options
@@ -199,74 +247,11 @@ class WorkerActor:
             bool(request.options.hops),
         )
 
-    async def _elsewhere(self, request: pb.Request) -> Relayed | None:
-        """Sends a session's request to its owner, and a leaver's to whoever stays; None when it runs here."""
-        strict = bool(request.options.affinity)
-        if request.session:
-            claimed = await self.membership.claim(request.session, strict, request.options.rebind)
-            if claimed is not None:
-                return await self._to_owner(request, claimed, strict)
-        if self.supervisor.state is WorkerState.DRAINING and not (request.session and strict):
-            return await self._overflow(request)
-        return None
-
-    async def _to_owner(self, request: pb.Request, claimed: Claimed, strict: bool) -> Relayed | None:
-        if claimed.actor is None:
-            raise SessionWorkerLost.of(request.session, f"worker {claimed.owner} is gone", None, self.epoch)
-        self.peers[claimed.owner] = claimed.actor
-        # A hint that finds its worker busy is refused there and runs here.
-        return await self._delegate(claimed.owner, _one_hop_more(request, may_wait=strict), chained=True)
-
-    async def _overflow(self, request: pb.Request) -> Relayed | None:
-        """A full queue, or a leaver's: offers the request to a worker with room."""
-        order = await self.membership.room()
-        if order is None:
-            return None
-        self.peers[order.target] = order.actor
-        return await self._delegate(order.target, _one_hop_more(request, may_wait=True), chained=True)
-
-    async def _delegate(self, target: str, request: pb.Request, chained: bool) -> Relayed | None:
-        """Has another worker run `request`; None when that has no free slot (it did not start there), or died
-        with it and the request may run twice. Raises WorkerCrashed when it died and may not."""
-        actor = self.peers.get(target)
-        if actor is None:
-            return None
-        request.options.chained = chained
-        request.options.more = bool(self.supervisor.admission.queue.movable)
-        ref = actor.execute.remote(request.SerializeToString())
-        try:
-            value = await ref
-        except asyncio.CancelledError:
-            ray.cancel(ref)
-            raise
-        except (ray_port.ActorDied, ray_port.ActorUnavailable) as error:
-            if request.options.idempotent:
-                return None
-            raise WorkerCrashed(
-                f"worker {target} died while it had a request that was moved to it ({type(error).__name__}), "
-                "which may or may not have run; retry it if it is idempotent",
-                worker_id=target,
-                may_have_started=True,
-            ) from error
-        if isinstance(value, Refused):
-            if not chained:
-                self.membership.refused(target)
-            return None
-        return Relayed(value.value, value.free)
-
     def _forward(self, stream: str, line: str) -> None:
         # The Ray worker's own streams reach the driver, prefixed, where Ray is told to do so.
         target = sys.stdout if stream == "stdout" else sys.stderr
         with contextlib.suppress(OSError, ValueError):
             target.write(f"[{self.worker_id} {stream}] {line}\n")
-
-
-def _one_hop_more(request: pb.Request, *, may_wait: bool) -> pb.Request:
-    sent = pb.Request()
-    sent.CopyFrom(request)
-    sent.options.hops += 1
-    sent.options.may_wait = may_wait
-    return sent
 
 
 async def _fill_refs(request: pb.Request, values: tuple[Any, ...]) -> None:
@@ -283,34 +268,3 @@ def _rss(pid: int) -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):
         return 0
-
-
-def interpreter_spec(config: PoolConfig, worker_id: str) -> InterpreterSpec:
-    """What the pool's configuration means for one interpreter."""
-    runtime = resolve_runtime(config.runtime)
-    cwd = config.cwd or os.getcwd()
-    return InterpreterSpec(
-        worker_id=worker_id,
-        executable=runtime.executable(config),
-        script=runtime.script(config),
-        args=tuple(runtime.args(config)),
-        user_env={**dict(runtime.env(config)), **dict(config.env)},
-        cwd=cwd,
-        thread_limits=config.effective_thread_limits,
-        startup_timeout=config.startup_timeout,
-        shutdown_grace=config.shutdown_grace,
-        max_message_size=config.max_message_size,
-        config={
-            "adapter": config.adapter,
-            "adapter_args": dict(config.adapter_args),
-            "capacity": config.capacity,
-            "thread_profile": config.profile == "thread",
-            "unserializable": config.unserializable,
-            "binary_threshold": config.binary_threshold,
-            "max_message_size": config.max_message_size,
-            "worker_id": worker_id,
-            "pool": config.name,
-            "cwd": cwd,
-            "code_paths": [cwd],
-        },
-    )

@@ -84,6 +84,7 @@ def test_the_router_sees_no_request_and_no_result(shared: snakepit.Pool) -> None
     assert spent < 200, f"{spent} router messages for 400 requests in {seconds:.2f} s"
     assert set(after) <= {
         "hold",
+        "caller",
         "report",
         "move",
         "watch",
