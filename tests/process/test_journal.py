@@ -224,17 +224,17 @@ def test_a_damaged_journal_is_replaced(tmp_path: Path, damage: Callable[[bytes],
 
 
 def test_what_is_no_file_is_replaced(tmp_path: Path) -> None:
-    whole(tmp_path)
+    data = whole(tmp_path)
     path = node_directory(tmp_path) / "journals/w-0.journal"
     path.unlink()
     os.mkfifo(path)
     expect_fresh(tmp_path)
     precious = tmp_path / "precious"
-    precious.write_bytes(bytes(SIZE))
+    precious.write_bytes(data)
     path.unlink()
     path.symlink_to(precious)
     expect_fresh(tmp_path)
-    assert precious.read_bytes() == bytes(SIZE), "a link is not followed"
+    assert precious.read_bytes() == data, "a link is not followed"
 
 
 @quiet

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from snakepit_ray.errors import ConfigError
 from snakepit_ray.process import registry, tree
+from snakepit_ray.process.launch import TOKEN_VARIABLE
 from snakepit_ray.process.node import node_directory
 from snakepit_ray.process.registry import State, Swept, entries, register, sweep
 from tests.conftest import wait_until
@@ -248,8 +250,8 @@ def rubbish(folder: Path) -> dict[str, Path]:
 
 
 def test_rubbish_is_skipped_and_goes_when_it_is_old(tmp_path: Path) -> None:
-    (tmp_path / "precious").write_text("{}")
     right = register("right", "w-0", "pool", "/somewhere", base=tmp_path)
+    write_entry(tmp_path, "link", **GONE).rename(tmp_path / "precious")  # an entry, but for its place
     folder = right.path.parent
     made = rubbish(folder)
     (folder / "directory.json").mkdir()
@@ -284,7 +286,8 @@ def test_any_bytes_are_no_error(tmp_path: Path, data: bytes) -> None:
 @given(changes=st.dictionaries(st.sampled_from(FIELDS), JUNK, min_size=1, max_size=3), gone=st.booleans())
 def test_any_facts_are_no_error(tmp_path: Path, changes: dict[str, Any], gone: bool) -> None:
     path = write_entry(tmp_path, "feed", **{**(GONE if gone else {}), **changes, "pool": "p"})
-    assert len(entries(base=tmp_path)) <= 1
+    found = entries(base=tmp_path)
+    assert len(found) <= 1 and all(0 <= entry.record.created_at < 1e11 for entry in found)
     killed, removed, files = sweep(base=tmp_path)
     assert (killed, files) == ([], []) and removed in (0, 1)
     path.unlink(missing_ok=True)
@@ -353,12 +356,58 @@ def test_somebody_elses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_one_scan_finds_all_tokens(carrier: Callable[[str], int], innocent: int) -> None:
     pids = [carrier("twin"), carrier("twin"), carrier("single")]
-    wait_until(lambda: len(tree.find("twin")) == 2 and len(tree.find("single")) == 1)
     found = tree.carriers()
     assert {process.pid for process in found["twin"]} == set(pids[:2])
     assert [process.pid for process in found["single"]] == pids[2:]
     assert found["twin"] == tree.find("twin")
     assert "twi" not in found and innocent not in {p.pid for some in found.values() for p in some}
+
+
+def test_one_in_the_midst_of_an_exec_is_seen() -> None:
+    """`Popen` returns when the old memory is gone, which is before the new environment is there."""
+    env = {**os.environ, TOKEN_VARIABLE: "haste"}
+    for _ in range(200):
+        process = subprocess.Popen(["sleep", "600"], env=env)
+        found = [one.pid for one in tree.find("haste")]
+        process.kill()
+        process.wait()
+        assert found == [process.pid]
+
+
+def test_one_without_any_environment_is_not_waited_for() -> None:
+    process = subprocess.Popen(["/bin/sleep", "600"], env={})
+    wait_until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
+    began = time.monotonic()
+    assert tree.find("nobody") == []
+    assert time.monotonic() - began < tree.EXEC_SECONDS
+    process.kill()
+    process.wait()
+
+
+def test_a_signal_goes_only_to_who_was_found(carrier: Callable[[str], int]) -> None:
+    """What was found is looked at again: another process may have the pid by now."""
+    process = tree.identity(carrier("mine"))
+    assert not tree._signal_one(tree.Identity(process.pid, "1"), "mine", signal.SIGKILL)
+    assert not tree._signal_one(process, "other", signal.SIGKILL)
+    assert alive(process.pid)
+    assert tree._signal_one(process, "mine", signal.SIGKILL)
+    wait_until(lambda: not alive(process.pid))
+
+
+def test_one_that_was_forked_meanwhile_is_found_the_next_time_round(
+    carrier: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids, real, looks = [carrier("feed"), carrier("feed")], tree.carriers, []
+
+    def carriers() -> dict[str, list[tree.Identity]]:
+        looks.append(1)
+        found = real()
+        return found if len(looks) > 1 else {**found, "feed": found["feed"][:1]}
+
+    monkeypatch.setattr(tree, "carriers", carriers)
+    killed, carried = tree.end({"feed"}, 5.0)
+    assert (sorted(killed), carried) == (sorted(pids), set())
+    assert not any(alive(pid) for pid in pids)
 
 
 def test_a_zombie_is_gone() -> None:

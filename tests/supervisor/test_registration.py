@@ -49,7 +49,7 @@ def test_an_interpreter_is_written_down_while_it_lives(tmp_path: Path) -> None:
             assert (record.worker_id, record.pool, record.owner_pid) == ("w-0", "test", os.getpid())
             assert state is State.ALIVE
             assert [process.pid for process in processes] == [pid] == [record.pid]
-            assert list(tmp_path.glob("snakepit-*/s")) == [Path(record.directory, "s")]
+            assert Path(record.directory) in remains(tmp_path)
             assert registry.sweep() == registry.Swept([], 0, [])
             os.kill(pid, 9)
 
