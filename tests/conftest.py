@@ -79,6 +79,7 @@ def _nothing_left() -> Iterator[None]:
         threading.Event().wait(0.01)
     assert not interpreters() - processes, "interpreters left behind"
     assert not sockets() - files, "files left behind"
-    if left_behind() - files:  # entries of owners that were killed: by design a sweep's work
-        registry.sweep()
+    while left_behind() - files and time.monotonic() < deadline:
+        registry.sweep()  # entries of owners that were killed: by design a sweep's work
+        threading.Event().wait(0.01)
     assert not left_behind() - files, "entries left behind"

@@ -148,8 +148,8 @@ def sweep(*, base: Base = None) -> Swept:
     killed, carried = (
         tree.end({record.token for record in abandoned}, KILL_SECONDS) if abandoned else ([], set())
     )
-    for record in abandoned:
-        journal.touch(record.worker_id, base)  # its worker may come back: its time runs from now
+    for worker_id in {record.worker_id for record in abandoned}:
+        journal.touch(worker_id, base)  # its worker may come back: its time runs from now
     ended = [record for record in abandoned if record.token not in carried]
     files = _remove_directories(ended, base)
     removed = sum(_remove_entry(record, 0.0, now, base) for record in ended)

@@ -1,8 +1,9 @@
 """Knows which processes carry an incarnation token, whoever their parent is now, and signals exactly those.
 
 Rules: a process is (pid, start time), never a pid alone; a signal goes through a pidfd opened before the
-token is read again, so that a pid that was reused in between is not hit. `/proc` is read directly: a scan of
-300 processes takes about 5 ms."""
+token is read again, so that a pid that was reused in between is not hit; one that is executing a program just
+now has no environment for a moment, and is waited for. `/proc` is read directly: a scan of 300 processes
+takes about 5 ms."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from snakepit_ray.process.launch import TOKEN_VARIABLE
 
 PROC = os.path.isdir("/proc/self")
 LOOK_AGAIN_SECONDS = 0.005  # a killed process takes a moment to end, a large one longer
+EXEC_SECONDS = 0.2  # an exec takes less, unless its file comes from a slow disk
 MARK = f"{TOKEN_VARIABLE}=".encode()
 
 
@@ -106,7 +108,7 @@ def _tokens(pid: int) -> set[str]:
     try:
         if not PROC:
             return {psutil.Process(pid).environ()[TOKEN_VARIABLE]}
-        environ = Path(f"/proc/{pid}/environ").read_bytes()
+        environ = _environ(pid)
     except (OSError, psutil.Error, KeyError):
         return set()  # gone, somebody else's, or without a token
     if MARK not in environ:
@@ -114,6 +116,20 @@ def _tokens(pid: int) -> set[str]:
     return {
         item[len(MARK) :].decode("utf-8", "replace") for item in environ.split(b"\0") if item.startswith(MARK)
     }
+
+
+def _environ(pid: int) -> bytes:
+    """The environment of `pid`. In an exec there is none until the new program's is in place (met by 5 % of
+    looks right after `subprocess.Popen`), so what is empty is read again while that may be."""
+    deadline = time.monotonic() + EXEC_SECONDS
+    while not (environ := Path(f"/proc/{pid}/environ").read_bytes()):
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        memory, start, end = fields[20], fields[47], fields[48]  # proc(5): fields 23, 50 and 51
+        really_empty = memory == b"0" or start == end != b"0"  # a kernel thread, one that ends, or so started
+        if really_empty or time.monotonic() > deadline:
+            break
+        time.sleep(0.0005)
+    return environ
 
 
 def _signal_one(process: Identity, token: str, number: signal.Signals) -> bool:
