@@ -159,6 +159,11 @@ def node_id() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
+def actor_id() -> str:
+    """This actor's id: the same after a restart, and no other actor's."""
+    return str(ray.get_runtime_context().get_actor_id())
+
+
 def on_node(node: str) -> NodeAffinitySchedulingStrategy:
     """Schedules on one node and nowhere else."""
     return NodeAffinitySchedulingStrategy(node, soft=False)

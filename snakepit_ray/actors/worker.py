@@ -42,7 +42,8 @@ class WorkerActor:
         self.worker_id = worker_id
         self.node_id = ray_port.node_id()
         self.started_at = time.time()
-        self.journal = Journal.open(worker_id)
+        # Named by the actor, too: another cluster of this machine may have a pool of the same name.
+        self.journal = Journal.open(f"{worker_id}-{ray_port.actor_id()}")
         incarnation = self.journal.next_incarnation(time.time_ns() // 1_000_000)
         self.neighbours = Neighbours(self.journal, incarnation)
         host = HostCalls(worker_id, config.name, self.node_id, lambda: self.epoch)

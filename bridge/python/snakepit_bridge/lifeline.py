@@ -13,9 +13,11 @@ import os
 import signal
 import sys
 import threading
+import time
 
 TOKEN_VARIABLE = "SNAKEPIT_TOKEN"
 HOST_GONE_STATUS = 1
+EXEC_SECONDS = 0.01
 _PR_SET_PDEATHSIG = 1
 
 _sockets: list[str] = []  # ours, once it is known
@@ -106,10 +108,14 @@ def kill_descendants() -> list[int]:
     if not token:
         return []
     killed: list[int] = []
+    settled = False
     for _ in range(10):  # one that forks while we look is found the next time round
         found = _carriers(TOKEN_VARIABLE.encode() + b"=" + token)
-        if not found:
+        if not found and settled:
             break
+        settled = not found
+        if settled:  # in the midst of an exec a process has no environment: one more look, a moment later
+            time.sleep(EXEC_SECONDS)
         for pid in found:
             _kill(pid)
         killed += found
