@@ -65,6 +65,10 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=lambda args: _pools().demo(args.address))
 
+    chaos = commands.add_parser("chaos", help="kill parts of a pool under load and account for every request")
+    _chaos_options(chaos)
+    _cluster(chaos, lambda args: _chaos().run(args))
+
     doctor = commands.add_parser("doctor", help="what is here, what is missing, and what to do about it")
     doctor.add_argument("interpreters", nargs="*", metavar="PYTHON", help="more interpreters to look at")
     doctor.set_defaults(run=lambda args: _doctor().run(args.interpreters))
@@ -73,6 +77,22 @@ def parser() -> argparse.ArgumentParser:
     setup.add_argument("interpreter")
     setup.set_defaults(run=lambda args: _setup().run(args.interpreter))
     return top
+
+
+def _chaos_options(chaos: argparse.ArgumentParser) -> None:
+    chaos.add_argument("pool", nargs="?", help="a running pool whose adapter is the witness")
+    chaos.add_argument("--start", action="store_true", help="start a pool of its own, and end it")
+    chaos.add_argument("--size", type=int, default=8, help="workers of that pool (default: 8)")
+    kinds = ("interpreters", "actors", "router", "everything")
+    chaos.add_argument("--kill", choices=kinds, default="interpreters", help="what is killed, by SIGKILL")
+    chaos.add_argument("--kills", type=int, default=60)
+    chaos.add_argument("--seconds", type=float, default=60.0)
+    chaos.add_argument("--rate", type=float, help="requests a second (default: half of what the pool can do)")
+    idempotent = chaos.add_mutually_exclusive_group()
+    idempotent.add_argument("--idempotent", action="store_true", default=True, help="the default")
+    idempotent.add_argument("--not-idempotent", dest="idempotent", action="store_false")
+    chaos.add_argument("--seed", type=int, default=0)
+    chaos.add_argument("--json", action="store_true")
 
 
 def _cluster(command: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
@@ -89,6 +109,12 @@ def _pools() -> Any:
     from snakepit_ray.cli import pools
 
     return pools
+
+
+def _chaos() -> Any:
+    from snakepit_ray.cli import chaos
+
+    return chaos
 
 
 def _doctor() -> Any:
