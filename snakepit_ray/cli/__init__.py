@@ -45,15 +45,7 @@ def parser() -> argparse.ArgumentParser:
     down.add_argument("names", nargs="*", metavar="POOL", help="which (default: all)")
     _cluster(down, lambda args: _pools().down(args.names, args.address))
 
-    call = commands.add_parser("call", help="run one command and print its value as JSON")
-    call.add_argument("pool")
-    call.add_argument("command")
-    call.add_argument(
-        "args", nargs="?", default="{}", metavar="JSON", help='arguments, such as \'{"a": 5, "b": 3}\''
-    )
-    call.add_argument("--session")
-    call.add_argument("--timeout", type=float)
-    _cluster(call, lambda args: _pools().call(args))
+    _call_command(commands)
 
     status = commands.add_parser("status", help="the pools that run and their workers")
     status.add_argument("--json", action="store_true")
@@ -65,9 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=lambda args: _pools().demo(args.address))
 
-    chaos = commands.add_parser("chaos", help="kill parts of a pool under load and account for every request")
-    _chaos_options(chaos)
-    _cluster(chaos, lambda args: _chaos().run(args))
+    _chaos_command(commands)
 
     doctor = commands.add_parser("doctor", help="what is here, what is missing, and what to do about it")
     doctor.add_argument("interpreters", nargs="*", metavar="PYTHON", help="more interpreters to look at")
@@ -79,7 +69,20 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _chaos_options(chaos: argparse.ArgumentParser) -> None:
+def _call_command(commands: Any) -> None:
+    call = commands.add_parser("call", help="run one command and print its value as JSON")
+    call.add_argument("pool")
+    call.add_argument("command")
+    call.add_argument(
+        "args", nargs="?", default="{}", metavar="JSON", help='arguments, such as \'{"a": 5, "b": 3}\''
+    )
+    call.add_argument("--session")
+    call.add_argument("--timeout", type=float)
+    _cluster(call, lambda args: _pools().call(args))
+
+
+def _chaos_command(commands: Any) -> None:
+    chaos = commands.add_parser("chaos", help="kill parts of a pool under load and account for every request")
     chaos.add_argument("pool", nargs="?", help="a running pool whose adapter is the witness")
     chaos.add_argument("--start", action="store_true", help="start a pool of its own, and end it")
     chaos.add_argument("--size", type=int, default=8, help="workers of that pool (default: 8)")
@@ -93,6 +96,7 @@ def _chaos_options(chaos: argparse.ArgumentParser) -> None:
     idempotent.add_argument("--not-idempotent", dest="idempotent", action="store_false")
     chaos.add_argument("--seed", type=int, default=0)
     chaos.add_argument("--json", action="store_true")
+    _cluster(chaos, lambda args: _chaos().run(args))
 
 
 def _cluster(command: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
