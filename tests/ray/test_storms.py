@@ -16,7 +16,6 @@ from snakepit_ray.testing.accounting import StormResult
 from snakepit_ray.testing.storm import Storm, witness_settings
 
 pytestmark = pytest.mark.ray
-BETWEEN = 3  # failures that fell between an interpreter's first and last line and its actor's
 
 
 @pytest.fixture
@@ -45,10 +44,12 @@ def held_without_failures(result: StormResult, kills: int) -> None:
 
 
 def failed_only_what_ran_there(result: StormResult, kills: int) -> None:
-    """Each failure was running in what was killed: its interpreter's own words, within BETWEEN."""
+    """Each failure was running in what was killed. By the interpreter's own word, except that a kill may fall
+    between its actor's write and its first line, or between its last line and its actor's reading: a few."""
     held(result, kills)
     assert result.unexplained == 0, result.report()
-    assert result.failures <= result.running_when_killed + BETWEEN, result.report()
+    assert result.failures <= kills, "one slot each: one failure each\n" + result.report()
+    assert result.failures <= result.running_when_killed + 2 + kills // 10, result.report()
 
 
 # ---- short ones: pools take longer to start than these storms, so one serves several -----------------------
