@@ -32,6 +32,7 @@ class Killer:
         self._strikes = strikes
         self._look = look
         self._over = threading.Event()
+        self._failed: list[BaseException] = []
         self._thread = threading.Thread(target=self._run, name="storm-killer", daemon=True)
 
     def start(self, began: float) -> None:
@@ -40,14 +41,24 @@ class Killer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Waits until every strike has fallen or was missed."""
+        """Waits until every strike has fallen or was missed. Raises what broke the killer, if anything
+        did."""
         self._thread.join((self._strikes[-1].at if self._strikes else 0.0) + PATIENCE_SECONDS * 2)
         self._over.set()
         self._thread.join()
+        if self._failed:
+            raise self._failed[0]
 
     def _run(self) -> None:
-        for strike in self._strikes:
+        try:
+            self._strike_all()
+        except BaseException as error:  # noqa: BLE001 - raised again where the storm waits for us
+            self._failed.append(error)
+
+    def _strike_all(self) -> None:
+        for number, strike in enumerate(self._strikes):
             if self._over.wait(max(0.0, self._began + strike.at - time.monotonic())):
+                self.missed += len(self._strikes) - number
                 return
             killed = self._strike(strike)
             if killed is None:
