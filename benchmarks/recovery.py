@@ -69,15 +69,15 @@ def router_gone(pool: Any) -> float:
 
 def until(condition: Callable[[], bool]) -> float:
     """Seconds until it holds; errors mean not yet."""
-    began = time.perf_counter()
+    began, last = time.perf_counter(), None
     while time.perf_counter() - began < LIMIT_SECONDS:
         try:
             if condition():
                 return time.perf_counter() - began
         except Exception as error:
-            last = error
+            last = repr(error)
         threading.Event().wait(AGAIN_SECONDS)
-    raise SystemExit(f"not back within {LIMIT_SECONDS:g} s: {last!r}")
+    raise SystemExit(f"not back within {LIMIT_SECONDS:g} s: the last error: {last}")
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ def soak(pool: Any, requests: int) -> list[dict[str, float]]:
                 "interpreters": uss_mb(worker.pid for worker in workers),
             }
         )
-        print(f"\r{number * part} requests", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+        if number % (SAMPLES // 10) == 0:
+            print(f"{number * part} requests", file=sys.stderr, flush=True)
     return samples
 
 
