@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -10,10 +11,11 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
 RESULTS = Path(__file__).parent / "results"
@@ -75,12 +77,33 @@ def median(rows: list[Mapping[str, float]], key: str) -> float:
     return statistics.median(row[key] for row in rows)
 
 
-def arguments(doc: str | None, rounds: int) -> argparse.Namespace:
-    """--rounds and --json, for every benchmark alike."""
+def arguments(doc: str | None, rounds: int, **more: Any) -> argparse.Namespace:
+    """--rounds and --json, for every benchmark alike; `more` are its own options and their defaults (a tuple:
+    one of these, the first by default)."""
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--json", help="where the raw figures go")
+    for name, default in more.items():
+        if isinstance(default, tuple):
+            parser.add_argument(f"--{name}", choices=default, default=default[0])
+        else:
+            parser.add_argument(f"--{name}", type=type(default), default=default)
     return parser.parse_args()
+
+
+def uss_mb(pids: Iterable[int]) -> float:
+    """Private memory of processes, in MB; those that have gone count nothing."""
+    total = 0.0
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += psutil.Process(pid).memory_full_info().uss / 1e6
+    return total
+
+
+def router_pid(pool: str) -> int:
+    """The process of a pool's router."""
+    pid: int = ray.get(ray.get_actor(f"snakepit:router:{pool}", "snakepit").get_pid.remote(), timeout=30)
+    return pid
 
 
 def save(name: str, path: str | None, facts: Mapping[str, Any]) -> None:

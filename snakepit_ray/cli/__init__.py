@@ -45,15 +45,7 @@ def parser() -> argparse.ArgumentParser:
     down.add_argument("names", nargs="*", metavar="POOL", help="which (default: all)")
     _cluster(down, lambda args: _pools().down(args.names, args.address))
 
-    call = commands.add_parser("call", help="run one command and print its value as JSON")
-    call.add_argument("pool")
-    call.add_argument("command")
-    call.add_argument(
-        "args", nargs="?", default="{}", metavar="JSON", help='arguments, such as \'{"a": 5, "b": 3}\''
-    )
-    call.add_argument("--session")
-    call.add_argument("--timeout", type=float)
-    _cluster(call, lambda args: _pools().call(args))
+    _call_command(commands)
 
     status = commands.add_parser("status", help="the pools that run and their workers")
     status.add_argument("--json", action="store_true")
@@ -73,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
         "cleanup", help="end interpreters whose worker is gone, and remove what is left"
     )
     cleanup.set_defaults(run=lambda args: _processes().cleanup())
+    _chaos_command(commands)
 
     doctor = commands.add_parser("doctor", help="what is here, what is missing, and what to do about it")
     doctor.add_argument("interpreters", nargs="*", metavar="PYTHON", help="more interpreters to look at")
@@ -82,6 +75,36 @@ def parser() -> argparse.ArgumentParser:
     setup.add_argument("interpreter")
     setup.set_defaults(run=lambda args: _setup().run(args.interpreter))
     return top
+
+
+def _call_command(commands: Any) -> None:
+    call = commands.add_parser("call", help="run one command and print its value as JSON")
+    call.add_argument("pool")
+    call.add_argument("command")
+    call.add_argument(
+        "args", nargs="?", default="{}", metavar="JSON", help='arguments, such as \'{"a": 5, "b": 3}\''
+    )
+    call.add_argument("--session")
+    call.add_argument("--timeout", type=float)
+    _cluster(call, lambda args: _pools().call(args))
+
+
+def _chaos_command(commands: Any) -> None:
+    chaos = commands.add_parser("chaos", help="kill parts of a pool under load and account for every request")
+    chaos.add_argument("pool", nargs="?", help="a running pool whose adapter is the witness")
+    chaos.add_argument("--start", action="store_true", help="start a pool of its own, and end it")
+    chaos.add_argument("--size", type=int, default=8, help="workers of that pool (default: 8)")
+    kinds = ("interpreters", "actors", "router", "everything")
+    chaos.add_argument("--kill", choices=kinds, default="interpreters", help="what is killed, by SIGKILL")
+    chaos.add_argument("--kills", type=int, default=60)
+    chaos.add_argument("--seconds", type=float, default=60.0)
+    chaos.add_argument("--rate", type=float, help="requests a second (default: half of what the pool can do)")
+    idempotent = chaos.add_mutually_exclusive_group()
+    idempotent.add_argument("--idempotent", action="store_true", default=True, help="the default")
+    idempotent.add_argument("--not-idempotent", dest="idempotent", action="store_false")
+    chaos.add_argument("--seed", type=int, default=0)
+    chaos.add_argument("--json", action="store_true")
+    _cluster(chaos, lambda args: _chaos().run(args))
 
 
 def _cluster(command: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
@@ -104,6 +127,12 @@ def _processes() -> Any:
     from snakepit_ray.cli import processes
 
     return processes
+
+
+def _chaos() -> Any:
+    from snakepit_ray.cli import chaos
+
+    return chaos
 
 
 def _doctor() -> Any:

@@ -25,7 +25,7 @@ QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
 
 def up(file: str, address: str | None) -> int:
     """Starts the pools of a file, detached, showing how far they are."""
-    _join(address)
+    join(address)
     pools = start_all(file, detached=True, on_progress=_show)
     for name, pool in sorted(pools.items()):
         print(f"{name}: {len(pool.workers())} workers ready")
@@ -36,7 +36,7 @@ def up(file: str, address: str | None) -> int:
 
 def down(names: Sequence[str], address: str | None) -> int:
     """Ends the pools of these names, or all."""
-    _join(address)
+    join(address)
     running = ray_port.pool_names()
     if not names and not running:
         print("no pool is running")
@@ -57,7 +57,7 @@ def call(args: argparse.Namespace) -> int:
     given = {"session": args.session, "timeout": args.timeout}
     options = {key: value for key, value in given.items() if value is not None}
     CallOptions(**options)  # refuses what is wrong before anything is looked for
-    _join(args.address)
+    join(args.address)
     value = connect(args.pool).execute(args.command, values, **options)
     print(json.dumps(value, default=_plain, ensure_ascii=False))
     return 0
@@ -84,7 +84,7 @@ def _plain(value: Any) -> Any:
 
 def status(as_json: bool, address: str | None) -> int:
     """Every pool that runs and its workers."""
-    _join(address)
+    join(address)
     facts = {name: _facts(connect(name)) for name in ray_port.pool_names()}
     if as_json:
         print(json.dumps(facts, indent=2))
@@ -123,11 +123,7 @@ def _short(value: Any) -> str:
 
 def demo(address: str | None) -> int:
     """A short tour on the showcase adapter: in the cluster that is named, else in one of its own."""
-    if address is not None or "RAY_ADDRESS" in os.environ:
-        _join(address)
-    else:
-        print("starting Ray on this machine", flush=True)
-        ray_port.ensure_ray(address="local", include_dashboard=False, **QUIET)
+    join_or_begin(address)
     with start(name="snakepit-demo", size=2, on_progress=_show) as pool:
         print(f"pool: {pool!r}")
         print(f"add:  {ray.get(pool.execute.remote('add', {'a': 5, 'b': 3}))}")
@@ -148,7 +144,19 @@ def _show(name: str, ready: int, failed: int, wanted: int) -> None:
         print(text, file=sys.stderr, end=end, flush=True)
 
 
-def _join(address: str | None) -> None:
+def join_or_begin(address: str | None) -> None:
+    """The cluster that is named, by `address` or RAY_ADDRESS, else one of its own that ends with this
+    process."""
+    if ray_port.is_connected():
+        return
+    if address is not None or "RAY_ADDRESS" in os.environ:
+        join(address)
+    else:
+        print("starting Ray on this machine", file=sys.stderr, flush=True)
+        ray_port.ensure_ray(address="local", include_dashboard=False, **QUIET)
+
+
+def join(address: str | None) -> None:
     """Connects to the cluster that is there. Raises PoolNotFound when there is none."""
     if ray_port.is_connected():
         return

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
-from tests.bridge.harness import ROOT, SHOWCASE
-
-SCRIPT = ROOT / "tests" / "bridges" / "misbehave.py"
+from snakepit_ray.testing import ADAPTERS, MISBEHAVING_BRIDGE
+from tests.bridge.harness import SHOWCASE
+from tests.conftest import wait_until
 
 
 @pytest.fixture
 def misbehaving(bridge):
     """A misbehaving process, configured."""
 
-    def make(how: str, adapter: str = SHOWCASE):
-        one = bridge(adapter, script=SCRIPT, adapter_args={"how": how})
+    def make(how: str, adapter: str = SHOWCASE, **args):
+        one = bridge(adapter, script=MISBEHAVING_BRIDGE, adapter_args={"how": how, **args})
         one.configure()
         return one
 
@@ -74,3 +78,86 @@ def test_die_on_command(misbehaving, args: dict, status: int) -> None:
     assert one.wait(5) == status
     with pytest.raises(ConnectionError):
         stream.until(lambda: False)
+
+
+def state(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+
+
+def test_freeze_answers_once_and_stops(misbehaving) -> None:
+    one = misbehaving("freeze")
+    one.ready_line()
+    assert one.attach().run("add", {"a": 1, "b": 2}) == {"result": 3}
+    wait_until(lambda: state(one.pid) == b"T", what="it has stopped itself")
+
+
+def test_crash_loop_gets_ready_first(misbehaving) -> None:
+    one = misbehaving("crash_loop", after=0.3)
+    assert "error" not in json.loads(one.ready_line())
+    assert one.attach().run("add", {"a": 1, "b": 2}) == {"result": 3}
+    assert one.wait(5) == 7
+
+
+def test_crash_at_start_times_fails_so_often_and_then_works(misbehaving, tmp_path: Path) -> None:
+    counted = {"times": 2, "counter": str(tmp_path / "counter")}
+    for _ in range(2):
+        one = misbehaving("crash_at_start_times", **counted)
+        assert (one.ready_line(), one.wait()) == (b"", 7)
+    one = misbehaving("crash_at_start_times", **counted)
+    assert "error" not in json.loads(one.ready_line())
+    assert one.attach().run("add", {"a": 1, "b": 2}) == {"result": 3}
+
+
+def test_hold_gil_lets_nothing_else_run(misbehaving) -> None:
+    one = misbehaving("hold_gil")
+    assert "error" not in json.loads(one.ready_line())
+    one.unary("/grpc.health.v1.Health/Check")
+    stream = one.attach()
+    held = stream.request("hold_gil", {"seconds": 0.6})
+    began = time.monotonic()
+    while held not in stream.replies:
+        one.unary("/grpc.health.v1.Health/Check")
+        slowest, began = time.monotonic() - began, time.monotonic()
+        if slowest > 0.2:
+            break
+    said = stream.result(held)
+    assert 0.2 < said["held_s"] < 2.5, "about what was asked for, on a machine shared with others"
+    assert slowest > 0.5 * said["held_s"], "health was not answered meanwhile"
+
+
+def test_deaf_does_not_hear_a_cancel(misbehaving, tmp_path: Path) -> None:
+    one = misbehaving("deaf", path=str(tmp_path / "log"))
+    one.ready_line()
+    stream = one.attach()
+    deaf = stream.request("deaf", {"seconds": 0.5, "tag": "a"})
+    wait_until(lambda: "begin a" in (tmp_path / "log").read_text(), what="it runs")
+    began = time.monotonic()
+    stream.cancel(deaf)
+    stream.reply(deaf)
+    assert time.monotonic() - began > 0.2
+    lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert lines == [
+        ["up", one.token, str(one.pid), str(os.getpid())],
+        ["begin", "a", one.token],
+        ["end", "a", one.token],
+    ]
+
+
+def test_leak_keeps_what_it_takes(misbehaving) -> None:
+    one = misbehaving("leak")
+    one.ready_line()
+    stream = one.attach()
+    before = resident_mb(one.pid)
+    assert stream.run("leak", {"megabytes": 40})["kept_mb"] == 40
+    assert resident_mb(one.pid) - before > 35
+    child = stream.run("leak_in_child", {"megabytes": 40})["child"]
+    wait_until(lambda: resident_mb(child) > 40, what="the child has it")
+
+
+def resident_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.parametrize("path", [MISBEHAVING_BRIDGE, ADAPTERS])
+def test_the_files_are_written_for_the_oldest_python(path: str) -> None:
+    ast.parse(Path(path).read_text(), feature_version=(3, 9))

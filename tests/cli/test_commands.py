@@ -32,6 +32,8 @@ FOUND = {"ray": "2.60.0", "grpcio": "1.80.1", "protobuf": "6.33.0", "pyarrow": "
         (["call", "p", "add"], {"pool": "p", "command": "add", "args": "{}", "session": None}),
         (["call", "p", "add", "{}", "--session", "s", "--timeout", "2.5"], {"session": "s", "timeout": 2.5}),
         (["status", "--json"], {"json": True}),
+        (["chaos", "p"], {"pool": "p", "start": False, "kills": 60, "idempotent": True, "rate": None}),
+        (["chaos", "--start", "--not-idempotent", "--kill", "router"], {"pool": None, "idempotent": False}),
         (["doctor", "/a/python"], {"interpreters": ["/a/python"]}),
         (["setup", "/a/python"], {"interpreter": "/a/python"}),
     ],

@@ -30,11 +30,11 @@ from snakepit_ray.errors import (
 )
 from snakepit_ray.requests import outcome
 from snakepit_ray.supervisor import Done, InterpreterSpec, Supervisor, WorkerPolicy
+from snakepit_ray.testing import MISBEHAVING_BRIDGE
 from tests.conftest import interpreters, left_behind
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = str(ROOT / "tests/adapters/log.py") + ":Log"
-MISBEHAVE = str(ROOT / "tests/bridges/misbehave.py")
 BRIDGE = str(ROOT / "bridge/python/main.py")
 POLICY = WorkerPolicy(queue_limit=100, retry_backoff=0.01)
 
@@ -474,7 +474,9 @@ def test_a_bridge_that_does_not_get_ready(
 ) -> None:
     async def body() -> None:
         files = left_behind()
-        worker = supervisor(tmp_path, script=MISBEHAVE, adapter_args={"how": how}, startup_timeout=1.0)
+        worker = supervisor(
+            tmp_path, script=MISBEHAVING_BRIDGE, adapter_args={"how": how}, startup_timeout=1.0
+        )
         began = time.monotonic()
         with pytest.raises(error, match=words):
             await worker.start()
@@ -529,7 +531,7 @@ def test_an_interpreter_that_is_none(tmp_path: Path, executable: str) -> None:
 def test_noise_on_stdout_breaks_nothing(tmp_path: Path) -> None:
     async def body() -> None:
         args = {"how": "stdout_garbage"}
-        worker = supervisor(tmp_path, script=MISBEHAVE, adapter_args=args, adapter="showcase")
+        worker = supervisor(tmp_path, script=MISBEHAVING_BRIDGE, adapter_args=args, adapter="showcase")
         await worker.start()
         try:
             assert await value(worker, request("add", a=2, b=3)) == {"result": 5}
@@ -543,7 +545,7 @@ def test_noise_on_stdout_breaks_nothing(tmp_path: Path) -> None:
 def test_sigterm_ignored_ends_with_sigkill(tmp_path: Path) -> None:
     async def body() -> None:
         worker = supervisor(
-            tmp_path, script=MISBEHAVE, adapter_args={"how": "ignore_sigterm"}, adapter="showcase"
+            tmp_path, script=MISBEHAVING_BRIDGE, adapter_args={"how": "ignore_sigterm"}, adapter="showcase"
         )
         await worker.start()
         pid = worker.interpreter.child.pid

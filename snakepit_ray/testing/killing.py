@@ -1,0 +1,106 @@
+"""Knows how a storm's strikes fall: at their time, on what is alive then.
+
+Rules: victims are known from the witness's log, so that killing needs no router; a strike that finds nobody
+alive waits for somebody, then counts as missed; nothing is killed after `stop`."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from snakepit_ray.actors import ray_port
+from snakepit_ray.errors import SnakepitError
+from snakepit_ray.testing import machine
+from snakepit_ray.testing.accounting import Killed
+from snakepit_ray.testing.plan import Strike, Target
+from snakepit_ray.testing.witness import Witnessed
+
+PATIENCE_SECONDS = 10.0
+LOOK_AGAIN_SECONDS = 0.05
+ROUTER_SECONDS = 2.0
+
+
+class Killer:
+    """A thread that carries out `strikes` against the pool of that name. `look` reads the witness's log."""
+
+    def __init__(self, pool: str, strikes: Sequence[Strike], look: Callable[[], Witnessed]) -> None:
+        self.killed: list[Killed] = []
+        self.missed = 0
+        self._pool = pool
+        self._strikes = strikes
+        self._look = look
+        self._over = threading.Event()
+        self._failed: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, name="storm-killer", daemon=True)
+
+    def start(self, began: float) -> None:
+        """Begins; strikes fall at `began` (monotonic) and their own time after it."""
+        self._began = began
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Waits until every strike has fallen or was missed. Raises what broke the killer, if anything
+        did."""
+        self._thread.join((self._strikes[-1].at if self._strikes else 0.0) + PATIENCE_SECONDS * 2)
+        self._over.set()
+        self._thread.join()
+        if self._failed:
+            raise self._failed[0]
+
+    def _run(self) -> None:
+        try:
+            self._strike_all()
+        except BaseException as error:  # noqa: BLE001 - raised again where the storm waits for us
+            self._failed.append(error)
+
+    def _strike_all(self) -> None:
+        for number, strike in enumerate(self._strikes):
+            if self._over.wait(max(0.0, self._began + strike.at - time.monotonic())):
+                self.missed += len(self._strikes) - number
+                return
+            killed = self._strike(strike)
+            if killed is None:
+                self.missed += 1
+            else:
+                self.killed.append(killed)
+
+    def _strike(self, strike: Strike) -> Killed | None:
+        hit = {
+            Target.INTERPRETER: self._interpreter,
+            Target.ACTOR: self._actor,
+            Target.ROUTER: self._router,
+        }[strike.target]
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            found = hit(strike)
+            if found is not None:
+                pid, token = found
+                return Killed(strike.target, pid, token, time.monotonic() - self._began)
+            if time.monotonic() > deadline or self._over.wait(LOOK_AGAIN_SECONDS):
+                return None
+
+    def _interpreter(self, strike: Strike) -> tuple[int, str] | None:
+        alive = [one for one in self._look().incarnations.values() if machine.supervised(one)]
+        if not alive:
+            return None
+        victim = strike.victim(alive)
+        sent = machine.kill(victim.pid, lambda: machine.serves(victim))
+        return (victim.pid, victim.token) if sent else None
+
+    def _actor(self, strike: Strike) -> tuple[int, str] | None:
+        alive = [one for one in self._look().incarnations.values() if machine.supervised(one)]
+        if not alive:
+            return None
+        victim = strike.victim(alive)
+        sent = machine.kill(victim.parent, lambda: machine.supervised(victim))
+        return (victim.parent, victim.token) if sent else None
+
+    def _router(self, strike: Strike) -> tuple[int, str] | None:
+        with contextlib.suppress(SnakepitError, ray_port.RayError):  # it is down: it is asked again
+            router = ray_port.find_router(self._pool)
+            pid: int = ray_port.get(router.get_pid.remote(), ROUTER_SECONDS, self._pool)
+            if machine.kill(pid, lambda: machine.is_rays(pid)):
+                return pid, ""
+        return None
