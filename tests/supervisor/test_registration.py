@@ -15,8 +15,9 @@ from snakepit_ray.process import child, registry
 from snakepit_ray.process.node import node_directory
 from snakepit_ray.process.registry import Entry, State
 from snakepit_ray.supervisor import Interpreter
+from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
 from tests.conftest import interpreters, left_behind
-from tests.supervisor.test_supervisor import MISBEHAVE, refuse_host_calls, run, spec, supervisor, until
+from tests.supervisor.harness import refuse_host_calls, run, spec, supervisor, until
 
 
 @pytest.fixture(autouse=True)

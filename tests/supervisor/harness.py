@@ -1,0 +1,107 @@
+"""What tests of one worker share: a specification, requests, and the interpreter's own log as the witness of
+what it executed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.requests import outcome
+from snakepit_ray.supervisor import Done, InterpreterSpec, Supervisor, WorkerPolicy
+
+ROOT = Path(__file__).resolve().parents[2]
+LOG = str(ROOT / "tests/adapters/log.py") + ":Log"
+BRIDGE = str(ROOT / "bridge/python/main.py")
+POLICY = WorkerPolicy(queue_limit=100, retry_backoff=0.01)
+
+
+def spec(tmp_path: Path, **changes: Any) -> InterpreterSpec:
+    config = {
+        "adapter": changes.pop("adapter", LOG),
+        "adapter_args": changes.pop("adapter_args", {"path": str(tmp_path / "log")}),
+        "capacity": changes.pop("capacity", 1),
+        "thread_profile": False,
+        "unserializable": "error",
+        "binary_threshold": 10_240,
+        "max_message_size": 100 << 20,
+        "worker_id": "w-0",
+        "pool": "test",
+        "cwd": str(tmp_path),
+        "code_paths": [str(tmp_path)],
+    }
+    given: dict[str, Any] = {
+        "worker_id": "w-0",
+        "executable": sys.executable,
+        "script": BRIDGE,
+        "args": (),
+        "user_env": {},
+        "cwd": str(tmp_path),
+        "thread_limits": 1,
+        "startup_timeout": 20.0,
+        "shutdown_grace": 0.5,
+        "max_message_size": 100 << 20,
+        "config": config,
+    }
+    return InterpreterSpec(**{**given, **changes})
+
+
+async def refuse_host_calls(call: pb.HostCall) -> pb.HostReply:
+    return pb.HostReply(id=call.id, failure=pb.Failure(kind=pb.Failure.TOOL_NOT_FOUND, type="ToolNotFound"))
+
+
+def supervisor(
+    tmp_path: Path, *, policy: WorkerPolicy | None = None, around: Any = None, **changes: Any
+) -> Supervisor:
+    made = spec(tmp_path, **changes)
+    return Supervisor(
+        lambda: made,
+        worker_id="w-0",
+        pool="test",
+        policy=policy or POLICY,
+        incarnation=1,
+        on_host_call=refuse_host_calls,
+        forward=lambda stream, line: None,
+        around=around,
+    )
+
+
+def request(
+    command: str, number: int = 1, *, budget: float = 20.0, queue: float = 20.0, **args: Any
+) -> pb.Request:
+    options = {name: args.pop(name) for name in ("idempotent", "retries") if name in args}
+    return pb.Request(
+        id=str(number),
+        command=command,
+        args=pb.Payload(json=json.dumps(args).encode()),
+        budget_ms=int(budget * 1000),
+        options=pb.CallOptions(queue_ms=int(queue * 1000), **options),
+    )
+
+
+async def value(worker: Supervisor, asked: pb.Request) -> Any:
+    done = await worker.execute(asked, may_move=False)
+    assert isinstance(done, Done)
+    return outcome(done.reply, asked, None).value()
+
+
+def run(body: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(body(), 60))
+
+
+def executed(tmp_path: Path) -> list[str]:
+    log = tmp_path / "log"
+    return log.read_text().split() if log.exists() else []
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        await asyncio.wait([asyncio.ensure_future(asyncio.to_thread(os.sched_yield))])
