@@ -227,6 +227,7 @@ class Crew:
     async def drained(self, timeout: float) -> bool:
         """Waits until no worker has anything left to do; whether that was within `timeout` seconds."""
         deadline = time.monotonic() + timeout
+        await asyncio.sleep(min(SETTLE_SECONDS, timeout))  # for calls that are under way
         while time.monotonic() < deadline:
             try:
                 facts = await asyncio.gather(*(m.actor.get_facts.remote() for m in self._members.ready()))

@@ -6,7 +6,9 @@ else."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -162,6 +164,23 @@ def node_id() -> str:
 def actor_id() -> str:
     """This actor's id: the same after a restart, and no other actor's."""
     return str(ray.get_runtime_context().get_actor_id())
+
+
+def when_raylet_dies(act: Callable[[], None]) -> None:
+    """Calls `act` in the running loop when this node's raylet, the parent of this process, has died. Ray's
+    workers look whether process 1 is their parent now, which it never is under another subreaper."""
+    try:
+        descriptor = os.pidfd_open(os.getppid())
+    except (AttributeError, OSError):  # no pidfd on this system: Ray's own look has to do
+        return
+    loop = asyncio.get_running_loop()
+
+    def died() -> None:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+        act()
+
+    loop.add_reader(descriptor, died)
 
 
 def on_node(node: str) -> NodeAffinitySchedulingStrategy:

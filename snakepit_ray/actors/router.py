@@ -74,6 +74,7 @@ class RouterActor:
 
     async def _recover(self) -> None:
         """Nobody calls `start` on a router that Ray has restarted: its workers are there already."""
+        ray_port.when_raylet_dies(lambda: os._exit(1))
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.news.known.wait(), RECOVER_SECONDS)
             return

@@ -66,9 +66,16 @@ class WorkerActor:
         self._running = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
+        ray_port.when_raylet_dies(self._raylet_died)
         # Whatever an earlier worker of this node left behind goes before anything new starts.
         await asyncio.to_thread(registry.sweep)
         await self.membership.run()
+
+    def _raylet_died(self) -> None:
+        """This node is no node any more: nobody could reach or end what runs here."""
+        self.journal.remove()
+        self.supervisor.kill_now()
+        os._exit(1)
 
     async def _gone(self) -> None:
         """The router is gone for good: so is this worker, interpreter first."""

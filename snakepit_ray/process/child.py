@@ -146,6 +146,11 @@ class Child:
         if not self.exited.done():
             self._popen.kill()  # it is not reaped yet, so the pid is its own
 
+    def kill_tree_now(self) -> None:
+        """SIGKILL to the child and to whatever it started, without waiting for their end."""
+        self.kill_now()
+        tree.send(self._token, signal.SIGKILL)
+
     @property
     def _token(self) -> str:
         return self.launch.env[TOKEN_VARIABLE]

@@ -170,6 +170,12 @@ class Interpreter:
             self.condemned = why
             self.child.kill_now()
 
+    def kill_now(self) -> None:
+        """Ends the process and what it started without waiting, and removes what it has on disk."""
+        self.child.kill_tree_now()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.registration.remove()
+
     async def stop(self) -> Exit:
         """Polite RPC, grace, SIGTERM, grace, SIGKILL; the socket's directory is removed. Safe to repeat."""
         grace = self.spec.shutdown_grace

@@ -90,6 +90,7 @@ class Keeper:
         self._wanted: asyncio.Future[Reason] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
+        self._retiring: list[Interpreter] = []
         self._others: set[asyncio.Task[None]] = set()  # burials and retirements
 
     async def start(self) -> None:
@@ -110,6 +111,13 @@ class Keeper:
         ending = [asyncio.ensure_future(self.interpreter.stop())] if self.interpreter is not None else []
         if ending or self._others:  # those who are buried or retire are ended by their own tasks, soon now
             await asyncio.wait([*ending, *self._others])
+
+    def kill_now(self) -> None:
+        """Ends every interpreter at once with what it started; those that are starting see their lifeline
+        end."""
+        for interpreter in (self.interpreter, *self._retiring):
+            if interpreter is not None:
+                interpreter.kill_now()
 
     def command(self, name: str) -> Command | None:
         """What the interpreter said of a command; None when it has none of that name or there is no
@@ -214,10 +222,12 @@ class Keeper:
             self._aside(self._retire(old, reason))
 
     async def _retire(self, old: Interpreter, reason: Reason) -> None:
+        self._retiring.append(old)
         try:
             await self._finish(old)
             self._hooks.recycled(old, reason)
         finally:
+            self._retiring.remove(old)
             self._hooks.recycling_over()
 
     async def _finish(self, old: Interpreter) -> None:

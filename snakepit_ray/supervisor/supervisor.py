@@ -99,6 +99,10 @@ class Supervisor:
         self._care.stop()
         await self.keeper.stop()
 
+    def kill_now(self) -> None:
+        """Ends the interpreter and what it started, at once: this process is about to end."""
+        self.keeper.kill_now()
+
     @property
     def state(self) -> WorkerState:
         """What the worker is doing."""
