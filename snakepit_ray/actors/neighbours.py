@@ -114,7 +114,7 @@ class Neighbours(Surroundings):
 
     def _died(self, target: str, request: pb.Request, error: Exception) -> None:
         self.peers.pop(target, None)
-        if request.options.idempotent:
+        if self.supervisor.is_idempotent(request):
             return
         raise WorkerCrashed(
             f"worker {target} died while it had a request that was moved to it ({type(error).__name__}), "

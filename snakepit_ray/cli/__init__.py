@@ -49,7 +49,13 @@ def parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", help="the pools that run and their workers")
     status.add_argument("--json", action="store_true")
-    _cluster(status, lambda args: _pools().status(args.json, args.address))
+    status.add_argument("--detailed", action="store_true", help="with the last events of each worker")
+    _cluster(status, lambda args: _pools().status(args.json, args.detailed, args.address))
+
+    recycle = commands.add_parser("recycle", help="replace a pool's interpreters, a quarter at a time")
+    recycle.add_argument("pool")
+    recycle.add_argument("worker", nargs="?", help="only this worker's (default: all)")
+    _cluster(recycle, lambda args: _pools().recycle(args.pool, args.worker, args.address))
 
     demo = commands.add_parser("demo", help="a short tour on a pool of two interpreters")
     demo.add_argument(

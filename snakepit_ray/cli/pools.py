@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from snakepit_ray.pool import Pool
 from snakepit_ray.starting import connect, start, start_all
 
 KNOCK_SECONDS = 5.0
+STEP_SECONDS = 0.1
 QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
 
 
@@ -82,10 +84,10 @@ def _plain(value: Any) -> Any:
     return repr(value)
 
 
-def status(as_json: bool, address: str | None) -> int:
-    """Every pool that runs and its workers."""
+def status(as_json: bool, detailed: bool, address: str | None) -> int:
+    """Every pool that runs and its workers; `detailed`: with the last events of each worker."""
     join(address)
-    facts = {name: _facts(connect(name)) for name in ray_port.pool_names()}
+    facts = {name: _facts(connect(name), detailed) for name in ray_port.pool_names()}
     if as_json:
         print(json.dumps(facts, indent=2))
         return 0
@@ -95,18 +97,56 @@ def status(as_json: bool, address: str | None) -> int:
         numbers = ", ".join(f"{key} {value}" for key, value in pool["stats"].items())
         print(f"{name}: {numbers}")
         _table(pool["workers"])
+        for worker_id, story in pool.get("stories", {}).items():
+            print(f"  {worker_id}:", *(f"    {event}" for event in story), sep="\n")
     return 0
 
 
-def _facts(pool: Pool) -> dict[str, Any]:
+def _facts(pool: Pool, detailed: bool) -> dict[str, Any]:
     stats = pool.stats()
-    return {
+    facts = {
         "stats": {key: getattr(stats, key) for key in stats.__dataclass_fields__},
         "workers": [worker._asdict() for worker in pool.workers()],
     }
+    return {**facts, "stories": pool.stories()} if detailed else facts
 
 
-COLUMNS = ("worker_id", "state", "pid", "node_id", "running", "waiting", "requests", "errors", "restarts")
+def recycle(name: str, worker_id: str | None, address: str | None) -> int:
+    """Replaces the interpreters of a pool, or one of them; returns when that is done."""
+    join(address)
+    pool = connect(name)
+    before = {worker.worker_id: worker.epoch for worker in pool.workers()}
+    told = pool.recycle(worker_id)
+    if not told:
+        print(f"{name}: no worker {worker_id or ''} that is ready; see snakepit-ray status", file=sys.stderr)
+        return 1
+    deadline = time.monotonic() + told * pool.config.startup_timeout
+    wanted = {worker_id} if worker_id else set(before)
+    while left := [w for w in pool.workers() if w.worker_id in wanted and w.epoch == before.get(w.worker_id)]:
+        if time.monotonic() > deadline:
+            names = ", ".join(worker.worker_id for worker in left)
+            print(
+                f"{name}: not replaced within {told * pool.config.startup_timeout:g} s: {names}",
+                file=sys.stderr,
+            )
+            return 1
+        time.sleep(STEP_SECONDS)
+    print(f"{name}: {told} replaced")
+    return 0
+
+
+COLUMNS = (
+    "worker_id",
+    "state",
+    "pid",
+    "node_id",
+    "running",
+    "waiting",
+    "requests",
+    "errors",
+    "restarts",
+    "recycled",
+)
 
 
 def _table(workers: list[dict[str, Any]]) -> None:

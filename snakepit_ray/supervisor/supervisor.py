@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.lifecycle import WorkerEvent, WorkerState
 from snakepit_ray.core.recycling import Reason
-from snakepit_ray.errors import DeadlineExceeded, SnakepitError, WorkerCrashed
+from snakepit_ray.errors import DeadlineExceeded, NotNow, SnakepitError, WorkerCrashed
 from snakepit_ray.rpc.client import HostHandler
 from snakepit_ray.supervisor.admission import Admission
 from snakepit_ray.supervisor.care import Care, CarePolicy
@@ -166,13 +166,19 @@ class Supervisor:
     async def _until_done(
         self, attempt: Attempt, may_move: bool, on_slot: Callable[[], None] | None
     ) -> Done | Relayed:
+        crash: WorkerCrashed | None = None
         while True:
             try:
                 return await self._try(attempt, may_move, on_slot)
-            except WorkerCrashed:
+            except WorkerCrashed as error:
+                crash = error
                 pause = self.policy.retry_backoff * 2 ** (attempt.number - 1) * random.uniform(0.5, 1.0)
                 if not self._may_retry(attempt, pause):
                     raise
+            except NotNow as error:
+                if crash is None:
+                    raise
+                raise crash from error  # it has begun once: "not executed" would be wrong
             await asyncio.sleep(pause)
             attempt.number += 1
             attempt.entered = time.monotonic()
@@ -185,14 +191,14 @@ class Supervisor:
         return request.budget_ms / 1000 if request.budget_ms else None
 
     def _may_retry(self, attempt: Attempt, pause: float) -> bool:
+        request = attempt.request
+        if request.options.hops and not request.options.may_wait:
+            return False  # the worker that it came from tries again, where it may move
         in_time = attempt.left is None or attempt.left > pause
-        return (
-            in_time
-            and self._idempotent(attempt.request)
-            and attempt.number <= attempt.request.options.retries
-        )
+        return in_time and self.is_idempotent(request) and attempt.number <= request.options.retries
 
-    def _idempotent(self, request: pb.Request) -> bool:
+    def is_idempotent(self, request: pb.Request) -> bool:
+        """Whether running it twice does no harm: its caller or its command says so."""
         command = self.keeper.command(request.command)
         return bool(request.options.idempotent) or (command is not None and command.idempotent)
 
@@ -225,7 +231,7 @@ class Supervisor:
     def _refuse_a_second_run(self, request: pb.Request) -> None:
         """Ray sends a request again when its actor has died: what had begun then runs again only if that does
         no harm."""
-        if self.around.begun_before(request) and not self._idempotent(request):
+        if self.around.begun_before(request) and not self.is_idempotent(request):
             raise WorkerCrashed(
                 f"worker {self.worker_id} died while command {request.command!r} ran in it; the command may "
                 "have had its effects, so it is not sent again unless it is idempotent (idempotent=True)",

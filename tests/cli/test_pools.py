@@ -57,6 +57,17 @@ def test_from_up_to_down(file: str) -> None:
     pool = json.loads(status.stdout)["cli-good"]
     assert pool["stats"]["workers"] == 2
     assert [worker["state"] for worker in pool["workers"]] == ["ready", "ready"]
+    pids = {worker["pid"] for worker in pool["workers"]}
+
+    recycled = cli("recycle", "cli-good")
+    assert (recycled.returncode, recycled.stdout) == (0, "cli-good: 2 replaced\n"), recycled.stderr
+    detailed = cli("status", "--detailed")
+    assert detailed.stdout.count("ready: pid") == 4, detailed.stdout
+    after = json.loads(cli("status", "--json", "--detailed").stdout)["cli-good"]
+    assert not pids & {worker["pid"] for worker in after["workers"]}
+    assert set(after["stories"]) == {"cli-good-0", "cli-good-1"}
+    nobody = cli("recycle", "cli-good", "cli-good-7")
+    assert nobody.returncode == 1 and "cli-good-7" in nobody.stderr
 
     call = cli("call", "cli-good", "add", '{"a": 5, "b": 3}', "--session", "s")
     assert (call.returncode, json.loads(call.stdout), call.stderr) == (0, {"result": 8}, "")
