@@ -29,6 +29,7 @@ from snakepit_ray.errors import PoolNotFound, SessionQuotaExceeded, SessionWorke
 from snakepit_ray.supervisor import Supervisor
 
 HOLD_AGAIN_SECONDS = 0.2
+HAND_OVER_SECONDS = 0.05
 CLAIM_AGAIN = 0.5  # of session_ttl: a session is claimed anew long before the router may have let it expire
 
 
@@ -65,6 +66,7 @@ class Membership:
         self._gone = gone
         self._router: Any = None
         self._stopped = False
+        self._handing_over: asyncio.Task[None] | None = None
         self._away = False  # the router was told that this worker is quarantined
         self._refusers: list[str] = []
         self._reporter = Reporter(time.monotonic())
@@ -108,6 +110,14 @@ class Membership:
         if away or (self._away and state is WorkerState.READY):
             self._away = away
             self._tell("state_changed", self._worker_id, state.value, self._facts())
+        if away:
+            self._handing_over = asyncio.ensure_future(self._hand_over_all())
+
+    async def _hand_over_all(self) -> None:
+        """Nothing will run here for a while: whoever may move does, as fast as there is room."""
+        while self._away and not self._stopped:
+            await self.hand_over()
+            await asyncio.sleep(HAND_OVER_SECONDS)
 
     async def may_recycle(self) -> bool:
         """Whether this worker may be one of those that recycle now; without a router, later."""
@@ -233,20 +243,31 @@ class Membership:
             if claimed.owner != self._worker_id:
                 self._mine.pop(session, None)
                 return claimed
-            self._keep(session, Ownership(now, mine.epoch if mine else None, claimed.version, strict))
+            epoch = mine.epoch if mine else self._earlier(claimed, rebind)
+            self._keep(session, Ownership(now, epoch, claimed.version, strict))
         return None
 
-    def enter(self, session: str, rebind: bool) -> None:
-        """A strict session's request is about to run: raises SessionWorkerLost when the interpreter that
-        holds the session's state is not the one that serves now, unless the caller accepts that with
-        `rebind`."""
-        epoch = self._epoch()
-        mine = self._mine.get(session) or Ownership(time.monotonic(), None)
-        if mine.epoch not in (None, epoch) and not rebind:
-            same_actor = mine.epoch is not None and mine.epoch[0] == epoch[0]
-            why = self._supervisor.life.why_ended(mine.epoch[1]) if mine.epoch and same_actor else "crashed"
+    def _earlier(self, claimed: Claimed, rebind: bool) -> tuple[int, int] | None:
+        """Where the state of a session is that this process has never seen: in a life before this one, or
+        nowhere yet."""
+        lost = claimed.life not in (0, self._epoch()[0]) and not rebind
+        return (claimed.life, 0) if lost else None
+
+    def check(self, session: str) -> None:
+        """Raises SessionWorkerLost when the interpreter that holds a strict session's state is not the one
+        that serves now."""
+        mine, epoch = self._mine.get(session), self._epoch()
+        if mine is not None and mine.epoch not in (None, epoch):
+            why = self._supervisor.life.why_ended(mine.epoch[1]) if mine.epoch[0] == epoch[0] else "crashed"
             raise SessionWorkerLost.of(session, why, mine.epoch, epoch)
-        self._keep(session, mine._replace(epoch=epoch, strict=True))
+
+    def enter(self, session: str, rebind: bool) -> None:
+        """A strict session's request is about to run: `check`, unless the caller accepts another interpreter
+        with `rebind`; from now on the state is in the one that serves."""
+        if not rebind:
+            self.check(session)
+        mine = self._mine.get(session) or Ownership(time.monotonic(), None)
+        self._keep(session, mine._replace(epoch=self._epoch(), strict=True))
 
     def _keep(self, session: str, mine: Ownership) -> None:
         self._mine.pop(
@@ -259,7 +280,7 @@ class Membership:
     def _owned(self) -> list[Owned]:
         now, ttl = time.monotonic(), self._config.session_ttl
         return [
-            Owned(session, mine.version, mine.strict)
+            Owned(session, mine.version, mine.strict, (mine.epoch or self._epoch())[0])
             for session, mine in self._mine.items()
             if now - mine.claimed_at < ttl
         ]
@@ -275,7 +296,7 @@ class Membership:
     async def _ask(self, session: str, strict: bool, rebind: bool) -> Claimed:
         try:
             claimed: Claimed | None = await self._router.claim.remote(
-                session, self._worker_id, strict, rebind
+                session, self._worker_id, strict, rebind, self._epoch()[0]
             )
         except ray_port.RayError:
             # Without a router nobody can move the session either: it lives where its caller sent it.

@@ -33,11 +33,13 @@ class WorkerFacts(NamedTuple):
 
 
 class Owned(NamedTuple):
-    """A session as its worker knows it: what a router that was restarted learns its bindings from."""
+    """A session as its worker knows it: what a router that was restarted learns its bindings from. `life`:
+    the incarnation that its state is in."""
 
     session: str
     version: int
     strict: bool
+    life: int
 
 
 class PoolMemory(NamedTuple):
@@ -88,11 +90,13 @@ class Snapshot(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """The router's answer to a claim: who owns the session now, and its actor when that is another worker."""
+    """The router's answer to a claim: who owns the session now, its actor when that is another worker, and
+    the incarnation of the owner that the session's state is in (0: none)."""
 
     owner: str
     actor: Any
     version: int
+    life: int = 0
 
 
 class MoveOrder(NamedTuple):

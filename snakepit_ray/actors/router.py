@@ -94,7 +94,9 @@ class RouterActor:
         stale = [
             owned.session
             for owned in hello.sessions
-            if not self.bindings.restore(owned.session, facts.worker_id, owned.version, now, owned.strict)
+            if not self.bindings.restore(
+                owned.session, facts.worker_id, owned.version, now, owned.strict, owned.life
+            )
             and self.bindings.owner(owned.session, now) != facts.worker_id
         ]
         if stale:
@@ -319,23 +321,29 @@ class RouterActor:
         self.members.set_load(best, best.load + 1)
         return MoveOrder(best.worker_id, best.actor, 1)
 
-    async def claim(self, session: str, claimant: str, strict: bool, rebind: bool) -> Claimed | None:
-        """Who owns `session`: its present owner, or from now on `claimant`. None: no room for another
-        session."""
+    async def claim(
+        self, session: str, claimant: str, strict: bool, rebind: bool, life: int
+    ) -> Claimed | None:
+        """Who owns `session`: its present owner, or from now on `claimant`, which is in that `life` (its
+        actor's incarnation). None: no room for another session."""
         self.calls["claim"] += 1
         await self.news.known.wait()  # the session may be bound to a worker that has yet to say so
         now = time.monotonic()
         ready = {m.worker_id for m in self.members.ready()}
-        claim = self.bindings.claim(session, claimant, now, self.bindings.counts(), ready, strict=strict)
+        claim = self.bindings.claim(
+            session, claimant, now, self.bindings.counts(), ready, strict=strict, life=life
+        )
         if claim.owner is None:
             return None
         owner, version = claim.owner, claim.version
         if owner not in ready and rebind:
-            owner, version = claimant, self.bindings.rebind(session, claimant, now)
+            owner, version = claimant, self.bindings.rebind(session, claimant, now, life)
+        elif owner == claimant and (rebind or not claim.life):
+            self.bindings.enter(session, life)
         if claim.created or owner != claim.owner:
             self.news.bound(session, owner, version)
         member = self.members.by_id.get(owner)
-        return Claimed(owner, member.actor if member is not None else None, version)
+        return Claimed(owner, member.actor if member is not None else None, version, claim.life)
 
 
 def _breaker(config: PoolConfig) -> Breaker | None:

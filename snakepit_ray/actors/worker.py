@@ -219,6 +219,8 @@ class WorkerActor:
     async def _execute_here(self, request: pb.Request, *, movable: bool) -> Any:
         options = request.options
         pinned = bool(request.session and options.affinity)
+        if pinned and not options.rebind:
+            self.membership.check(request.session)  # at once, not after a wait for the next interpreter
         on_slot = partial(self.membership.enter, request.session, options.rebind) if pinned else None
         done = await self.supervisor.execute(request, may_move=movable and not pinned, on_slot=on_slot)
         if isinstance(done, Relayed):

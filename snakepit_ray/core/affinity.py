@@ -22,12 +22,13 @@ CROWDED_SLACK = 2
 
 @dataclass(frozen=True, slots=True)
 class Binding(Generic[K]):
-    """One session's home."""
+    """One session's home. `life`: which life of its owner the session's state is in (an incarnation)."""
 
     owner: K
     version: int
     used_at: float
     strict: bool
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Claim(Generic[K]):
     version: int
     evicted: list[str]
     created: bool
+    life: int = 0
 
     @property
     def refused(self) -> bool:
@@ -98,6 +100,7 @@ class Bindings(Generic[K]):
         live: Set[K],
         *,
         strict: bool = False,
+        life: int = 0,
     ) -> Claim[K]:
         """Ask for a session on behalf of `claimant`, the worker that received its request.
 
@@ -109,7 +112,7 @@ class Bindings(Generic[K]):
         binding = self._get(session)
         if binding is not None and (binding.owner in live or strict or binding.strict):
             binding = self._put(session, replace(binding, used_at=now, strict=binding.strict or strict))
-            return Claim(binding.owner, binding.version, ended, False)
+            return Claim(binding.owner, binding.version, ended, False, binding.life)
         if binding is not None:
             self._drop(session)
         else:
@@ -117,17 +120,18 @@ class Bindings(Generic[K]):
         owner = _choose_owner(claimant, loads, live)
         if owner is None or len(self) >= self.max_sessions:
             return Claim(None, self._version, ended, False)
-        return Claim(owner, self._bind(session, owner, now, strict), ended, True)
+        life = life if owner == claimant else 0
+        return Claim(owner, self._bind(session, owner, now, strict, life), ended, True, life)
 
-    def rebind(self, session: str, key: K, now: float) -> int:
+    def rebind(self, session: str, key: K, now: float, life: int = 0) -> int:
         """Move (or bind) a session to `key`, whoever had it; returns the new version.
 
         The one way for a strict session to move. Never refused for room: the session exists already.
         """
         binding = self._drop(session)
-        return self._bind(session, key, now, binding is not None and binding.strict)
+        return self._bind(session, key, now, binding is not None and binding.strict, life)
 
-    def restore(self, session: str, key: K, version: int, now: float, strict: bool) -> bool:
+    def restore(self, session: str, key: K, version: int, now: float, strict: bool, life: int = 0) -> bool:
         """Learn a binding from its worker, after the one who knew it was lost; False when a newer one is
         known. Its ttl starts anew."""
         known = self._get(session)
@@ -135,9 +139,15 @@ class Bindings(Generic[K]):
             return False
         self._drop(session)
         self._version = max(self._version, version)
-        self._put(session, Binding(key, version, now, strict))
+        self._put(session, Binding(key, version, now, strict, life))
         self._sessions.setdefault(key, {})[session] = None
         return True
+
+    def enter(self, session: str, life: int) -> None:
+        """The session's state is in this life of its owner from now on."""
+        binding = self._get(session)
+        if binding is not None:
+            self._put(session, replace(binding, life=life))
 
     def touch(self, sessions: Iterable[str], now: float) -> None:
         """These sessions were used: their ttl starts anew. Unknown and expired ones are left alone."""
@@ -199,9 +209,9 @@ class Bindings(Generic[K]):
             ended.append(oldest)
         return ended
 
-    def _bind(self, session: str, key: K, now: float, strict: bool) -> int:
+    def _bind(self, session: str, key: K, now: float, strict: bool, life: int) -> int:
         self._version += 1
-        self._put(session, Binding(key, self._version, now, strict))
+        self._put(session, Binding(key, self._version, now, strict, life))
         self._sessions.setdefault(key, {})[session] = None
         return self._version
 

@@ -96,6 +96,36 @@ def test_a_killed_actor_takes_grandchildren_along_and_the_pool_serves_on(start: 
     assert pool.stats().restarts >= 1
 
 
+def test_a_strict_session_is_told_that_its_actor_was_lost(start: Any, tmp_path: Path) -> None:
+    pool, _ = start_log(start, tmp_path, size=1, affinity="strict_queue")
+    session = pool.session("user")
+    assert session.execute("remember", {"value": 1})["values"] == [1]
+    before = kill_actor_of(pool)
+    with pytest.raises(snakepit.SessionWorkerLost) as lost:
+        session.execute("remember", {"value": 2}, timeout=30.0)
+    assert lost.value.old_epoch[0] == before.epoch[0] < lost.value.new_epoch[0]
+    with pytest.raises(snakepit.SessionWorkerLost):
+        session.execute("remember", {"value": 2}, timeout=30.0)
+    assert session.execute("remember", {"value": 3}, rebind=True)["values"] == [3]
+    kill_router_of(pool)
+    wait_until(lambda: stats_or_none(pool) is not None, 10, "the router is back")
+    assert session.execute("remember", {"value": 4})["values"] == [3, 4], "the new home is remembered"
+
+
+def test_a_recycled_strict_session_is_told_so_and_a_hint_moves_on(start: Any, tmp_path: Path) -> None:
+    pool, _ = start_log(start, tmp_path, size=1)
+    strict = {"affinity": "strict_queue"}
+    pool.execute_in_session("s", "remember", {"value": 1}, **strict)
+    pool.execute_in_session("h", "remember", {"value": 1})
+    pool.recycle()
+    wait_until(lambda: pool.stats().recycled == 1, 20, "recycled")
+    with pytest.raises(snakepit.SessionWorkerLost) as lost:
+        pool.execute_in_session("s", "remember", {"value": 2}, **strict)
+    assert lost.value.reason == "recycled"
+    assert lost.value.new_epoch[1] == lost.value.old_epoch[1] + 1
+    assert pool.execute_in_session("h", "remember", {"value": 2})["values"] == [2]
+
+
 # ---- the router -------------------------------------------------------------------------------------------
 
 
@@ -198,9 +228,13 @@ def test_what_a_dead_task_asked_for_is_cancelled(start: Any, tmp_path: Path) -> 
 
 
 def test_a_pool_goes_on_without_a_worker_that_keeps_dying(start: Any, tmp_path: Path) -> None:
-    pool, _ = start_log(start, tmp_path, size=2, queue_timeout=30.0)
+    pool, _ = start_log(start, tmp_path, size=2, queue_timeout=10.0)
     victim = pool.workers()[0]
     stop = threading.Event()
+    early = [
+        pool.execute.remote("run", {"tag": f"early{i}", "seconds": 0.1}, idempotent=True, retries=20)
+        for i in range(30)
+    ]
 
     def murder() -> None:
         """Kills the victim's interpreters before they have served anything."""
@@ -220,6 +254,8 @@ def test_a_pool_goes_on_without_a_worker_that_keeps_dying(start: Any, tmp_path: 
     finally:
         stop.set()
         killer.join()
+    # 3 s of work; those that wait at the victim would wait for 30 s there.
+    assert {answer["tag"] for answer in ray.get(early, timeout=30)} == {f"early{i}" for i in range(30)}
     answers = [pool.execute("run", {"tag": f"t{i}"}, timeout=10.0) for i in range(20)]
     assert {answer["pid"] for answer in answers} == {w.pid for w in pool.workers() if w.state == "ready"}
     assert len([w for w in pool.workers() if w.state == "ready"]) == 1
