@@ -39,10 +39,10 @@ class Neighbours(Surroundings):
         self._journal.record(request.id)
 
     def begun_before(self, request: pb.Request) -> bool:
-        if self._journal.found:
-            return self._journal.started_before(request.id)
+        if self._journal.started_before(request.id):
+            return True
         # Without the journal of the life before (another node): whatever was sent to it may have begun there.
-        return 0 < request.options.incarnation < self.incarnation
+        return not self._journal.found and 0 < request.options.incarnation < self.incarnation
 
     # ---- what the worker asks of the pool -----------------------------------------------------------------
 
@@ -61,6 +61,8 @@ class Neighbours(Surroundings):
         """Sends a session's request to its owner, and one that comes to a worker that takes none to a worker
         that does; None when it runs here."""
         strict = bool(request.options.affinity)
+        if self.supervisor.must_not_run_again(request):
+            return None  # it is refused here: another worker would run it
         if request.session:
             claimed = await self.membership.claim(request.session, strict, request.options.rebind)
             if claimed is not None:
@@ -107,6 +109,7 @@ class Neighbours(Surroundings):
             self._died(target, request, error)
             return None
         if isinstance(value, Refused):
+            self._journal.withdraw(request.id)
             if not chained:
                 self.membership.refused(target)
             return None

@@ -207,6 +207,7 @@ class Supervisor:
     ) -> Done | Relayed:
         request = attempt.request
         request.attempt = attempt.number
+        may_move = may_move and not self.must_not_run_again(request)  # another worker would not know
         if not self.admission.start_now(request.id):
             relayed = await self._waiting_room.enter(attempt, may_move)
             if relayed is not None:
@@ -228,10 +229,14 @@ class Supervisor:
         self.story.ran(request, reply)
         return Done(reply, waited, attempt.number, interpreter.child.pid)
 
+    def must_not_run_again(self, request: pb.Request) -> bool:
+        """Whether it may have begun in an earlier life of this worker, and a second run may do harm."""
+        return self.around.begun_before(request) and not self.is_idempotent(request)
+
     def _refuse_a_second_run(self, request: pb.Request) -> None:
         """Ray sends a request again when its actor has died: what had begun then runs again only if that does
         no harm."""
-        if self.around.begun_before(request) and not self.is_idempotent(request):
+        if self.must_not_run_again(request):
             raise WorkerCrashed(
                 f"worker {self.worker_id} died while command {request.command!r} ran in it; the command may "
                 "have had its effects, so it is not sent again unless it is idempotent (idempotent=True)",

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from snakepit_ray.errors import ConfigError
 from snakepit_ray.process import journal
-from snakepit_ray.process.journal import SIZE, SLOTS, Journal
+from snakepit_ray.process.journal import SIZE, SLOTS, WITHDRAW, Journal
 from snakepit_ray.process.node import node_directory
 from snakepit_ray.process.registry import Swept, register, sweep
 from tests.process.conftest import GONE, ROOT, write_entry
@@ -47,15 +47,16 @@ def make_older(path: Path, seconds: float) -> None:
 # ---- what is remembered ---------------------------------------------------------------------------------
 
 
-def test_only_what_an_earlier_process_recorded_had_started_before(tmp_path: Path) -> None:
+def test_what_was_recorded_had_started_before_whoever_recorded_it(tmp_path: Path) -> None:
     first = Journal.open("w-0", tmp_path)
     assert (first.found, first.damaged) == (False, False)
+    assert not first.started_before("a")
     first.record("a")
-    assert not first.started_before("a"), "that was this process"
+    assert first.started_before("a")
     second = reopened(first, tmp_path)
     assert (second.found, second.damaged) == (True, False)
-    second.record("b")
     assert (second.started_before("a"), second.started_before("b")) == (True, False)
+    second.record("b")
     third = reopened(second, tmp_path)
     assert [third.started_before(one) for one in ("a", "b", "c", "")] == [True, True, False, False]
     other = Journal.open("w-1", tmp_path)
@@ -66,14 +67,13 @@ def test_only_what_an_earlier_process_recorded_had_started_before(tmp_path: Path
 
 
 class AgainstModel(RuleBasedStateMachine):
-    """Records and openings in any order; the model is the last SLOTS ids of earlier processes."""
+    """Records, withdrawals and openings in any order; the model is the last SLOTS entries."""
 
     def __init__(self) -> None:
         super().__init__()
         self.base = Path(tempfile.mkdtemp(prefix="journal-"))
         self.journal = Journal.open("w-0", self.base)
-        self.ring: deque[str] = deque(maxlen=SLOTS)
-        self.earlier: set[str] = set()
+        self.ring: deque[str | None] = deque(maxlen=SLOTS)  # None: withdrawn
         self.count = self.last = 0
 
     @rule(ids=st.lists(st.text(max_size=5), max_size=20))
@@ -93,7 +93,15 @@ class AgainstModel(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.journal = reopened(self.journal, self.base)
         assert self.journal.found and not self.journal.damaged
-        self.earlier = set(self.ring)
+
+    @rule(back=st.integers(1, 2 * WITHDRAW))
+    def withdraw(self, back: int) -> None:
+        newest = [one for one in self.ring if one is not None][-back:]
+        if newest:
+            self.journal.withdraw(newest[0])
+            places = [i for i, one in enumerate(self.ring) if one == newest[0]]
+            if len(self.ring) - places[-1] <= WITHDRAW:
+                self.ring[places[-1]] = None
 
     @rule(candidate=st.integers(0, 10))
     def next_incarnation(self, candidate: int) -> None:
@@ -103,9 +111,9 @@ class AgainstModel(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        assert all(self.journal.started_before(one) for one in self.earlier)
-        asked = {*self.ring, *(f"many-{i}" for i in range(0, self.count, 97)), "", "0"}
-        wrong = {one for one in asked if self.journal.started_before(one) != (one in self.earlier)}
+        known = {one for one in self.ring if one is not None}
+        asked = {*known, *(f"many-{i}" for i in range(0, self.count, 97)), "", "0"}
+        wrong = {one for one in asked if self.journal.started_before(one) != (one in known)}
         assert not wrong
 
     def teardown(self) -> None:

@@ -307,6 +307,31 @@ def test_what_had_begun_before_a_restart_runs_again_only_if_idempotent(tmp_path:
     with_worker(lambda: supervisor(tmp_path, around=Remembering()), body)
 
 
+def test_what_had_begun_before_a_restart_is_not_moved_to_a_worker_that_does_not_know(tmp_path: Path) -> None:
+    class Remembering(Surroundings):
+        def begun_before(self, request: pb.Request) -> bool:
+            return request.id == "old"
+
+    go = tmp_path / "go"
+
+    async def body(worker: Supervisor) -> None:
+        busy = asyncio.ensure_future(value(worker, request("until_file", 1, tag="busy", path=str(go))))
+        await until(lambda: executed(tmp_path) == ["busy"])
+        old, new = request("run", tag="old"), request("run", tag="new")
+        old.id, new.id = "old", "new"
+        waiting = [asyncio.ensure_future(worker.execute(one, may_move=True)) for one in (old, new)]
+        await until(lambda: worker.waiting == 2)
+        assert worker.admission.queue.movable == 1
+        assert worker.admission.move(5, "another") == 1
+        go.touch()
+        await busy
+        refused, _ = await asyncio.gather(*waiting, return_exceptions=True)
+        assert isinstance(refused, WorkerCrashed)
+        assert executed(tmp_path) == ["busy", "new"]
+
+    with_worker(lambda: supervisor(tmp_path, around=Remembering()), body)
+
+
 def test_the_requests_of_a_caller_that_is_gone_are_dropped_and_cancelled(tmp_path: Path) -> None:
     async def body(worker: Supervisor) -> None:
         asked = {name: request("until_cancelled", tag=name) for name in ("dead-1", "dead-2", "alive-1")}
