@@ -21,6 +21,8 @@ from snakepit_ray.errors import SessionWorkerLost, WorkerCrashed
 from snakepit_ray.process.journal import Journal
 from snakepit_ray.supervisor import Relayed, Supervisor, Surroundings
 
+BACK_SECONDS = 10.0  # for an actor that died to be restarted and say what it knows
+
 
 class Neighbours(Surroundings):
     """The surroundings of one worker actor. `supervisor` and `membership` are set when they are made."""
@@ -106,7 +108,8 @@ class Neighbours(Surroundings):
             ray.cancel(ref)
             raise
         except (ray_port.ActorDied, ray_port.ActorUnavailable) as error:
-            self._died(target, request, error)
+            await self._died(target, request, error)
+            self._journal.withdraw(request.id)
             return None
         if isinstance(value, Refused):
             self._journal.withdraw(request.id)
@@ -115,9 +118,11 @@ class Neighbours(Surroundings):
             return None
         return Relayed(value.value, value.free)
 
-    def _died(self, target: str, request: pb.Request, error: Exception) -> None:
-        self.peers.pop(target, None)
-        if self.supervisor.is_idempotent(request):
+    async def _died(self, target: str, request: pb.Request, error: Exception) -> None:
+        """Returns where the request may be run again: it is idempotent, or it had not begun over there. Raises
+        WorkerCrashed otherwise."""
+        actor = self.peers.pop(target, None)
+        if self.supervisor.is_idempotent(request) or not await self._has_begun(actor, request.id):
             return
         raise WorkerCrashed(
             f"worker {target} died while it had a request that was moved to it ({type(error).__name__}), "
@@ -125,6 +130,14 @@ class Neighbours(Surroundings):
             worker_id=target,
             may_have_started=True,
         ) from error
+
+    async def _has_begun(self, actor: Any, request_id: str) -> bool:
+        """What the journal over there says, once its worker is back; True where nobody can say."""
+        try:
+            begun: bool = await asyncio.wait_for(actor.has_begun.remote(request_id), BACK_SECONDS)
+        except (ray_port.RayError, asyncio.TimeoutError):
+            return True
+        return begun
 
 
 def _one_hop_more(request: pb.Request, *, may_wait: bool) -> pb.Request:

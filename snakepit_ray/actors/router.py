@@ -18,7 +18,9 @@ from collections.abc import AsyncIterator
 
 from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.callers import Callers
+from snakepit_ray.actors.claims import Claims
 from snakepit_ray.actors.crew import Crew
+from snakepit_ray.actors.desks import PermitDesk, PoolCircuit
 from snakepit_ray.actors.members import Member, Members, PoolStats
 from snakepit_ray.actors.messages import (
     Claimed,
@@ -31,10 +33,8 @@ from snakepit_ray.actors.messages import (
 )
 from snakepit_ray.actors.news import News
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.core.affinity import Bindings
-from snakepit_ray.core.circuit import Admit, Breaker
+from snakepit_ray.core.circuit import Admit
 from snakepit_ray.core.rebalancing import Matcher, Move
-from snakepit_ray.core.recycling import Permits
 from snakepit_ray.core.reporting import Pace, Pacer, Report
 from snakepit_ray.errors import PoolClosed
 
@@ -54,12 +54,12 @@ class RouterActor:
         self.members = Members(config.capacity, version=self.generation)
         self.news = News(self.members)
         self.matcher: Matcher[str] = Matcher()
-        self.bindings: Bindings[str] = Bindings(config.session_ttl, config.max_sessions, self.generation)
+        self.claims = Claims(config, self.generation, self.members, self.news)
         self.crew = Crew(config, self.members, self.matcher, self.news)
         self.pacer = Pacer(max(1, self.crew.size), now=time.monotonic())
         self.callers = Callers(self.members)
-        self.permits: Permits[str] = Permits(config.startup_timeout + config.request_timeout)
-        self.breaker = _breaker(config)
+        self.permits = PermitDesk(config.startup_timeout + config.request_timeout)
+        self.circuit = PoolCircuit(config.circuit_breaker, self.members)
         self.calls: Counter[str] = Counter()
         self._forever = asyncio.Event()
         self._recovering = asyncio.ensure_future(self._recover())
@@ -87,20 +87,11 @@ class RouterActor:
         """A worker belongs to this pool as long as it awaits this; it never returns while the router
         lives."""
         self.calls["hold"] += 1
-        facts, now = hello.facts, time.monotonic()
+        facts = hello.facts
         self.crew.adopt(hello.memory)
         self.permits.give_back(facts.worker_id)
         self.crew.arrived(facts)
-        stale = [
-            owned.session
-            for owned in hello.sessions
-            if not self.bindings.restore(
-                owned.session, facts.worker_id, owned.version, now, owned.strict, owned.life
-            )
-            and self.bindings.owner(owned.session, now) != facts.worker_id
-        ]
-        if stale:
-            self.members.by_id[facts.worker_id].actor.disown.remote(stale)
+        self.claims.learn(facts.worker_id, hello.sessions)
         if len(self.members.by_id) >= self.crew.size:
             self.news.known.set()
         await self._forever.wait()
@@ -173,7 +164,7 @@ class RouterActor:
 
     async def stats(self) -> tuple[PoolStats, tuple[int, int, int]]:
         """The pool's numbers, asked of the workers now, and its `progress`."""
-        return self.members.stats(await self.workers(), len(self.bindings)), self.crew.progress()
+        return self.members.stats(await self.workers(), len(self.claims)), self.crew.progress()
 
     async def workers(self) -> list[WorkerFacts]:
         """What each worker says of itself now; of one that does not answer, what it said last."""
@@ -254,10 +245,10 @@ class RouterActor:
         self.crew.state_changed(worker_id, state, facts)
 
     async def may_recycle(self, worker_id: str) -> bool:
-        """Whether this worker may be one of those that recycle now; every worker must be known first."""
+        """Whether this worker may be one of those that recycle now; waits a while until it may."""
         self.calls["may_recycle"] += 1
         await self.news.known.wait()
-        return self.permits.ask(worker_id, self.crew.size, time.monotonic())
+        return await self.permits.ask(worker_id, self.crew.size)
 
     async def recycling_over(self, worker_id: str) -> None:
         """Another one may."""
@@ -267,23 +258,17 @@ class RouterActor:
     async def circuit_failed(self, probe: bool) -> None:
         """A request failed by the pool's own fault."""
         self.calls["circuit_failed"] += 1
-        if self.breaker is not None and self.breaker.failed(time.monotonic(), probe=probe):
-            self._set_circuit(self.breaker.reset)
+        self.circuit.failed(probe)
 
     async def circuit_succeeded(self) -> None:
         """The request that tried an open circuit went well."""
         self.calls["circuit_succeeded"] += 1
-        if self.breaker is not None and self.breaker.succeeded(probe=True):
-            self._set_circuit(0.0)
+        self.circuit.succeeded()
 
     async def circuit_admit(self) -> Admit:
         """Whether a request may try now."""
         self.calls["circuit_admit"] += 1
-        return Admit(True) if self.breaker is None else self.breaker.admit(time.monotonic())
-
-    def _set_circuit(self, open_for: float) -> None:
-        for member in self.members.present():
-            member.actor.set_circuit.remote(open_for)
+        return self.circuit.admit()
 
     async def unused(self, source: str, target: str, count: int) -> None:
         """A worker had `count` waiting requests fewer than it was told to move to `target`."""
@@ -328,24 +313,4 @@ class RouterActor:
         actor's incarnation). None: no room for another session."""
         self.calls["claim"] += 1
         await self.news.known.wait()  # the session may be bound to a worker that has yet to say so
-        now = time.monotonic()
-        ready = {m.worker_id for m in self.members.ready()}
-        claim = self.bindings.claim(
-            session, claimant, now, self.bindings.counts(), ready, strict=strict, life=life
-        )
-        if claim.owner is None:
-            return None
-        owner, version = claim.owner, claim.version
-        if owner not in ready and rebind:
-            owner, version = claimant, self.bindings.rebind(session, claimant, now, life)
-        elif owner == claimant and (rebind or not claim.life):
-            self.bindings.enter(session, life)
-        if claim.created or owner != claim.owner:
-            self.news.bound(session, owner, version)
-        member = self.members.by_id.get(owner)
-        return Claimed(owner, member.actor if member is not None else None, version, claim.life)
-
-
-def _breaker(config: PoolConfig) -> Breaker | None:
-    wanted = config.circuit_breaker
-    return None if wanted is None else Breaker(wanted.failures, wanted.window, wanted.reset)
+        return self.claims.claim(session, claimant, strict, rebind, life)

@@ -119,6 +119,11 @@ class WorkerActor:
         prefixes = tuple(caller + "-" for caller in callers)
         return self.supervisor.drop(lambda request_id: request_id.startswith(prefixes))
 
+    @ray_port.survives_restarts
+    async def has_begun(self, request_id: str) -> bool:
+        """Whether a request that was sent here may have begun before this process."""
+        return not self.journal.found or self.journal.started_before(request_id)
+
     async def recycle(self) -> None:
         """Wishes for a planned replacement of the interpreter."""
         self.supervisor.recycle()

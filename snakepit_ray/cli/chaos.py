@@ -6,9 +6,11 @@ are what a storm may do, and are shown."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
+import sys
 import tempfile
 
 from snakepit_ray.cli import pools
@@ -35,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         end_pool=args.start,
     )
-    result = _on_its_own(storm, args) if args.start else _on_a_running_one(storm, args)
+    # Ray tells of every actor that we kill, on stdout: what is asked for stays alone there.
+    with contextlib.redirect_stdout(sys.stderr):
+        result = _on_its_own(storm, args) if args.start else _on_a_running_one(storm, args)
     print(json.dumps(result.as_dict(), indent=2) if args.json else result.report())
     return int(bool(result.wrong))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from snakepit_ray._pb import interpreter_pb2 as pb
@@ -21,7 +21,9 @@ from snakepit_ray.process import Exit
 from snakepit_ray.rpc.client import HostHandler
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 
-PERMIT_AGAIN = 0.1  # seconds between two questions for the permit to recycle
+PERMIT_AGAIN = (
+    0.2  # seconds between two questions for the permit to recycle; the router waits with its answer
+)
 RECYCLE_AGAIN = 5.0  # seconds after a planned replacement that could not be started
 
 
@@ -58,7 +60,7 @@ class Hooks(Protocol):
     def retry(self) -> None:
         """The quarantine is over: the next start is tried."""
 
-    def may_recycle(self) -> Awaitable[bool]:
+    def may_recycle(self) -> Coroutine[Any, Any, bool]:
         """Whether this worker may be one of those that recycle now."""
 
     def recycling_over(self) -> None:
@@ -194,9 +196,15 @@ class Keeper:
 
     async def _permitted(self, interpreter: Interpreter) -> bool:
         while not interpreter.gone:
-            if await self._hooks.may_recycle():
+            asked = asyncio.ensure_future(self._hooks.may_recycle())
+            await _first(asked, interpreter.client.lost, interpreter.child.exited)
+            if not asked.done():  # lost while it asked: it is replaced without a permit
+                asked.cancel()
+                self._hooks.recycling_over()
+            elif asked.result():
                 return True
-            await _first(interpreter.client.lost, interpreter.child.exited, timeout=PERMIT_AGAIN)
+            else:
+                await _first(interpreter.client.lost, interpreter.child.exited, timeout=PERMIT_AGAIN)
         return False
 
     async def _recycle(self, old: Interpreter, reason: Reason) -> None:
