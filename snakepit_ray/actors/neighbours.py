@@ -119,8 +119,8 @@ class Neighbours(Surroundings):
         return Relayed(value.value, value.free)
 
     async def _died(self, target: str, request: pb.Request, error: Exception) -> None:
-        """Returns where the request may be run again: it is idempotent, or it had not begun over there. Raises
-        WorkerCrashed otherwise."""
+        """Returns where the request may be run again: it is idempotent, or it had not begun over there.
+        Raises WorkerCrashed otherwise."""
         actor = self.peers.pop(target, None)
         if self.supervisor.is_idempotent(request) or not await self._has_begun(actor, request.id):
             return

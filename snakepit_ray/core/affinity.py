@@ -106,7 +106,7 @@ class Bindings(Generic[K]):
 
         `loads`: sessions per worker; `live`: workers that may own sessions. A new session goes to the
         claimant unless that is not live or holds clearly more than the average. A full table drops expired
-        bindings, then, for a hint claim, the least recently used hint binding; else the claim is refused.
+        bindings, then, for a hint claim, the least recently used hint bindings; else the claim is refused.
         """
         ended = [session] if self._end_if_expired(session, now) else []
         binding = self._get(session)
@@ -115,8 +115,7 @@ class Bindings(Generic[K]):
             return Claim(binding.owner, binding.version, ended, False, binding.life)
         if binding is not None:
             self._drop(session)
-        else:
-            ended += self._make_room(now, strict)
+        ended += self._make_room(now, strict)
         owner = _choose_owner(claimant, loads, live)
         if owner is None or len(self) >= self.max_sessions:
             return Claim(None, self._version, ended, False)
@@ -132,8 +131,8 @@ class Bindings(Generic[K]):
         return self._bind(session, key, now, binding is not None and binding.strict, life)
 
     def restore(self, session: str, key: K, version: int, now: float, strict: bool, life: int = 0) -> bool:
-        """Learn a binding from its worker, after the one who knew it was lost; False when a newer one is
-        known. Its ttl starts anew."""
+        """Learn a binding from its worker, after the one who knew it was lost; False when one at least as
+        new is known. Its ttl starts anew. Never refused for room: the session exists already."""
         known = self._get(session)
         if known is not None and known.version >= version:
             return False
@@ -200,10 +199,9 @@ class Bindings(Generic[K]):
         return True
 
     def _make_room(self, now: float, strict: bool) -> list[str]:
-        if len(self) < self.max_sessions:
-            return []
-        ended = self.expire(now)
-        if len(self) >= self.max_sessions and not strict and self._hint:
+        """More than one may have to go: what is moved or restored is never refused for room."""
+        ended = self.expire(now) if len(self) >= self.max_sessions else []
+        while not strict and len(self._strict) < self.max_sessions <= len(self):
             oldest = next(iter(self._hint))
             self._drop(oldest)
             ended.append(oldest)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-CPU_ADVANCED = 0.01  # seconds of processor time between two looks: less is a process that stands still
+# Seconds of processor time between two looks; less is a process that stands still. Half of the tick that
+# systems count in, so that one tick is an advance however its floats round.
+CPU_ADVANCED = 0.005
 
 
 class Look(NamedTuple):
