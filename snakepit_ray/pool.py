@@ -115,12 +115,16 @@ class Pool:
         return self._get(ref, options)
 
     def _get(self, ref: Any, options: CallOptions) -> Any:
-        # Without a timeout of the caller's own the interpreter's command may have a longer one than the pool.
-        timeout = None if options.timeout is None else options.timeout + ANSWER_MARGIN
-        try:
-            return ray.get(ref, timeout=timeout)
-        except ray_port.RayError as error:
-            raise self._our(error, options.timeout) from None
+        budget = self.config.request_timeout if options.timeout is None else options.timeout
+        while True:
+            try:
+                return ray.get(ref, timeout=budget + ANSWER_MARGIN)
+            except ray_port.RayError as error:
+                # Without a timeout of the caller's own the command may have a longer one than the pool; a
+                # worker that is there sees to it, one that never comes back does not.
+                if isinstance(error, ray_port.GetTimeout) and options.timeout is None and self._link.workers:
+                    continue
+                raise self._our(error, budget) from None
 
     def _our(self, error: Exception, budget: float | None) -> BaseException:
         cause = getattr(error, "cause", None)

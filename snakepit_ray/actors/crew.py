@@ -41,6 +41,7 @@ class Crew:
         self._next = 0
         self._order = 0
         self._starting: dict[str, asyncio.Task[None]] = {}
+        self._leaving: asyncio.Task[None] | None = None
         self._node_starts: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(config.startup_batch_size)
         )
@@ -85,6 +86,8 @@ class Crew:
             self._joined(member, facts)
         elif facts.state == "quarantined":
             self._members.set_state(member, "quarantined")
+        elif facts.state in ("draining", "dead"):  # the router before this one was letting it go
+            self._leaving = asyncio.ensure_future(self._let_go(member))
         elif facts.worker_id not in self._starting:
             self._starting[facts.worker_id] = asyncio.ensure_future(self._start(member, facts.node_id))
 

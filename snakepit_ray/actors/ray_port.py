@@ -36,6 +36,7 @@ ROUTER_PREFIX = "snakepit:router:"
 
 ActorDied = ray_errors.ActorDiedError
 ActorUnavailable = ray_errors.ActorUnavailableError
+GetTimeout = ray_errors.GetTimeoutError
 RayError = ray_errors.RayError
 
 

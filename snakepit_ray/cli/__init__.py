@@ -37,6 +37,15 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="snakepit-ray", description="Pools of external interpreters on Ray.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
+    _life_commands(commands)
+    _call_command(commands)
+    _look_commands(commands)
+    _chaos_command(commands)
+    _machine_commands(commands)
+    return top
+
+
+def _life_commands(commands: Any) -> None:
     up = commands.add_parser("up", help="start the pools of a snakepit.toml; they outlive this command")
     up.add_argument("file", nargs="?", default="snakepit.toml")
     _cluster(up, lambda args: _pools().up(args.file, args.address))
@@ -45,17 +54,17 @@ def parser() -> argparse.ArgumentParser:
     down.add_argument("names", nargs="*", metavar="POOL", help="which (default: all)")
     _cluster(down, lambda args: _pools().down(args.names, args.address))
 
-    _call_command(commands)
-
-    status = commands.add_parser("status", help="the pools that run and their workers")
-    status.add_argument("--json", action="store_true")
-    status.add_argument("--detailed", action="store_true", help="with the last events of each worker")
-    _cluster(status, lambda args: _pools().status(args.json, args.detailed, args.address))
-
     recycle = commands.add_parser("recycle", help="replace a pool's interpreters, a quarter at a time")
     recycle.add_argument("pool")
     recycle.add_argument("worker", nargs="?", help="only this worker's (default: all)")
     _cluster(recycle, lambda args: _pools().recycle(args.pool, args.worker, args.address))
+
+
+def _look_commands(commands: Any) -> None:
+    status = commands.add_parser("status", help="the pools that run and their workers")
+    status.add_argument("--json", action="store_true")
+    status.add_argument("--detailed", action="store_true", help="with the last events of each worker")
+    _cluster(status, lambda args: _pools().status(args.json, args.detailed, args.address))
 
     demo = commands.add_parser("demo", help="a short tour on a pool of two interpreters")
     demo.add_argument(
@@ -63,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=lambda args: _pools().demo(args.address))
 
+
+def _machine_commands(commands: Any) -> None:
     processes = commands.add_parser("processes", help="the interpreters on this machine, also without Ray")
     processes.add_argument("--json", action="store_true")
     processes.set_defaults(run=lambda args: _processes().show(args.json))
@@ -71,7 +82,6 @@ def parser() -> argparse.ArgumentParser:
         "cleanup", help="end interpreters whose worker is gone, and remove what is left"
     )
     cleanup.set_defaults(run=lambda args: _processes().cleanup())
-    _chaos_command(commands)
 
     doctor = commands.add_parser("doctor", help="what is here, what is missing, and what to do about it")
     doctor.add_argument("interpreters", nargs="*", metavar="PYTHON", help="more interpreters to look at")
@@ -80,7 +90,6 @@ def parser() -> argparse.ArgumentParser:
     setup = commands.add_parser("setup", help="install the bridge into another interpreter")
     setup.add_argument("interpreter")
     setup.set_defaults(run=lambda args: _setup().run(args.interpreter))
-    return top
 
 
 def _call_command(commands: Any) -> None:
