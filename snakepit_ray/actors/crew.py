@@ -84,6 +84,7 @@ class Crew:
         self._watch(member)
         if facts.state == "ready":
             self._joined(member, facts)
+            member.actor.set_queue_limit.remote(self._config.queue_share(self.size))
         elif facts.state == "quarantined":
             self._members.set_state(member, "quarantined")
         elif facts.state in ("draining", "dead"):  # the router before this one was letting it go

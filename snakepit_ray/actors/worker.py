@@ -69,7 +69,15 @@ class WorkerActor:
         ray_port.when_raylet_dies(self._raylet_died)
         # Whatever an earlier worker of this node left behind goes before anything new starts.
         await asyncio.to_thread(registry.sweep)
+        if self.journal.found:  # restarted: what Ray sends again waits already, and the router may be away
+            self._restarted = asyncio.ensure_future(self._start_by_itself())
         await self.membership.run()
+
+    async def _start_by_itself(self) -> None:
+        try:
+            await self.supervisor.start()
+        except SnakepitError as error:  # the router tries again, and shows it
+            self.supervisor.story.start_failed(error)
 
     def _raylet_died(self) -> None:
         """This node is no node any more: nobody could reach or end what runs here."""

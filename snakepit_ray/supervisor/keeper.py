@@ -90,6 +90,7 @@ class Keeper:
         self._hooks = hooks
         self._overlap = overlap
         self._wanted: asyncio.Future[Reason] | None = None
+        self._beginning: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._retiring: list[Interpreter] = []
@@ -100,16 +101,21 @@ class Keeper:
 
         Raises WorkerStartError, ProtocolMismatch and what `make_spec` raises.
         """
-        if self._watching is None:
-            await self._begin(self.epoch)
-            self._watching = asyncio.ensure_future(self._keep())
+        if self._beginning is None or (self._beginning.done() and self._watching is None):
+            self._beginning = asyncio.ensure_future(self._begin_keeping())
+        await asyncio.shield(self._beginning)  # whoever comes meanwhile waits for the same start
+
+    async def _begin_keeping(self) -> None:
+        await self._begin(self.epoch)
+        self._watching = asyncio.ensure_future(self._keep())
 
     async def stop(self) -> None:
         """Ends the interpreters and their replacing. Safe to repeat."""
         self._stopping.set()
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        for task in (self._beginning, self._watching):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
         ending = [asyncio.ensure_future(self.interpreter.stop())] if self.interpreter is not None else []
         if ending or self._others:  # those who are buried or retire are ended by their own tasks, soon now
             await asyncio.wait([*ending, *self._others])

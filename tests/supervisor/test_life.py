@@ -18,7 +18,7 @@ from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.core.recycling import Limits, Reason
 from snakepit_ray.core.restarts import RestartBudget, RestartPolicy
-from snakepit_ray.errors import DeadlineExceeded, WorkerCrashed
+from snakepit_ray.errors import DeadlineExceeded, WorkerCrashed, WorkerStartError
 from snakepit_ray.process import usage
 from snakepit_ray.supervisor import CarePolicy, Supervisor, Surroundings
 from snakepit_ray.testing import MISBEHAVING, MISBEHAVING_BRIDGE
@@ -433,3 +433,32 @@ def test_manual_is_the_reason_that_is_told(tmp_path: Path) -> None:
         assert any(f"recycled: {Reason.MANUAL}" in line for line in worker.story.last(50))
 
     with_worker(lambda: supervisor(tmp_path), body)
+
+
+def test_two_starts_at_once_start_one_interpreter(tmp_path: Path) -> None:
+    async def body() -> None:
+        worker = supervisor(tmp_path)
+        try:
+            await asyncio.gather(worker.start(), worker.start(), worker.start())
+            assert interpreters() == {pid_of(worker)} and worker.epoch.number == 1
+        finally:
+            await worker.stop()
+
+    run(body)
+
+
+def test_a_start_that_failed_may_be_tried_again(tmp_path: Path) -> None:
+    made: list[Any] = [spec(tmp_path, executable="/nowhere/python"), spec(tmp_path)]
+
+    async def body() -> None:
+        worker = supervisor(tmp_path)
+        worker.keeper._make_spec = lambda: made.pop(0)
+        try:
+            with pytest.raises(WorkerStartError):
+                await worker.start()
+            await worker.start()
+            assert (await value(worker, request("run", 1, tag="a")))["pid"] == pid_of(worker)
+        finally:
+            await worker.stop()
+
+    run(body)
