@@ -15,10 +15,10 @@ import ray
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.membership import Membership
-from snakepit_ray.actors.messages import Claimed, Refused
+from snakepit_ray.actors.messages import Claimed, Delegated, Refused
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.errors import SessionWorkerLost, WorkerCrashed
-from snakepit_ray.process.journal import Journal
+from snakepit_ray.process.journal import HERE, Journal
 from snakepit_ray.supervisor import Relayed, Supervisor, Surroundings
 
 BACK_SECONDS = 10.0  # for an actor that died to be restarted and say what it knows
@@ -30,7 +30,8 @@ class Neighbours(Surroundings):
     supervisor: Supervisor
     membership: Membership
 
-    def __init__(self, journal: Journal, incarnation: int) -> None:
+    def __init__(self, pool: str, journal: Journal, incarnation: int) -> None:
+        self._pool = pool
         self.peers: dict[str, Any] = {}
         self.incarnation = incarnation
         self._journal = journal
@@ -63,8 +64,10 @@ class Neighbours(Surroundings):
         """Sends a session's request to its owner, and one that comes to a worker that takes none to a worker
         that does; None when it runs here."""
         strict = bool(request.options.affinity)
-        if self.supervisor.must_not_run_again(request):
-            return None  # it is refused here: another worker would run it
+        if self.begun_before(request):
+            relayed = await self._recalled(request)
+            if relayed is not None or not self.supervisor.is_idempotent(request):
+                return relayed  # None: it is refused here; another worker would run it
         if request.session:
             claimed = await self.membership.claim(request.session, strict, request.options.rebind)
             if claimed is not None:
@@ -73,6 +76,21 @@ class Neighbours(Surroundings):
         if away and not (request.session and strict):
             return await self.overflow(request)
         return None
+
+    async def _recalled(self, request: pb.Request) -> Relayed | None:
+        """What became of a request that this worker, in an earlier life, had moved to another one; None where
+        that is not known."""
+        place = self._journal.where(request.id)
+        if place == HERE:
+            return None
+        try:
+            actor = ray_port.find_worker(f"{self._pool}-{place - 1}")
+            outcome: Delegated | None = await asyncio.wait_for(
+                actor.recall.remote(request.id), request.budget_ms / 1000 or None
+            )
+        except (ValueError, ray_port.RayError, asyncio.TimeoutError):
+            return None
+        return None if outcome is None else Relayed(outcome.value)
 
     async def _to_owner(self, request: pb.Request, claimed: Claimed, strict: bool) -> Relayed | None:
         if claimed.actor is None:
@@ -99,7 +117,7 @@ class Neighbours(Surroundings):
         request.options.chained = chained
         request.options.more = bool(self.supervisor.admission.queue.movable)
         request.options.incarnation = 0  # of another worker than the one it was sent to
-        self.begins(request)
+        self._journal.record(request.id, 1 + int(target.rpartition("-")[2]))
         # Sent again by Ray it would be counted twice there: what becomes of it is decided here.
         ref = actor.execute.options(max_task_retries=0).remote(request.SerializeToString())
         try:
@@ -108,7 +126,7 @@ class Neighbours(Surroundings):
             ray.cancel(ref)
             raise
         except (ray_port.ActorDied, ray_port.ActorUnavailable) as error:
-            await self._died(target, request, error)
+            await self._died(target, actor, request, error)
             self._journal.withdraw(request.id)
             return None
         if isinstance(value, Refused):
@@ -118,10 +136,10 @@ class Neighbours(Surroundings):
             return None
         return Relayed(value.value, value.free)
 
-    async def _died(self, target: str, request: pb.Request, error: Exception) -> None:
+    async def _died(self, target: str, actor: Any, request: pb.Request, error: Exception) -> None:
         """Returns where the request may be run again: it is idempotent, or it had not begun over there.
         Raises WorkerCrashed otherwise."""
-        actor = self.peers.pop(target, None)
+        self.peers.pop(target, None)
         if self.supervisor.is_idempotent(request) or not await self._has_begun(actor, request.id):
             return
         raise WorkerCrashed(

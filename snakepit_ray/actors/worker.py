@@ -18,6 +18,7 @@ from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.gate import Gate
 from snakepit_ray.actors.host_calls import HostCalls
+from snakepit_ray.actors.kept import Kept
 from snakepit_ray.actors.membership import Membership
 from snakepit_ray.actors.messages import Delegated, MoveOrder, PoolMemory, Refused, WorkerFacts
 from snakepit_ray.actors.neighbours import Neighbours
@@ -45,7 +46,7 @@ class WorkerActor:
         # Named by the actor, too: another cluster of this machine may have a pool of the same name.
         self.journal = Journal.open(f"{worker_id}-{ray_port.actor_id()}")
         incarnation = self.journal.next_incarnation(time.time_ns() // 1_000_000)
-        self.neighbours = Neighbours(self.journal, incarnation)
+        self.neighbours = Neighbours(config.name, self.journal, incarnation)
         host = HostCalls(worker_id, config.name, self.node_id, lambda: self.epoch)
         self.supervisor = Supervisor(
             lambda: interpreter_spec(config, worker_id),
@@ -62,6 +63,7 @@ class WorkerActor:
         )
         self.neighbours.supervisor, self.neighbours.membership = self.supervisor, self.membership
         self.gate = Gate(config, worker_id, self.membership)
+        self.kept = Kept()
         self._forever = asyncio.Event()
         self._running = asyncio.ensure_future(self._run())
 
@@ -131,6 +133,10 @@ class WorkerActor:
     async def has_begun(self, request_id: str) -> bool:
         """Whether a request that was sent here may have begun before this process."""
         return not self.journal.found or self.journal.started_before(request_id)
+
+    async def recall(self, request_id: str) -> Delegated | None:
+        """What became of a request that another worker had moved here; None where that is not known."""
+        return await self.kept.recall(request_id)
 
     async def recycle(self) -> None:
         """Wishes for a planned replacement of the interpreter."""
@@ -249,13 +255,17 @@ class WorkerActor:
             self.membership.delegate_arrived(accepted, options.chained)
             if not accepted:
                 return Refused(self.worker_id)
+        self.kept.begins(request.id)
+        outcome: Delegated | None = None
         try:
             answer = await self._execute_here(request, movable=False)
+            outcome = Delegated(answer, self.supervisor.admission.free > 0)
         except SnakepitError as error:
-            answer = error
-        free = self.supervisor.admission.free > 0
-        self.membership.delegate_ended(free and options.more)
-        return Delegated(answer, free)
+            outcome = Delegated(error, self.supervisor.admission.free > 0)
+        finally:
+            self.kept.ended(request.id, outcome)
+        self.membership.delegate_ended(outcome.free and options.more)
+        return outcome
 
     def _info(self, request: pb.Request, done: Done) -> tuple[Any, ...]:
         return (

@@ -17,7 +17,6 @@ import mmap
 import os
 import stat
 import struct
-from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import TypeAlias
@@ -30,17 +29,19 @@ Base: TypeAlias = str | os.PathLike[str] | None
 FOLDER = "journals"
 SUFFIX = ".journal"
 SLOTS = 4096
-DIGEST_BYTES = 16
+SLOT_BYTES = 16
+DIGEST_BYTES, PLACE_BYTES = 12, 4  # a digest of the request's id, and where it went
+HERE = 0  # to this worker's own interpreter
 WITHDRAW = 256
 UNUSED_SECONDS = 3600.0
 
 # Eight words in the byte order of this node: magic, version, slots, cursor, incarnation, three for later.
 HEADER = struct.Struct("=8sQQQQ24x")
-MAGIC, VERSION = b"snakepit", 1
+MAGIC, VERSION = b"snakepit", 2
 CURSOR, INCARNATION = 3, 4  # words
 NUMBER_LIMIT = 2**63  # no counter comes so far: what is beyond is damage
-SIZE = HEADER.size + SLOTS * DIGEST_BYTES
-EMPTY = bytes(DIGEST_BYTES)
+SIZE = HEADER.size + SLOTS * SLOT_BYTES
+EMPTY = bytes(SLOT_BYTES)
 
 
 class Journal:
@@ -54,8 +55,9 @@ class Journal:
         self.damaged = damaged
         self._map = content
         self._words = memoryview(content).cast("Q")  # an aligned word is stored at once, never by halves
-        slots = (content[at : at + DIGEST_BYTES] for at in range(HEADER.size, SIZE, DIGEST_BYTES))
-        self._known = Counter(digest for digest in slots if digest != EMPTY)
+        self._known: dict[bytes, tuple[int, int]] = {}  # digest -> in how many slots, where the newest says
+        for at in range(HEADER.size, SIZE, SLOT_BYTES):
+            self._learn(content[at : at + SLOT_BYTES])
 
     @classmethod
     def open(cls, worker_id: str, base: Base = None) -> Journal:
@@ -80,32 +82,45 @@ class Journal:
         one."""
         return _digest(request_id) in self._known
 
-    def record(self, request_id: str) -> None:
-        """To be called before the request is handed to the interpreter."""
+    def where(self, request_id: str) -> int:
+        """The place that it was handed to, as `record` was told; HERE also where it is not known."""
+        return self._known.get(_digest(request_id), (0, HERE))[1]
+
+    def record(self, request_id: str, place: int = HERE) -> None:
+        """To be called before the request is handed to the interpreter, or to another place: a number of the
+        caller's choice, 32 bits."""
         cursor = self._words[CURSOR]
-        at = HEADER.size + cursor % SLOTS * DIGEST_BYTES
-        digest = _digest(request_id)
-        self._forget(self._map[at : at + DIGEST_BYTES])
-        self._map[at : at + DIGEST_BYTES] = digest
+        at = HEADER.size + cursor % SLOTS * SLOT_BYTES
+        slot = _digest(request_id) + place.to_bytes(PLACE_BYTES, "little")
+        self._forget(self._map[at : at + SLOT_BYTES])
+        self._map[at : at + SLOT_BYTES] = slot
         self._words[CURSOR] = cursor + 1
-        self._known[digest] += 1
+        self._learn(slot)
 
     def withdraw(self, request_id: str) -> None:
         """It was recorded lately and then not handed over after all. One that WITHDRAW others have followed
         stays: the safe side."""
         digest, cursor = _digest(request_id), self._words[CURSOR]
         for back in range(1, min(WITHDRAW, cursor) + 1):
-            at = HEADER.size + (cursor - back) % SLOTS * DIGEST_BYTES
-            if self._map[at : at + DIGEST_BYTES] == digest:
-                self._map[at : at + DIGEST_BYTES] = EMPTY
-                self._forget(digest)
+            at = HEADER.size + (cursor - back) % SLOTS * SLOT_BYTES
+            slot = self._map[at : at + SLOT_BYTES]
+            if slot[:DIGEST_BYTES] == digest:
+                self._map[at : at + SLOT_BYTES] = EMPTY
+                self._forget(slot)
                 return
 
-    def _forget(self, digest: bytes) -> None:
-        if digest in self._known:
-            self._known[digest] -= 1
-            if not self._known[digest]:
-                del self._known[digest]
+    def _learn(self, slot: bytes) -> None:
+        if slot != EMPTY:
+            digest, place = slot[:DIGEST_BYTES], int.from_bytes(slot[DIGEST_BYTES:], "little")
+            count, _ = self._known.get(digest, (0, HERE))
+            self._known[digest] = count + 1, place
+
+    def _forget(self, slot: bytes) -> None:
+        count, place = self._known.get(slot[:DIGEST_BYTES], (0, HERE))
+        if count > 1:
+            self._known[slot[:DIGEST_BYTES]] = count - 1, place
+        elif count:
+            del self._known[slot[:DIGEST_BYTES]]
 
     def next_incarnation(self, candidate: int) -> int:
         """`candidate`, or one more than the last number where that is not less. Below 2**63."""

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from snakepit_ray.errors import ConfigError
 from snakepit_ray.process import journal
-from snakepit_ray.process.journal import SIZE, SLOTS, WITHDRAW, Journal
+from snakepit_ray.process.journal import SIZE, SLOTS, VERSION, WITHDRAW, Journal
 from snakepit_ray.process.node import node_directory
 from snakepit_ray.process.registry import Swept, register, sweep
 from tests.process.conftest import GONE, ROOT, write_entry
@@ -53,9 +53,11 @@ def test_what_was_recorded_had_started_before_whoever_recorded_it(tmp_path: Path
     assert not first.started_before("a")
     first.record("a")
     assert first.started_before("a")
+    first.record("moved", 7)
     second = reopened(first, tmp_path)
     assert (second.found, second.damaged) == (True, False)
     assert (second.started_before("a"), second.started_before("b")) == (True, False)
+    assert [second.where(one) for one in ("a", "moved", "never")] == [0, 7, 0]
     second.record("b")
     third = reopened(second, tmp_path)
     assert [third.started_before(one) for one in ("a", "b", "c", "")] == [True, True, False, False]
@@ -221,7 +223,7 @@ def words(*changes: tuple[int, int]) -> Callable[[bytes], bytes]:
     "damage",
     [
         lambda data: b"", lambda data: data[:-1], lambda data: data + b"\0", lambda data: bytes(SIZE),
-        words((0, 1)), words((1, 2)), words((2, SLOTS + 1)), words((3, 2**64 - 1)), words((4, 2**64 - 1)),
+        words((0, 1)), words((1, VERSION + 1)), words((2, SLOTS + 1)), words((3, 2**64 - 1)), words((4, 2**64 - 1)),
     ],
     ids=["empty", "short", "long", "zeros", "magic", "version", "slots", "cursor", "incarnation"],
 )  # fmt: skip

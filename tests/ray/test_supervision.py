@@ -70,6 +70,23 @@ def test_a_killed_worker_actor_loses_only_what_ran_and_only_where_it_does_harm(
     assert Counter(executed(log)) == Counter(["busy0", *(f"w{i}" for i in range(5))]), "nothing ran twice"
 
 
+def test_a_moved_request_outlives_the_worker_that_moved_it(start: Any, tmp_path: Path) -> None:
+    pool, log = start_log(start, tmp_path, size=2, queue_timeout=30.0)
+    session, first, second = pool.session("s"), tmp_path / "first", tmp_path / "second"
+    home = session.execute("run", {"tag": "home"})["pid"]
+    busy = session.execute.remote("until_file", {"tag": "busy", "path": str(first)})
+    wait_until(lambda: "busy" in executed(log), what="its worker is busy")
+    moved = session.execute.remote("until_file", {"tag": "moved", "path": str(second)})
+    wait_until(lambda: "moved" in executed(log), what="the second one was moved")
+    (relay,) = [worker for worker in pool.workers() if worker.pid == home]
+    os.kill(relay.actor_pid, signal.SIGKILL)
+    with pytest.raises(snakepit.WorkerCrashed):
+        ray.get(busy, timeout=30)
+    second.touch()
+    assert ray.get(moved, timeout=30)["pid"] != home
+    assert executed(log) == ["home", "busy", "moved"], "it ran once, and its outcome arrived"
+
+
 def test_an_idempotent_request_runs_again_after_its_actor_was_killed(start: Any, tmp_path: Path) -> None:
     pool, log = start_log(start, tmp_path, size=1)
     go = tmp_path / "go"
