@@ -223,7 +223,8 @@ def words(*changes: tuple[int, int]) -> Callable[[bytes], bytes]:
     "damage",
     [
         lambda data: b"", lambda data: data[:-1], lambda data: data + b"\0", lambda data: bytes(SIZE),
-        words((0, 1)), words((1, VERSION + 1)), words((2, SLOTS + 1)), words((3, 2**64 - 1)), words((4, 2**64 - 1)),
+        words((0, 1)), words((1, VERSION + 1)), words((2, SLOTS + 1)),
+        words((3, 2**64 - 1)), words((4, 2**64 - 1)),
     ],
     ids=["empty", "short", "long", "zeros", "magic", "version", "slots", "cursor", "incarnation"],
 )  # fmt: skip
