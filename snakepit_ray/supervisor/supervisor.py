@@ -166,7 +166,7 @@ class Supervisor:
     async def _until_done(
         self, attempt: Attempt, may_move: bool, on_slot: Callable[[], None] | None
     ) -> Done | Relayed:
-        crash: WorkerCrashed | None = None
+        crash = self._earlier_crash(attempt.request) if self.around.begun_before(attempt.request) else None
         while True:
             try:
                 return await self._try(attempt, may_move, on_slot)
@@ -237,12 +237,15 @@ class Supervisor:
         """Ray sends a request again when its actor has died: what had begun then runs again only if that does
         no harm."""
         if self.must_not_run_again(request):
-            raise WorkerCrashed(
-                f"worker {self.worker_id} died while command {request.command!r} ran in it; the command may "
-                "have had its effects, so it is not sent again unless it is idempotent (idempotent=True)",
-                worker_id=self.worker_id,
-                may_have_started=True,
-            )
+            raise self._earlier_crash(request)
+
+    def _earlier_crash(self, request: pb.Request) -> WorkerCrashed:
+        return WorkerCrashed(
+            f"worker {self.worker_id} died while command {request.command!r} ran in it; the command may "
+            "have had its effects, so it is not sent again unless it is idempotent (idempotent=True)",
+            worker_id=self.worker_id,
+            may_have_started=True,
+        )
 
     async def _session_may_enter(self, attempt: Attempt) -> None:
         """A session's switch point: waits until none of its requests is in an interpreter before this one."""

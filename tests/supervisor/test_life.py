@@ -18,7 +18,7 @@ from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.core.recycling import Limits, Reason
 from snakepit_ray.core.restarts import RestartBudget, RestartPolicy
-from snakepit_ray.errors import DeadlineExceeded, WorkerCrashed, WorkerStartError
+from snakepit_ray.errors import DeadlineExceeded, QueueTimeout, WorkerCrashed, WorkerStartError
 from snakepit_ray.process import usage
 from snakepit_ray.supervisor import CarePolicy, Supervisor, Surroundings
 from snakepit_ray.testing import MISBEHAVING, MISBEHAVING_BRIDGE
@@ -303,6 +303,27 @@ def test_what_had_begun_before_a_restart_runs_again_only_if_idempotent(tmp_path:
         assert refused.value.may_have_started and executed(tmp_path) == []
         await value(worker, request("run", 2, tag="again", idempotent=True))
         assert executed(tmp_path) == ["again"] and worker.running == 0
+
+    with_worker(lambda: supervisor(tmp_path, around=Remembering()), body)
+
+
+def test_what_had_begun_before_is_never_said_not_to_have_run(tmp_path: Path) -> None:
+    class Remembering(Surroundings):
+        def begun_before(self, request: pb.Request) -> bool:
+            return request.id == "2"
+
+    go = tmp_path / "go"
+
+    async def body(worker: Supervisor) -> None:
+        busy = asyncio.ensure_future(value(worker, request("until_file", 1, tag="busy", path=str(go))))
+        await until(lambda: executed(tmp_path) == ["busy"])
+        with pytest.raises(WorkerCrashed) as crash:
+            await value(worker, request("run", 2, queue=0.1, tag="again", idempotent=True))
+        assert isinstance(crash.value.__cause__, QueueTimeout)
+        with pytest.raises(QueueTimeout):
+            await value(worker, request("run", 3, queue=0.1, tag="new", idempotent=True))
+        go.touch()
+        await busy
 
     with_worker(lambda: supervisor(tmp_path, around=Remembering()), body)
 
