@@ -202,7 +202,6 @@ def test_a_request_id_that_runs_already_is_refused(stream) -> None:
     assert stream.replies["same"][1].failure.kind == KIND.CANCELLED
 
 
-
 def test_host_calls_bring_values_and_failures(commands) -> None:
     def answer(call: pb.HostCall) -> pb.HostReply:
         if call.method == "echo":

@@ -1,8 +1,8 @@
-"""Knows one stream on its way to the host: how many chunks it may still send, what waits to be sent, its end.
+"""Knows one stream on its way to the host: how much it may still send, what waits to be sent, its end.
 
-Rules: a producer without credit blocks its own thread, or awaits, and nobody else; chunks keep their order and
-the Reply comes after the last; however a stream ends, its generator is closed in the thread or task that ran
-it; a report of progress never waits: of those that find no credit only the newest is kept.
+Rules: a producer without credit blocks its own thread, or awaits, and nobody else; chunks keep their order
+and the Reply comes after the last; however a stream ends, its generator is closed in the thread or task that
+ran it; a report of progress never waits: of those that find no credit only the newest is kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _UNLIMITED = float("inf")
 
 
 class Outlet:
-    """Where the chunks of one request go. `send(item)` queues an item whose `fill` is called by the sender."""
+    """Where the chunks of one request go. `send(item)` queues an item whose `fill` the sender calls."""
 
     def __init__(self, request, send, config) -> None:
         self._id = request.id

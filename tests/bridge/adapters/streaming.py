@@ -80,8 +80,7 @@ class Streaming(Adapter):
     @command
     def unencodable_at(self, at: int):
         try:
-            for i in range(at):
-                yield i
+            yield from range(at)
             yield object()
         finally:
             self.log.append("finally")
