@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from snakepit_bridge import hostcalls
 from snakepit_bridge._pb import interpreter_pb2 as pb
 from snakepit_bridge.adapter import is_a_stream, unknown_command
+from snakepit_bridge.answers import Answer, Released
 from snakepit_bridge.buffers import Buffers, segment_ids
 from snakepit_bridge.context import SessionContext
 from snakepit_bridge.decoding import decode
@@ -27,7 +28,6 @@ from snakepit_bridge.failures import (
     PayloadTooLarge,
     Refusal,
     Stopped,
-    clean,
     failure_of,
 )
 from snakepit_bridge.streams import Outlet
@@ -244,57 +244,6 @@ class Attachment:
             yield frame
             if item is _NOTHING:
                 item = take()
-
-
-class Answer:
-    """A Reply on its way out; written into its frame by the thread that sends, so that its bytes are copied
-    once.
-    """
-
-    __slots__ = ("id", "outcome", "ran_us")
-
-    def __init__(self, id: str, outcome, ran_us: int) -> None:
-        self.id = id
-        self.outcome = outcome
-        self.ran_us = ran_us
-
-    def fill(self, frame: pb.FromInterpreter, epoch) -> int:
-        """Adds the reply to `frame`; about how many bytes that was."""
-        reply = frame.replies.add(id=self.id, ran_us=self.ran_us)
-        if epoch is not None:
-            reply.epoch.CopyFrom(epoch)
-        if type(self.outcome) is tuple:
-            return hostcalls.fill_payload(reply.value, self.outcome)
-        if type(self.outcome) is int:
-            reply.end.SetInParent()  # a stream of no chunks has an end, too
-            reply.end.chunks = self.outcome
-            return 64
-        return _fill_failure(reply.failure, self.outcome)
-
-
-class Released:
-    """The id of a segment that nothing uses any more."""
-
-    __slots__ = ("id",)
-
-    def __init__(self, id: str) -> None:
-        self.id = id
-
-    def fill(self, frame: pb.FromInterpreter, epoch) -> int:
-        """Adds the id to `frame`."""
-        frame.released.append(self.id)
-        return len(self.id)
-
-
-def _fill_failure(message: pb.Failure, failure: Failure) -> int:
-    message.kind = failure.kind
-    message.type = clean(failure.type)
-    message.message = clean(failure.message)
-    message.traceback = failure.traceback
-    message.language = "python"
-    if failure.details is not None:
-        message.details_json = encode(failure.details)[0]
-    return message.ByteSize()
 
 
 def _arguments(request: pb.Request) -> dict:
