@@ -13,8 +13,8 @@ from tests.bridge.harness import BridgeProcess, CallFailed
 
 STREAMS = {
     "stream_data", "ping_stream", "stream_progress", "stream_fibonacci", "generate_dataset",
-    "infinite_stream", "batch_process", "batch_inference", "process_dataset", "process_large_dataset", "tail_and_analyze",
-    "distributed_training",
+    "infinite_stream", "batch_process", "batch_inference", "process_dataset", "process_large_dataset",
+    "tail_and_analyze", "distributed_training",
 }  # fmt: skip
 
 
