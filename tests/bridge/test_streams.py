@@ -202,3 +202,36 @@ def test_a_progress_comes_back_as_one(stream) -> None:
     assert json.loads(encode(report)[0])["$snakepit"] == "progress"
     with pytest.raises(Exception, match="progress"):
         encode(Progress("1"))  # type: ignore[arg-type]
+
+
+def test_the_quick_way_gives_what_the_whole_way_gives() -> None:
+    from snakepit_bridge.quick import quick
+    from snakepit_bridge.values import MAX_INT, encode
+
+    plain = [
+        {},
+        {"a": 1, "b": 0.5, "c": None, "d": True, 'é\n"\\': "é\u2028😀\0"},
+        {"x": -0.0, "y": MAX_INT, "z": 1e300},
+    ]
+    for value in plain:
+        assert quick(value) == encode(value)[0]
+    for value in (
+        [1],
+        1,
+        "x",
+        {"a": [1]},
+        {"$snakepit": 1},
+        {1: 2},
+        {"a": MAX_INT + 1},
+        {"a": "\ud800"},
+        {"\ud800": 1},
+    ):
+        assert quick(value) is None
+    for value in (float("nan"), float("inf"), -float("inf")):
+        assert quick({"a": value}) is None
+    assert quick({str(i): i for i in range(33)}) is None
+
+    class Text(str):
+        pass
+
+    assert quick({"a": Text("x")}) is None and quick({Text("a"): 1}) is None

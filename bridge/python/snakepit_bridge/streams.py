@@ -12,6 +12,7 @@ from collections import deque
 
 from snakepit_bridge.failures import PayloadTooLarge
 from snakepit_bridge.hostcalls import fill_payload
+from snakepit_bridge.quick import quick
 from snakepit_bridge.values import Progress, encode
 
 PACK = 1000  # chunks in one packed Chunk
@@ -32,7 +33,8 @@ class Outlet:
         self._limit = config.max_message_size
         self._chunks = request.credit
         self._bytes = request.credit_bytes or _UNLIMITED
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._pending: deque = deque()
         self._queued = False  # the sender has this outlet among what it is to send
         self._produced = self._sent = 0
@@ -45,20 +47,20 @@ class Outlet:
 
     def grant(self, chunks: int, size: int) -> None:
         """The host takes so much more."""
-        with self._changed:
+        with self._lock:
             self._chunks += chunks
             self._bytes += size
             self._notify()
 
     def stop(self) -> None:
         """The request was cancelled: nobody waits for credit any more, and nothing more is sent."""
-        with self._changed:
+        with self._lock:
             self._stopped = True
             self._notify()
 
     def end(self, answer) -> None:
         """Sends the Reply after what is still to be sent."""
-        with self._changed:
+        with self._lock:
             self._answer = answer
             self._queue()
 
@@ -85,15 +87,15 @@ class Outlet:
     def put(self, value) -> bool:
         """Sends one value; waits for credit. Whether the stream goes on: it was not cancelled."""
         payload, size = self._encoded(value)
-        with self._changed:
-            while not self._credit() and not self._stopped:
+        with self._lock:
+            while (self._chunks <= 0 or self._bytes <= 0) and not self._stopped:
                 self._changed.wait()
             return self._add(payload, size)
 
     def progress(self, report: Progress) -> None:
         """Sends a report at once, or keeps it until there is credit."""
         payload, size = self._encoded(report)
-        with self._changed:
+        with self._lock:
             self._latest = (payload, size)
             if self._credit() and not self._stopped:
                 self._add_latest()
@@ -141,7 +143,7 @@ class Outlet:
         payload, size = self._encoded(value)
         loop, woken = asyncio.get_running_loop(), asyncio.Event()
         while True:
-            with self._changed:
+            with self._lock:
                 if self._stopped or self._credit():
                     self._wake = None
                     return self._add(payload, size)
@@ -150,6 +152,9 @@ class Outlet:
             await woken.wait()
 
     def _encoded(self, value):
+        text = quick(value)
+        if text is not None and len(text) <= self._limit:
+            return (text, ()), len(text)
         payload = encode(value, marker=self._marker, root="chunk")
         size = len(payload[0]) + sum(map(len, payload[1]))
         if size > self._limit:
@@ -167,20 +172,18 @@ class Outlet:
             return False
         if self._latest is not None:
             self._add_latest()
-        self._count(payload, size)
+        self._chunks -= 1
+        self._bytes -= size
+        self._produced += 1
+        self._pending.append(payload)
+        if not self._queued:
+            self._queue()
         return True
 
     def _add_latest(self) -> None:
         payload, size = self._latest
-        self._latest = None
-        self._count(payload, size)
-
-    def _count(self, payload, size: int) -> None:
-        self._chunks -= 1  # a report may make it -1: the next chunk waits for it
-        self._bytes -= size
-        self._produced += 1
-        self._pending.append(payload)
-        self._queue()
+        self._latest = None  # with the chunk behind it one more than was granted; the next one waits for it
+        self._add(payload, size)
 
     def _queue(self) -> None:
         if not self._queued:
@@ -192,7 +195,7 @@ class Outlet:
     def fill(self, frame, epoch) -> int:
         """Adds what is to be sent to `frame`, at most about FRAME_SIZE; about how many bytes that were."""
         size = 0
-        with self._changed:
+        with self._lock:
             self._queued = False
             taken = self._take(FRAME_SIZE)
             answer = self._answer if not self._pending else None
