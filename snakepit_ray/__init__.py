@@ -28,6 +28,8 @@ _HOMES = {
     "CallOptions": "config",
     "Affinity": "config",
     "Reply": "codec",
+    "Progress": "codec",
+    "HALT": "streaming",
     "Epoch": "codec",
     "Runtime": "runtimes",
     "BaseRuntime": "runtimes",

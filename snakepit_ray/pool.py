@@ -7,7 +7,7 @@ blocking forms raise our own errors, never Ray's."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import ray
@@ -21,6 +21,7 @@ from snakepit_ray.errors import ConfigError
 from snakepit_ray.requests import RequestBuilder
 from snakepit_ray.runtimes import resolve_runtime
 from snakepit_ray.session import Session
+from snakepit_ray.streaming import SessionStreamCall, ShowProgress, StreamCall, async_values, values
 
 ANSWER_MARGIN = 5.0  # for an answer to travel, beyond the request's own budget
 CONTROL_SECONDS = 30.0
@@ -37,6 +38,8 @@ class Pool:
         self._builder = RequestBuilder(link.config, runtime, ray.ObjectRef, link.new_id)
         self.execute = Call(self)
         self.execute_in_session = SessionCall(self)
+        self.execute_stream = StreamCall(self)
+        self.execute_in_session_stream = SessionStreamCall(self)
 
     @property
     def name(self) -> str:
@@ -69,6 +72,31 @@ class Pool:
         except BaseException:
             ray.cancel(ref)
             raise
+
+    def stream(
+        self,
+        command: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        progress: ShowProgress = False,
+        **options: Any,
+    ) -> Generator[Any]:
+        """The values that `command` yields, as they come; closing or dropping the iterator stops it.
+
+        `progress`: reports (`ctx.progress(...)` in the command) are dropped, or with True shown as a bar on
+        stderr, or given to a function."""
+        return values(self, command, args, DEFAULT_OPTIONS.merge(**options), progress)
+
+    def astream(
+        self,
+        command: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        progress: ShowProgress = False,
+        **options: Any,
+    ) -> AsyncIterator[Any]:
+        """`stream` for asyncio: `async for`."""
+        return async_values(self, command, args, DEFAULT_OPTIONS.merge(**options), progress)
 
     def map(
         self,

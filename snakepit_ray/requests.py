@@ -36,10 +36,10 @@ class RequestBuilder:
         self._new_id = new_id
 
     def build(
-        self, command: str, args: Any, options: CallOptions, stream: bool = False
+        self, command: str, args: Any, options: CallOptions, *, stream: bool = False, pack: bool = False
     ) -> tuple[pb.Request, list[Any]]:
         """The request, and the object refs that Ray is to resolve at the worker, in the order of
-        `request.refs`.
+        `request.refs`. `pack`: chunks of the `stream` may travel together.
 
         Raises InvalidArguments, EncodingError, PayloadTooLarge, UnknownCommand.
         """
@@ -52,7 +52,7 @@ class RequestBuilder:
                 budget = self._runtime.command_timeout(command, args)
                 named = budget is not None
         if budget is None:
-            budget = config.request_timeout
+            budget = config.stream_timeout if stream else config.request_timeout
         encoded = encode_args(args if args is not None else {}, self._ref_type)
         check_size(encoded, config.max_message_size, threshold=None)  # every buffer travels in band
         request = pb.Request(
@@ -63,6 +63,7 @@ class RequestBuilder:
             session=options.session or "",
             budget_ms=max(1, int(budget * 1000)),
             stream=stream,
+            pack=pack,
             options=self._call_options(options, not named),
         )
         return request, [ref for _, ref in encoded.refs]

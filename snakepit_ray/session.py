@@ -3,7 +3,7 @@ left."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,10 +17,21 @@ class Session:
         self.pool = pool
         self.id = session_id
         self.execute = pool.execute.options(session=session_id)
+        self.execute_stream = pool.execute_stream.options(session=session_id)
 
     async def call(self, command: str, args: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """`pool.call` in this session."""
         return await self.pool.call(command, args, session=self.id, **options)
+
+    def stream(self, command: str, args: Mapping[str, Any] | None = None, **options: Any) -> Generator[Any]:
+        """`pool.stream` in this session."""
+        return self.pool.stream(command, args, session=self.id, **options)
+
+    def astream(
+        self, command: str, args: Mapping[str, Any] | None = None, **options: Any
+    ) -> AsyncIterator[Any]:
+        """`pool.astream` in this session."""
+        return self.pool.astream(command, args, session=self.id, **options)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Session, (self.pool, self.id)

@@ -73,7 +73,7 @@ class Epoch(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "command", "args", "refs", "session", "budget_ms", "attempt", "traceparent", "stream", "credit", "options")
+    __slots__ = ("id", "command", "args", "refs", "session", "budget_ms", "attempt", "traceparent", "stream", "credit", "options", "credit_bytes", "pack")
     ID_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
     ARGS_FIELD_NUMBER: _ClassVar[int]
@@ -85,6 +85,8 @@ class Request(_message.Message):
     STREAM_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PACK_FIELD_NUMBER: _ClassVar[int]
     id: str
     command: str
     args: Payload
@@ -96,7 +98,9 @@ class Request(_message.Message):
     stream: bool
     credit: int
     options: CallOptions
-    def __init__(self, id: _Optional[str] = ..., command: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ..., refs: _Optional[_Iterable[_Union[NamedPayload, _Mapping]]] = ..., session: _Optional[str] = ..., budget_ms: _Optional[int] = ..., attempt: _Optional[int] = ..., traceparent: _Optional[str] = ..., stream: bool = ..., credit: _Optional[int] = ..., options: _Optional[_Union[CallOptions, _Mapping]] = ...) -> None: ...
+    credit_bytes: int
+    pack: bool
+    def __init__(self, id: _Optional[str] = ..., command: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ..., refs: _Optional[_Iterable[_Union[NamedPayload, _Mapping]]] = ..., session: _Optional[str] = ..., budget_ms: _Optional[int] = ..., attempt: _Optional[int] = ..., traceparent: _Optional[str] = ..., stream: bool = ..., credit: _Optional[int] = ..., options: _Optional[_Union[CallOptions, _Mapping]] = ..., credit_bytes: _Optional[int] = ..., pack: bool = ...) -> None: ...
 
 class CallOptions(_message.Message):
     __slots__ = ("affinity", "idempotent", "info", "rebind", "queue_ms", "hops", "runtime", "incarnation", "retries", "may_wait", "chained", "more", "default_budget")
@@ -145,12 +149,14 @@ class Cancel(_message.Message):
     def __init__(self, id: _Optional[str] = ..., reason: _Optional[_Union[Cancel.Reason, str]] = ...) -> None: ...
 
 class Credit(_message.Message):
-    __slots__ = ("id", "chunks")
+    __slots__ = ("id", "chunks", "bytes")
     ID_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
     id: str
     chunks: int
-    def __init__(self, id: _Optional[str] = ..., chunks: _Optional[int] = ...) -> None: ...
+    bytes: int
+    def __init__(self, id: _Optional[str] = ..., chunks: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("id", "value", "failure", "end", "ran_us", "epoch")
@@ -169,14 +175,16 @@ class Reply(_message.Message):
     def __init__(self, id: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., ran_us: _Optional[int] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
 
 class Chunk(_message.Message):
-    __slots__ = ("id", "index", "value")
+    __slots__ = ("id", "index", "value", "packed")
     ID_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
     id: str
     index: int
     value: Payload
-    def __init__(self, id: _Optional[str] = ..., index: _Optional[int] = ..., value: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
+    packed: int
+    def __init__(self, id: _Optional[str] = ..., index: _Optional[int] = ..., value: _Optional[_Union[Payload, _Mapping]] = ..., packed: _Optional[int] = ...) -> None: ...
 
 class StreamEnd(_message.Message):
     __slots__ = ("chunks",)

@@ -67,6 +67,11 @@ class Link:
             key = self._view.choose_for_session(session) if session else self._view.choose(random.random)
             return self._execute[key]
 
+    def actor(self, session: str | None) -> tuple[Any, int]:
+        """`target`, but the worker's actor itself."""
+        method, incarnation = self.target(session)
+        return ray_port.actor_of(method), incarnation
+
     def _nobody(self) -> tuple[Any, int]:
         """All workers are being restarted at once: one of those that were here takes the request when it is
         back. Raises PoolClosed where there never was one."""

@@ -61,20 +61,25 @@ class Neighbours(Surroundings):
     # ---- handing on ---------------------------------------------------------------------------------------
 
     async def elsewhere(self, request: pb.Request) -> Relayed | None:
-        """Sends a session's request to its owner, and one that comes to a worker that takes none to a worker
-        that does; None when it runs here."""
-        strict = bool(request.options.affinity)
+        """Has another worker run a request that does not belong here; None when it runs here."""
         if self.begun_before(request):
             relayed = await self._recalled(request)
             if relayed is not None or not self.supervisor.is_idempotent(request):
                 return relayed  # None: it is refused here; another worker would run it
+        placed = await self.place(request)
+        return None if placed is None else await self.delegate(*placed, chained=True)
+
+    async def place(self, request: pb.Request) -> tuple[str, pb.Request] | None:
+        """Where to send a session's request, its owner, and one that comes to a worker that takes none, a
+        worker that does, with the request to send; None when it runs here."""
+        strict = bool(request.options.affinity)
         if request.session:
             claimed = await self.membership.claim(request.session, strict, request.options.rebind)
             if claimed is not None:
-                return await self._to_owner(request, claimed, strict)
+                return self._owner(request, claimed, strict)
         away = self.supervisor.state in (WorkerState.DRAINING, WorkerState.QUARANTINED)
         if away and not (request.session and strict):
-            return await self.overflow(request)
+            return await self._room(request)
         return None
 
     async def _recalled(self, request: pb.Request) -> Relayed | None:
@@ -92,21 +97,25 @@ class Neighbours(Surroundings):
             return None
         return None if outcome is None else Relayed(outcome.value)
 
-    async def _to_owner(self, request: pb.Request, claimed: Claimed, strict: bool) -> Relayed | None:
+    def _owner(self, request: pb.Request, claimed: Claimed, strict: bool) -> tuple[str, pb.Request]:
         if claimed.actor is None:
             epoch = self.supervisor.epoch
             gone = f"worker {claimed.owner} is gone"
             raise SessionWorkerLost.of(request.session, gone, None, (epoch.incarnation, epoch.number))
         self.peers[claimed.owner] = claimed.actor
         # A hint that finds its worker busy is refused there and runs here.
-        return await self.delegate(claimed.owner, _one_hop_more(request, may_wait=strict), chained=True)
+        return claimed.owner, _one_hop_more(request, may_wait=strict)
 
     async def overflow(self, request: pb.Request) -> Relayed | None:
+        placed = await self._room(request)
+        return None if placed is None else await self.delegate(*placed, chained=True)
+
+    async def _room(self, request: pb.Request) -> tuple[str, pb.Request] | None:
         order = await self.membership.room()
         if order is None:
             return None
         self.peers[order.target] = order.actor
-        return await self.delegate(order.target, _one_hop_more(request, may_wait=True), chained=True)
+        return order.target, _one_hop_more(request, may_wait=True)
 
     async def delegate(self, target: str, request: pb.Request, chained: bool) -> Relayed | None:
         """Has another worker run `request`; None when that has no free slot (it did not start there), or died
@@ -126,8 +135,8 @@ class Neighbours(Surroundings):
             ray.cancel(ref)
             raise
         except (ray_port.ActorDied, ray_port.ActorUnavailable) as error:
-            await self._died(target, actor, request, error)
-            self._journal.withdraw(request.id)
+            if not await self._may_have_run(target, actor, request, error):
+                self._journal.withdraw(request.id)
             return None
         if isinstance(value, Refused):
             self._journal.withdraw(request.id)
@@ -136,12 +145,14 @@ class Neighbours(Surroundings):
             return None
         return Relayed(value.value, value.free)
 
-    async def _died(self, target: str, actor: Any, request: pb.Request, error: Exception) -> None:
-        """Returns where the request may be run again: it is idempotent, or it had not begun over there.
-        Raises WorkerCrashed otherwise."""
+    async def _may_have_run(self, target: str, actor: Any, request: pb.Request, error: Exception) -> bool:
+        """Whether a request may have begun at a worker that died, where it may run again. Raises WorkerCrashed
+        where it may not."""
         self.peers.pop(target, None)
-        if self.supervisor.is_idempotent(request) or not await self._has_begun(actor, request.id):
-            return
+        if self.supervisor.is_idempotent(request):
+            return True
+        if not await self._has_begun(actor, request.id):
+            return False
         raise WorkerCrashed(
             f"worker {target} died while it had a request that was moved to it ({type(error).__name__}), "
             "which may or may not have run; retry it if it is idempotent",

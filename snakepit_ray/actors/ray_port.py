@@ -120,6 +120,27 @@ def survives_restarts(method: Method) -> Method:
     return cast(Method, ray.method(max_task_retries=-1)(method))
 
 
+def actor_of(method: Any) -> Any:
+    """The handle that a bound remote method belongs to."""
+    return method._actor
+
+
+def stream(actor: Any, ahead: int, blob: bytes, *refs: Any) -> Any:
+    """The generator of a worker's `execute_stream`, which is suspended while `ahead` objects are not taken. A
+    resubmitted generator would replay its stream from the start: no retries."""
+    options = {"num_returns": "streaming", "_generator_backpressure_num_objects": ahead}
+    return actor.execute_stream.options(max_task_retries=0, **options).remote(blob, *refs)
+
+
+def end_stream(generator: Any, actor: Any, request_id: str) -> None:
+    """Stops a stream's producer. A dropped generator would go on without bound, and a cancel that arrives
+    before the task begins is lost: so the worker is told, too."""
+    if ray.is_initialized():
+        with contextlib.suppress(Exception):  # an actor or a cluster that is gone produces nothing
+            actor.close_stream.remote(request_id)
+            ray.cancel(generator)
+
+
 def hold_lease(router: Any, caller_id: str) -> Any:
     """What this process holds as long as it lives; the router sees its end (0.02 s after a SIGKILL)."""
     options = {"num_returns": "streaming", "_generator_backpressure_num_objects": 1}

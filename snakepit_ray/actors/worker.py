@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -22,8 +23,9 @@ from snakepit_ray.actors.kept import Kept
 from snakepit_ray.actors.membership import Membership
 from snakepit_ray.actors.messages import Delegated, MoveOrder, PoolMemory, Refused, WorkerFacts
 from snakepit_ray.actors.neighbours import Neighbours
+from snakepit_ray.actors.relays import Streams
 from snakepit_ray.actors.specs import interpreter_spec, worker_policy
-from snakepit_ray.codec import decoded_count, keep_encoded
+from snakepit_ray.codec import Info, decoded_count, keep_encoded
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.process import registry
@@ -64,6 +66,9 @@ class WorkerActor:
         self.neighbours.supervisor, self.neighbours.membership = self.supervisor, self.membership
         self.gate = Gate(config, worker_id, self.membership)
         self.kept = Kept()
+        self.streams = Streams(
+            self.supervisor, self.membership, self.neighbours, self.gate, self._stream_info
+        )
         self._forever = asyncio.Event()
         self._running = asyncio.ensure_future(self._run())
 
@@ -267,18 +272,31 @@ class WorkerActor:
         self.membership.delegate_ended(outcome.free and options.more)
         return outcome
 
-    def _info(self, request: pb.Request, done: Done) -> tuple[Any, ...]:
-        return (
-            self.worker_id,
-            self.epoch,
-            done.pid,
-            self.node_id,
-            request.id,
-            done.waited,
-            done.reply.ran_us / 1e6,
-            done.attempt,
-            bool(request.options.hops),
-        )
+    async def execute_stream(self, blob: bytes, *values: Any) -> AsyncIterator[Any]:
+        """`execute` for a command that yields: an Envelope a chunk, or Parts where the request says `pack`;
+        its error after the chunks before it. A worker that relays may get Refused."""
+        request = pb.Request.FromString(blob)
+        if values:
+            await _fill_refs(request, values)
+        async with contextlib.aclosing(self.streams.serve(request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def close_stream(self, request_id: str) -> None:
+        """Nobody takes its chunks any more."""
+        self.streams.close(request_id)
+
+    def _info(self, request: pb.Request, done: Done) -> Info:
+        ran = done.reply.ran_us / 1e6
+        return self._about(request, done.pid, done.waited, ran, done.attempt)
+
+    def _stream_info(self, request: pb.Request, waited: float, ran: float) -> Info:
+        interpreter = self.supervisor.interpreter
+        return self._about(request, interpreter.child.pid if interpreter is not None else 0, waited, ran, 1)
+
+    def _about(self, request: pb.Request, pid: int, waited: float, ran: float, attempt: int) -> Info:
+        delegated = bool(request.options.hops)
+        return self.worker_id, self.epoch, pid, self.node_id, request.id, waited, ran, attempt, delegated
 
     def _forward(self, stream: str, line: str) -> None:
         # The Ray worker's own streams reach the driver, prefixed, where Ray is told to do so.

@@ -15,7 +15,8 @@ from snakepit_ray.codec.envelope import (
     keep_encoded,
     portable_buffers,
 )
-from snakepit_ray.codec.tags import LARGEST_INT, MAX_DEPTH, TAG, Unserializable
+from snakepit_ray.codec.parts import Part, Piece
+from snakepit_ray.codec.tags import LARGEST_INT, MAX_DEPTH, TAG, Progress, Unserializable
 
 __all__ = [
     "INLINE",
@@ -27,6 +28,9 @@ __all__ = [
     "EnvelopeBatch",
     "Epoch",
     "Info",
+    "Part",
+    "Piece",
+    "Progress",
     "Reply",
     "Unserializable",
     "check_size",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from snakepit_ray.codec import tensors
-from snakepit_ray.codec.tags import TAG, Unserializable
+from snakepit_ray.codec.tags import TAG, Progress, Unserializable
 from snakepit_ray.errors import EncodingError
 
 _FLOATS = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
@@ -138,6 +138,14 @@ def _unserializable(tag: dict[str, Any], buffers: Sequence[Any]) -> Unserializab
     return Unserializable(kind)
 
 
+def _progress(tag: dict[str, Any], buffers: Sequence[Any]) -> Progress:
+    done, total, message = (_untag(tag.get(name), buffers) for name in ("done", "total", "message"))
+    numbers = type(done) in (int, float) and (total is None or type(total) in (int, float))
+    if not numbers or not isinstance(message, str):
+        raise _Damaged(f"progress: no two numbers and a string: {tag!r:.100}")
+    return Progress(done, total, message)
+
+
 _TAGS: dict[str, Callable[[dict[str, Any], Sequence[Any]], Any]] = {
     "float": _float,
     "int": _int,
@@ -148,4 +156,5 @@ _TAGS: dict[str, Callable[[dict[str, Any], Sequence[Any]], Any]] = {
     "table": lambda tag, buffers: tensors.decode_table(_buffer(tag, buffers)),
     "object": _object,
     "unserializable": _unserializable,
+    "progress": _progress,
 }

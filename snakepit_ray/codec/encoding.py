@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from snakepit_ray.codec import tensors
 from snakepit_ray.codec.hints import hint_for, kind_of
-from snakepit_ray.codec.tags import LARGEST_INT, MAX_DEPTH, TAG, Unserializable
+from snakepit_ray.codec.tags import LARGEST_INT, MAX_DEPTH, TAG, Progress, Unserializable
 from snakepit_ray.errors import EncodingError, PayloadTooLarge
 
 Buffer = Any  # bytes, or a memoryview of bytes: 1-D, contiguous
@@ -220,6 +220,9 @@ class _Converter:
             )
         if isinstance(value, Unserializable):
             return {TAG: "unserializable", "type": value.type}
+        if isinstance(value, Progress):
+            fields = {"done": value.done, "total": value.total, "message": value.message}
+            return {TAG: "progress", **{name: self.scalar(field) for name, field in fields.items()}}
         return self.foreign(value)
 
     def scalar(self, value: Any) -> Any:

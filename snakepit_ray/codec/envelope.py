@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from snakepit_ray.codec.decoding import decode_value
 from snakepit_ray.codec.encoding import INLINE, nbytes
+from snakepit_ray.codec.tags import Progress
 from snakepit_ray.config import load_object
 
 
@@ -101,7 +102,12 @@ class Envelope:
 
     def value(self) -> Any:
         """The decoded value, or the Reply. Raises EncodingError, or what process_response raises."""
-        value = decode_value(self.json, self.buffers, "result")
+        return self.finished(decode_value(self.json, self.buffers, "result"))
+
+    def finished(self, value: Any) -> Any:
+        """`value` as process_response leaves it, as a Reply where there is `info`."""
+        if (self.info is None and not self.runtime) or isinstance(value, Progress):
+            return value
         if self.runtime:
             value = _hooked(self.runtime).process_response(self.command, value)
         if self.info is None:

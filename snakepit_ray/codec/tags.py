@@ -15,3 +15,13 @@ class Unserializable:
     class."""
 
     type: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a streaming command is, in its own units: what `ctx.progress(done, total, message)` sent;
+    `total` None: not known."""
+
+    done: float
+    total: float | None = None
+    message: str = ""

@@ -25,6 +25,7 @@ SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}, grpc.health.v1
 
 HostHandler = Callable[[pb.HostCall], Awaitable[pb.HostReply]]
 Answer = Callable[[pb.Reply | None], None]
+TakeChunk = Callable[[pb.Chunk], None]
 
 
 class InterpreterLost(Exception):
@@ -51,6 +52,7 @@ class InterpreterClient:
         self._metadata = ((SECRET_KEY, secret),)
         self._on_host_call = on_host_call
         self._answers: dict[str, Answer] = {}
+        self._streams: dict[str, TakeChunk] = {}
         self._outgoing = pb.ToInterpreter()
         self._writing = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,8 +79,9 @@ class InterpreterClient:
         await self._stream.write(pb.ToInterpreter(hello=hello))
         return await self._stream.read()
 
-    def request(self, request: pb.Request, answer: Answer) -> None:
+    def request(self, request: pb.Request, answer: Answer, on_chunk: TakeChunk | None = None) -> None:
         """Sends `request`; `answer` is called once, with its Reply, or with None when the stream ended first.
+        Of a stream, `on_chunk` is called with each Chunk before that.
 
         A callback instead of a future: it runs in the turn of the event loop that read the frame.
         """
@@ -86,12 +89,19 @@ class InterpreterClient:
             answer(None)
             return
         self._answers[request.id] = answer
+        if on_chunk is not None:
+            self._streams[request.id] = on_chunk
         self._outgoing.requests.append(request)
         self._flush()
 
     def cancel(self, request_id: str, reason: pb.Cancel.Reason) -> None:
         """Tells the interpreter to stop the command; its Reply still comes."""
         self._outgoing.cancels.append(pb.Cancel(id=request_id, reason=reason))
+        self._flush()
+
+    def grant(self, request_id: str, chunks: int, size: int) -> None:
+        """Lets a stream send so many chunks and bytes more."""
+        self._outgoing.credits.append(pb.Credit(id=request_id, chunks=chunks, bytes=size))
         self._flush()
 
     async def healthy(self, timeout: float) -> bool:
@@ -154,7 +164,12 @@ class InterpreterClient:
             self._end(why)
 
     def _receive(self, frame: pb.FromInterpreter) -> None:
+        for chunk in frame.chunks:  # before the replies: that of a stream is the last thing said about it
+            on_chunk = self._streams.get(chunk.id)
+            if on_chunk is not None:
+                on_chunk(chunk)
         for reply in frame.replies:
+            self._streams.pop(reply.id, None)
             answer = self._answers.pop(reply.id, None)
             if answer is not None:
                 answer(reply)
@@ -168,6 +183,7 @@ class InterpreterClient:
     def _end(self, why: str) -> None:
         if not self.lost.done():
             self.lost.set_result(why)
+        self._streams.clear()
         unanswered, self._answers = self._answers, {}
         for answer in unanswered.values():
             answer(None)

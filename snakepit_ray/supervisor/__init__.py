@@ -4,6 +4,7 @@ from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.supervisor.care import CarePolicy
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.outcomes import Counters, Done, Relayed
+from snakepit_ray.supervisor.streams import Stream
 from snakepit_ray.supervisor.supervisor import Supervisor, WorkerPolicy
 from snakepit_ray.supervisor.surroundings import Surroundings
 
@@ -14,6 +15,7 @@ __all__ = [
     "Interpreter",
     "InterpreterSpec",
     "Relayed",
+    "Stream",
     "Supervisor",
     "Surroundings",
     "WorkerPolicy",

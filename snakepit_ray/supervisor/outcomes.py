@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import SnakepitError
+from snakepit_ray.rpc import InterpreterClient
 
 
 @dataclass
@@ -19,6 +21,13 @@ class Counters:
     saturated: int = 0
     delegated: int = 0
     recycled: int = 0
+
+
+class Sink(Protocol):
+    """Where the chunks of a stream go."""
+
+    def opened(self, client: InterpreterClient) -> Callable[[pb.Chunk], None]:
+        """The stream is about to run there; what is to be called with each of its chunks."""
 
 
 class Done(NamedTuple):

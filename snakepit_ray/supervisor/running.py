@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import DeadlineExceeded, SnakepitError
 from snakepit_ray.supervisor.interpreter import Interpreter
+from snakepit_ray.supervisor.outcomes import Sink
 
 CALLER, DEADLINE = pb.Cancel.Reason.CALLER, pb.Cancel.Reason.DEADLINE
 
@@ -67,17 +68,23 @@ class Running:
         )
 
     async def run(
-        self, request: pb.Request, interpreter: Interpreter, left: float | None, budget: float | None
+        self,
+        request: pb.Request,
+        interpreter: Interpreter,
+        left: float | None,
+        budget: float | None,
+        sink: Sink | None = None,
     ) -> pb.Reply:
-        """Runs `request`, which holds a slot, within the `left` seconds of its `budget`. Raises
-        DeadlineExceeded, WorkerCrashed and whatever else ended it."""
+        """Runs `request`, which holds a slot, within the `left` seconds of its `budget`; a stream's chunks
+        go into `sink`. Raises DeadlineExceeded, WorkerCrashed and whatever else ended it."""
         loop = asyncio.get_running_loop()
         deadline = None if left is None else time.monotonic() + left
         run = self._runs[request.id] = Run(request, interpreter, loop.create_future(), budget, deadline)
         if left is not None:
             request.budget_ms = max(1, int(left * 1000))
             run.timers.append(loop.call_later(left, self._overdue, run))
-        interpreter.client.request(request, lambda reply: self._answered(run, reply))
+        on_chunk = None if sink is None else sink.opened(interpreter.client)
+        interpreter.client.request(request, lambda reply: self._answered(run, reply), on_chunk)
         try:
             outcome = await run.outcome
         except asyncio.CancelledError:

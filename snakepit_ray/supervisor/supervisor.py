@@ -23,7 +23,7 @@ from snakepit_ray.supervisor.care import Care, CarePolicy
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.keeper import Keeper
 from snakepit_ray.supervisor.life import Life
-from snakepit_ray.supervisor.outcomes import Counters, Done, Relayed
+from snakepit_ray.supervisor.outcomes import Counters, Done, Relayed, Sink
 from snakepit_ray.supervisor.running import Running
 from snakepit_ray.supervisor.story import Story
 from snakepit_ray.supervisor.surroundings import Surroundings
@@ -138,17 +138,23 @@ class Supervisor:
     # ---- requests -----------------------------------------------------------------------------------------
 
     async def execute(
-        self, request: pb.Request, *, may_move: bool, on_slot: Callable[[], None] | None = None
+        self,
+        request: pb.Request,
+        *,
+        may_move: bool,
+        on_slot: Callable[[], None] | None = None,
+        sink: Sink | None = None,
     ) -> Done | Relayed:
         """Runs `request` here, or hands it on while it waits. Raises the typed error of whatever went wrong.
 
         `on_slot` is called when the slot is held and before anything is sent; it may raise. An idempotent
-        request is tried again after a crash, within its budget and `options.retries`."""
+        request is tried again after a crash, within its budget and `options.retries`; a stream, whose chunks
+        go into `sink`, never: its consumer may have seen some."""
         first_here = (
             not request.options.hops
         )  # requests and errors are counted once, where they first arrived
         self.counters.requests += first_here
-        attempt = Attempt(request, self._budget(request))
+        attempt = Attempt(request, self._budget(request), sink)
         task = asyncio.current_task()
         assert task is not None
         self._present[request.id] = task
@@ -166,7 +172,7 @@ class Supervisor:
     async def _until_done(
         self, attempt: Attempt, may_move: bool, on_slot: Callable[[], None] | None
     ) -> Done | Relayed:
-        crash = self._earlier_crash(attempt.request) if self.around.begun_before(attempt.request) else None
+        crash: WorkerCrashed | None = None
         while True:
             try:
                 return await self._try(attempt, may_move, on_slot)
@@ -176,9 +182,10 @@ class Supervisor:
                 if not self._may_retry(attempt, pause):
                     raise
             except NotNow as error:
-                if crash is None:
+                if crash is None and not self.around.begun_before(attempt.request):
                     raise
-                raise crash from error  # it has begun once: "not executed" would be wrong
+                # It has begun once, here or elsewhere: "not executed" would be wrong.
+                raise crash or self._earlier_crash(attempt.request) from error
             await asyncio.sleep(pause)
             attempt.number += 1
             attempt.entered = time.monotonic()
@@ -192,6 +199,8 @@ class Supervisor:
 
     def _may_retry(self, attempt: Attempt, pause: float) -> bool:
         request = attempt.request
+        if attempt.sink is not None:
+            return False
         if request.options.hops and not request.options.may_wait:
             return False  # the worker that it came from tries again, where it may move
         in_time = attempt.left is None or attempt.left > pause
@@ -223,7 +232,7 @@ class Supervisor:
             self.admission.release(request.id)
             raise
         self.around.begins(request)
-        reply = await self._runs.run(request, interpreter, attempt.left, attempt.budget)
+        reply = await self._runs.run(request, interpreter, attempt.left, attempt.budget, attempt.sink)
         self._care.answered()
         self.counters.errors += reply.HasField("failure") and not request.options.hops
         self.story.ran(request, reply)

@@ -17,7 +17,7 @@ from snakepit_ray.errors import (
     SnakepitError,
 )
 from snakepit_ray.supervisor.admission import CLOSED, START, Admission, Expired, Move, Verdict
-from snakepit_ray.supervisor.outcomes import Counters, Relayed
+from snakepit_ray.supervisor.outcomes import Counters, Relayed, Sink
 from snakepit_ray.supervisor.story import Story
 from snakepit_ray.supervisor.surroundings import Surroundings
 
@@ -25,8 +25,9 @@ from snakepit_ray.supervisor.surroundings import Surroundings
 class Attempt:
     """One request on its way through this worker: what is left of its budget, which try it is."""
 
-    def __init__(self, request: pb.Request, budget: float | None) -> None:
+    def __init__(self, request: pb.Request, budget: float | None, sink: Sink | None = None) -> None:
         self.request = request
+        self.sink = sink  # of a stream
         self.budget = budget
         self.began = self.entered = time.monotonic()  # of the first try; of this one
         self.number = max(1, request.attempt)

@@ -2,6 +2,7 @@
 trust the pool's."""
 
 import asyncio
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -72,6 +73,50 @@ class Log(Adapter):
         while not Path(path).exists() and time.monotonic() < deadline:
             time.sleep(0.002)
         return {"tag": tag, "pid": os.getpid()}
+
+    @command
+    def stream(self, ctx, tag: str, count: int = 10**9, end: str = "", size: int = 0):
+        """Yields numbers and notes how many it produced; `end`: raise, die or wait, after the last."""
+        self.note(tag)
+        self.produced = 0
+        try:
+            for i in range(count):
+                self.produced = i + 1
+                yield {"i": i, "x": "x" * size} if size else {"i": i}
+            if end == "raise":
+                raise ValueError("at the end")
+            if end == "die":
+                with contextlib.suppress(RuntimeError):  # answered when the chunks before it have been read
+                    ctx.host("worker.info")
+                os._exit(7)
+            if end == "wait":
+                ctx.wait(60)
+        finally:
+            self.note(f"{tag}:{'cancelled' if ctx.cancelled else 'ended'}:{self.produced}")
+
+    @command
+    async def stream_async(self, ctx, tag: str, count: int = 10**9):
+        self.note(tag)
+        produced = 0
+        try:
+            for i in range(count):
+                produced = i + 1
+                yield {"i": i}
+                await asyncio.sleep(0)
+        finally:
+            self.note(f"{tag}:{'cancelled' if ctx.cancelled else 'ended'}:{produced}")
+
+    @command
+    def report(self, ctx, count: int):
+        for i in range(count):
+            ctx.progress(i + 1, count, "working")
+            yield i
+
+    @command
+    def session_stream(self, ctx, count: int):
+        for i in range(count):
+            self.state.setdefault(ctx.session_id, []).append(i)
+            yield {"pid": os.getpid(), "session": ctx.session_id, "seen": len(self.state[ctx.session_id])}
 
     @command
     def remember(self, ctx, value: int):

@@ -215,6 +215,8 @@ class Stream:
         self._on_host_call = on_host_call
         self.welcome: pb.Welcome | None = None
         self.replies: dict[str, list[pb.Reply]] = {}
+        self.chunks: dict[str, list[pb.Chunk]] = {}
+        self.late: list[str] = []  # streams of which a chunk came after their reply
         self.released: list[str] = []
         self.host_calls: list[pb.HostCall] = []
         self.ended: grpc.RpcError | str | None = None
@@ -247,6 +249,10 @@ class Stream:
     def _take(self, frame: pb.FromInterpreter) -> None:
         if frame.HasField("welcome"):
             self.welcome = frame.welcome
+        for chunk in frame.chunks:
+            self.chunks.setdefault(chunk.id, []).append(chunk)
+            if chunk.id in self.replies:
+                self.late.append(chunk.id)
         for reply in frame.replies:
             self.replies.setdefault(reply.id, []).append(reply)
         self.released.extend(frame.released)
@@ -293,6 +299,20 @@ class Stream:
         if reply.WhichOneof("outcome") == "failure":
             raise CallFailed(reply.failure)
         return json.loads(reply.value.json)
+
+    def values(self, request_id: str) -> list:
+        """The JSON values of the chunks that have come; their indices have no gap."""
+        found: list = []
+        for chunk in list(self.chunks.get(request_id, [])):
+            value = json.loads(chunk.value.json)
+            assert chunk.index == len(found)
+            assert not chunk.packed or len(value) == chunk.packed
+            found.extend(value if chunk.packed else [value])
+        return found
+
+    def stream(self, command: str, args: dict | None = None, credit: int = 10_000, **fields) -> str:
+        """Sends a request for a stream; its id."""
+        return self.request(command, args, stream=True, credit=credit, **fields)
 
     def run(self, command: str, args: dict | None = None, **fields):
         """Request and result."""

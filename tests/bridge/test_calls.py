@@ -202,10 +202,6 @@ def test_a_request_id_that_runs_already_is_refused(stream) -> None:
     assert stream.replies["same"][1].failure.kind == KIND.CANCELLED
 
 
-def test_streams_are_refused_for_now(stream) -> None:
-    assert "does not serve streams" in stream.failure("generator", {}, stream=True).message
-
-
 def test_host_calls_bring_values_and_failures(commands) -> None:
     def answer(call: pb.HostCall) -> pb.HostReply:
         if call.method == "echo":

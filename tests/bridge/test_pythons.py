@@ -84,6 +84,9 @@ def test_a_python_runs_the_bridge(version: str, python: str) -> None:
         )
         assert stream.failure("deep_error").type == "LookupError"
         assert "numpy is needed" in stream.failure("echo", _array(), [b"12345678"]).message
+        for name, count in (("generator", 3), ("async_generator", 1)):
+            request = stream.stream(name, {"count": 3} if name == "generator" else {}, pack=True)
+            assert stream.reply(request).end.chunks == count
         request = stream.request("sleep_until_cancelled", budget_ms=20)
         assert "its budget ended" in stream.reply(request).failure.message
         assert one.unary("/grpc.health.v1.Health/Check") == b"\x08\x01"

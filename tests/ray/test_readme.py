@@ -33,5 +33,6 @@ def test_the_60_second_example_does_what_it_says(cluster: None, tmp_path: Path) 
     said = [line for line in lines if not line.startswith(("[", "\x1b"))]
     assert said[:2] == ["{'items': 2}", "12.5"]
     assert "prise" in said[2]
+    assert said[4:6] == ["4.5", "8.0"]
     assert "100" in said
-    assert said[-1].startswith("PoolStats(workers=2, available=2, busy=0, waiting=0, requests=105")
+    assert said[-1].startswith("PoolStats(workers=2, available=2, busy=0, waiting=0, requests=106")

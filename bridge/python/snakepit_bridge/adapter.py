@@ -108,14 +108,14 @@ class Command:
         self.doc = inspect.getdoc(function)
         self.stream = inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
         # Not of `plain`: a wrapper may run its coroutine by itself; a coroutine that it returns is awaited.
-        self.asynchronous = inspect.iscoroutinefunction(function)
+        self.asynchronous = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         self.signature = None if raw else Signature(name, function)
 
-    def call(self, args: dict, context):
+    def call(self, args: dict, context, stream: bool = False):
         """Checks `args` and calls the function. Raises InvalidArguments before the call, or whatever the
         function raises.
         """
-        if self.stream:
+        if self.stream and not stream:
             raise is_a_stream(self.name)
         if self.raw:
             return self.function(args)

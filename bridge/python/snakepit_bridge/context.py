@@ -36,6 +36,7 @@ class SessionContext:
         "_cancelled",
         "_event",
         "_link",
+        "_outlet",
         "attempt",
         "command",
         "deadline",
@@ -67,6 +68,7 @@ class SessionContext:
         self._link = link
         self._cancelled = False
         self._event = None
+        self._outlet = None  # of a stream
 
     @property
     def cancelled(self) -> bool:
@@ -109,8 +111,19 @@ class SessionContext:
         args = {"event": event, "measurements": measurements or {}, "metadata": metadata or {}}
         self._linked().tell(self, "telemetry.emit", args)
 
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tells the consumer of a stream how far the command is; outside of a stream it does nothing. Never
+        waits: of several reports that a slow consumer has no room for it gets the newest.
+        """
+        if self._outlet is not None:
+            from snakepit_bridge.values import Progress
+
+            self._outlet.progress(Progress(done, total, message))
+
     def _cancel(self) -> None:
         self._cancelled = True
+        if self._outlet is not None:
+            self._outlet.stop()
         if self._event is not None:
             self._event.set()
         if self._link is not None:

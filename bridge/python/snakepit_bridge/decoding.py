@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from snakepit_bridge.failures import InvalidArguments
-from snakepit_bridge.values import MAX_DEPTH, TAG, Refused, Unserializable
+from snakepit_bridge.values import MAX_DEPTH, TAG, Progress, Refused, Unserializable
 
 
 def _refuse_constant(word: str):
@@ -121,6 +121,14 @@ class _Back:
             raise Refused("cannot decode the tag 'unserializable': its type is a string")
         return Unserializable(tag["type"])
 
+    def _progress(self, tag: dict, depth: int) -> Progress:
+        done, total = (self.value(tag[name], depth) for name in ("done", "total"))
+        message = tag["message"]
+        numbers = type(done) in (int, float) and (total is None or type(total) in (int, float))
+        if not numbers or type(message) is not str:
+            raise Refused("cannot decode the tag 'progress': it has two numbers and a string")
+        return Progress(done, total, self.value(message, depth))
+
     def _buffer(self, tag: dict) -> bytes:
         index = tag["buffer"]
         if type(index) is not int or not 0 <= index < len(self._buffers):
@@ -143,4 +151,5 @@ _READERS = {
     "table": (frozenset({TAG, "buffer"}), _Back._table),
     "object": (frozenset({TAG, "items"}), _Back._object),
     "unserializable": (frozenset({TAG, "type"}), _Back._marker),
+    "progress": (frozenset({TAG, "done", "total", "message"}), _Back._progress),
 }

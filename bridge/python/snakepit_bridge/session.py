@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from snakepit_bridge import hostcalls
 from snakepit_bridge._pb import interpreter_pb2 as pb
 from snakepit_bridge.adapter import is_a_stream, unknown_command
+from snakepit_bridge.answers import Answer, Released
 from snakepit_bridge.buffers import Buffers, segment_ids
 from snakepit_bridge.context import SessionContext
 from snakepit_bridge.decoding import decode
@@ -27,9 +28,9 @@ from snakepit_bridge.failures import (
     PayloadTooLarge,
     Refusal,
     Stopped,
-    clean,
     failure_of,
 )
+from snakepit_bridge.streams import Outlet
 from snakepit_bridge.values import encode
 
 PROTOCOL = 1
@@ -118,6 +119,10 @@ class Attachment:
             if run is not None:
                 kind = DEADLINE if cancel.reason == pb.Cancel.DEADLINE else CANCELLED
                 self._dispatcher.executor.cancel(run, kind)
+        for credit in frame.credits:
+            run = self.live.get(credit.id)
+            if run is not None and run.context._outlet is not None:
+                run.context._outlet.grant(credit.chunks, credit.bytes)
         for reply in frame.host_replies:
             self.host.answer(reply)
 
@@ -148,6 +153,8 @@ class Attachment:
             deadline=time.monotonic() + budget / 1000 if budget else None,
             link=self.host,
         )
+        if request.stream:
+            context._outlet = Outlet(request, self._out.put, self._config)
         run = Run(request, context, command.asynchronous, self._work, self._done)
         self.live[request.id] = run
         self._dispatcher.executor.submit(run)
@@ -161,8 +168,6 @@ class Attachment:
             return failure_of(Stopped(CANCELLED, "the interpreter is stopping"))
         if command is None:
             return failure_of(unknown_command(request.command, self._commands))
-        if request.stream:
-            return failure_of(InvalidArguments(f"{request.command}: this bridge does not serve streams"))
         return None
 
     # ---- the thread or task that runs the command --------------------------------------------------------
@@ -174,13 +179,24 @@ class Attachment:
             self._dispatcher.session_hook(request.session)
         if self._dispatcher.context_hook is not None:
             self._dispatcher.context_hook(run.context)
-        return self._commands[request.command].call(args, run.context)
+        value = self._commands[request.command].call(args, run.context, stream=request.stream)
+        return run.context._outlet.drain(value) if request.stream else value
 
     def _done(self, run: Run, value, error: BaseException | None) -> None:
-        outcome = failure_of(error) if error is not None else self._encoded(run, value)
+        outlet = run.context._outlet
+        if error is None and outlet is not None and run.kind:
+            error = run.stopped()  # its generator was closed
+        if error is not None:
+            outcome = failure_of(error)
+        else:
+            outcome = self._encoded(run, value) if outlet is None else value
         ran = (time.perf_counter_ns() - run.started) // 1000 if run.started else 0
         self.live.pop(run.request.id, None)
-        self._out.put(Answer(run.request.id, outcome, ran))
+        answer = Answer(run.request.id, outcome, ran)
+        if outlet is None:
+            self._out.put(answer)
+        else:
+            outlet.end(answer)
         self._release(run.request)
         if self._closed:
             self._leave_when_idle()
@@ -228,53 +244,6 @@ class Attachment:
             yield frame
             if item is _NOTHING:
                 item = take()
-
-
-class Answer:
-    """A Reply on its way out; written into its frame by the thread that sends, so that its bytes are copied
-    once.
-    """
-
-    __slots__ = ("id", "outcome", "ran_us")
-
-    def __init__(self, id: str, outcome, ran_us: int) -> None:
-        self.id = id
-        self.outcome = outcome
-        self.ran_us = ran_us
-
-    def fill(self, frame: pb.FromInterpreter, epoch) -> int:
-        """Adds the reply to `frame`; about how many bytes that was."""
-        reply = frame.replies.add(id=self.id, ran_us=self.ran_us)
-        if epoch is not None:
-            reply.epoch.CopyFrom(epoch)
-        if type(self.outcome) is tuple:
-            return hostcalls.fill_payload(reply.value, self.outcome)
-        return _fill_failure(reply.failure, self.outcome)
-
-
-class Released:
-    """The id of a segment that nothing uses any more."""
-
-    __slots__ = ("id",)
-
-    def __init__(self, id: str) -> None:
-        self.id = id
-
-    def fill(self, frame: pb.FromInterpreter, epoch) -> int:
-        """Adds the id to `frame`."""
-        frame.released.append(self.id)
-        return len(self.id)
-
-
-def _fill_failure(message: pb.Failure, failure: Failure) -> int:
-    message.kind = failure.kind
-    message.type = clean(failure.type)
-    message.message = clean(failure.message)
-    message.traceback = failure.traceback
-    message.language = "python"
-    if failure.details is not None:
-        message.details_json = encode(failure.details)[0]
-    return message.ByteSize()
 
 
 def _arguments(request: pb.Request) -> dict:

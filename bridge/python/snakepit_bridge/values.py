@@ -56,6 +56,29 @@ class Unserializable:
         return f"Unserializable({self.type!r})"
 
 
+class Progress:
+    """How far a command is: `ctx.progress(done, total, message)` sends one."""
+
+    __slots__ = ("done", "message", "total")
+
+    def __init__(self, done: float, total: float | None = None, message: str = "") -> None:
+        self.done = done
+        self.total = total
+        self.message = message
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Progress) and self._all() == other._all()
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def _all(self) -> tuple:
+        return self.done, self.total, self.message
+
+    def __repr__(self) -> str:
+        return f"Progress(done={self.done!r}, total={self.total!r}, message={self.message!r})"
+
+
 class Binary:
     """Bytes for a buffer, and the tag that says what they are (without its buffer's index)."""
 
@@ -142,6 +165,8 @@ class _Walk:
             return {TAG: value.tag.pop("kind"), "buffer": len(self.buffers) - 1, **value.tag}
         if kind is Unserializable:
             return {TAG: "unserializable", "type": value.type}
+        if kind is Progress:
+            return self._progress(value, depth)
         if depth >= MAX_DEPTH:
             raise Refused(f"cannot encode more than {MAX_DEPTH} levels of nesting", value)
         if kind is dict:
@@ -151,6 +176,14 @@ class _Walk:
         if kind in _SETS:
             return self._list(_ordered(value), depth)
         return self._converted(value, depth)
+
+    def _progress(self, report: Progress, depth: int) -> dict:
+        for name in ("done", "total", "message"):
+            kind = type(getattr(report, name))
+            if kind not in ((str,) if name == "message" else (int, float, type(None))):
+                raise Refused(f"cannot encode a progress whose {name} is {kind.__name__}", report)
+        fields = {name: self.value(getattr(report, name), depth) for name in ("done", "total", "message")}
+        return {TAG: "progress", **fields}
 
     def _list(self, value, depth: int):
         if self._unchanged(value):

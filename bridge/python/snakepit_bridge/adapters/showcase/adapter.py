@@ -1,5 +1,5 @@
 """Knows the showcase commands that need nothing but Python; text.py and arrays.py hold what the others
-compute.
+compute, streams.py has those that yield.
 
 Rules: numpy is imported by the commands that make arrays, never at the start; counters belong to a session
 and to this interpreter.
@@ -12,6 +12,7 @@ import platform
 import time
 
 from snakepit_bridge.adapter import command
+from snakepit_bridge.adapters.showcase.streams import StreamCommands
 from snakepit_bridge.adapters.threaded import ThreadSafeAdapter
 from snakepit_bridge.context import SessionContext
 
@@ -21,7 +22,7 @@ _OPERATIONS = {"upper": str.upper, "lower": str.lower, "reverse": lambda text: t
 _ERRORS = {"value": ValueError, "runtime": RuntimeError, "generic": Exception}
 
 
-class ShowcaseAdapter(ThreadSafeAdapter):
+class ShowcaseAdapter(StreamCommands, ThreadSafeAdapter):
     """Commands to try a pool with."""
 
     def __init__(self) -> None:
@@ -66,7 +67,16 @@ class ShowcaseAdapter(ThreadSafeAdapter):
     @command(idempotent=True)
     def adapter_info(self) -> dict:
         """Name, version and abilities of this adapter."""
-        capabilities = ["basic", "sessions", "text", "binary", "embeddings", "tensors", "concurrency"]
+        capabilities = [
+            "basic",
+            "sessions",
+            "text",
+            "binary",
+            "embeddings",
+            "tensors",
+            "concurrency",
+            "streams",
+        ]
         return {"adapter_name": type(self).__name__, "version": VERSION, "capabilities": capabilities}
 
     @command(idempotent=True)

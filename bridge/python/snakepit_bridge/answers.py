@@ -1,0 +1,62 @@
+"""Knows how the outcome of a request is written into a frame.
+
+Rule: the thread that sends writes, so that bytes are copied once.
+"""
+
+from __future__ import annotations
+
+from snakepit_bridge import hostcalls
+from snakepit_bridge._pb import interpreter_pb2 as pb
+from snakepit_bridge.failures import Failure, clean
+from snakepit_bridge.values import encode
+
+
+class Answer:
+    """A Reply on its way out; written into its frame by the thread that sends, so that its bytes are copied
+    once.
+    """
+
+    __slots__ = ("id", "outcome", "ran_us")
+
+    def __init__(self, id: str, outcome, ran_us: int) -> None:
+        self.id = id
+        self.outcome = outcome
+        self.ran_us = ran_us
+
+    def fill(self, frame: pb.FromInterpreter, epoch) -> int:
+        """Adds the reply to `frame`; about how many bytes that was."""
+        reply = frame.replies.add(id=self.id, ran_us=self.ran_us)
+        if epoch is not None:
+            reply.epoch.CopyFrom(epoch)
+        if type(self.outcome) is tuple:
+            return hostcalls.fill_payload(reply.value, self.outcome)
+        if type(self.outcome) is int:
+            reply.end.SetInParent()  # a stream of no chunks has an end, too
+            reply.end.chunks = self.outcome
+            return 64
+        return _fill_failure(reply.failure, self.outcome)
+
+
+class Released:
+    """The id of a segment that nothing uses any more."""
+
+    __slots__ = ("id",)
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+
+    def fill(self, frame: pb.FromInterpreter, epoch) -> int:
+        """Adds the id to `frame`."""
+        frame.released.append(self.id)
+        return len(self.id)
+
+
+def _fill_failure(message: pb.Failure, failure: Failure) -> int:
+    message.kind = failure.kind
+    message.type = clean(failure.type)
+    message.message = clean(failure.message)
+    message.traceback = failure.traceback
+    message.language = "python"
+    if failure.details is not None:
+        message.details_json = encode(failure.details)[0]
+    return message.ByteSize()

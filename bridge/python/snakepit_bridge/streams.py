@@ -1,0 +1,235 @@
+"""Knows one stream on its way to the host: how much it may still send, what waits to be sent, its end.
+
+Rules: a producer without credit blocks its own thread, or awaits, and nobody else; chunks keep their order
+and the Reply comes after the last; however a stream ends, its generator is closed in the thread or task that
+ran it; a report of progress never waits: of those that find no credit only the newest is kept.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from snakepit_bridge.failures import PayloadTooLarge
+from snakepit_bridge.hostcalls import fill_payload
+from snakepit_bridge.quick import quick
+from snakepit_bridge.values import Progress, encode
+
+PACK = 1000  # chunks in one packed Chunk
+FRAME_SIZE = 256 * 1024  # of chunks that go into one frame; the last may be larger than what is left
+TURN = 256  # chunks after which an async producer lets the others of its loop have a turn
+_UNLIMITED = float("inf")
+
+
+class Outlet:
+    """Where the chunks of one request go. `send(item)` queues an item whose `fill` the sender calls."""
+
+    def __init__(self, request, send, config) -> None:
+        self._id = request.id
+        self._command = request.command
+        self._pack = request.pack
+        self._send = send
+        self._marker = config.marker
+        self._limit = config.max_message_size
+        self._chunks = request.credit
+        self._bytes = request.credit_bytes or _UNLIMITED
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._pending: deque = deque()
+        self._queued = False  # the sender has this outlet among what it is to send
+        self._produced = self._sent = 0
+        self._latest = None  # a report of progress that found no credit
+        self._answer = None
+        self._stopped = False
+        self._wake = None  # of an async producer that waits
+
+    # ---- the host's side ---------------------------------------------------------------------------------
+
+    def grant(self, chunks: int, size: int) -> None:
+        """The host takes so much more."""
+        with self._lock:
+            self._chunks += chunks
+            self._bytes += size
+            self._notify()
+
+    def stop(self) -> None:
+        """The request was cancelled: nobody waits for credit any more, and nothing more is sent."""
+        with self._lock:
+            self._stopped = True
+            self._notify()
+
+    def end(self, answer) -> None:
+        """Sends the Reply after what is still to be sent."""
+        with self._lock:
+            self._answer = answer
+            self._queue()
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        if self._wake is not None:
+            self._wake()
+
+    # ---- the command's side ------------------------------------------------------------------------------
+
+    def drain(self, value):
+        """Sends what a command gave: each value of a generator, or the one that it returned; how many chunks
+        that were. A coroutine of it where the command is async.
+        """
+        if hasattr(value, "__anext__"):
+            return self._drain_async(value)
+        if hasattr(value, "__await__"):
+            return self._drain_awaited(value)
+        if hasattr(value, "__next__"):
+            return self._drain_sync(value)
+        self.put(value)
+        return self._produced
+
+    def put(self, value) -> bool:
+        """Sends one value; waits for credit. Whether the stream goes on: it was not cancelled."""
+        payload, size = self._encoded(value)
+        with self._lock:
+            while (self._chunks <= 0 or self._bytes <= 0) and not self._stopped:
+                self._changed.wait()
+            return self._add(payload, size)
+
+    def progress(self, report: Progress) -> None:
+        """Sends a report at once, or keeps it until there is credit."""
+        payload, size = self._encoded(report)
+        with self._lock:
+            self._latest = (payload, size)
+            if self._credit() and not self._stopped:
+                self._add_latest()
+
+    def _drain_sync(self, generator) -> int:
+        try:
+            for value in generator:
+                if not self.put(value):
+                    break
+        finally:
+            close = getattr(generator, "close", None)
+            if close is not None:
+                close()
+        return self._produced
+
+    async def _drain_awaited(self, awaitable) -> int:
+        value = await awaitable
+        if hasattr(value, "__next__"):  # runs as a sync one does, where it may block
+            import asyncio
+
+            return await asyncio.get_running_loop().run_in_executor(None, self._drain_sync, value)
+        if hasattr(value, "__anext__"):
+            return await self._drain_async(value)
+        await self._put_async(value)
+        return self._produced
+
+    async def _drain_async(self, generator) -> int:
+        import asyncio
+
+        try:
+            async for value in generator:
+                if not await self._put_async(value):
+                    break
+                if not self._produced % TURN:
+                    await asyncio.sleep(0)
+        finally:
+            close = getattr(generator, "aclose", None)
+            if close is not None:
+                await close()
+        return self._produced
+
+    async def _put_async(self, value) -> bool:
+        import asyncio
+
+        payload, size = self._encoded(value)
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+        while True:
+            with self._lock:
+                if self._stopped or self._credit():
+                    self._wake = None
+                    return self._add(payload, size)
+                woken.clear()
+                self._wake = lambda: loop.call_soon_threadsafe(woken.set)
+            await woken.wait()
+
+    def _encoded(self, value):
+        text = quick(value)
+        if text is not None and len(text) <= self._limit:
+            return (text, ()), len(text)
+        payload = encode(value, marker=self._marker, root="chunk")
+        size = len(payload[0]) + sum(map(len, payload[1]))
+        if size > self._limit:
+            words = f"a chunk has {size:,} bytes, the limit is {self._limit:,} (max_message_size)"
+            raise PayloadTooLarge(f"{self._command}: {words}", {"size": size, "limit": self._limit})
+        return payload, size
+
+    # ---- with the lock held ------------------------------------------------------------------------------
+
+    def _credit(self) -> bool:
+        return self._chunks > 0 and self._bytes > 0
+
+    def _add(self, payload, size: int) -> bool:
+        if self._stopped:
+            return False
+        if self._latest is not None:
+            self._add_latest()
+        self._chunks -= 1
+        self._bytes -= size
+        self._produced += 1
+        self._pending.append(payload)
+        if not self._queued:
+            self._queue()
+        return True
+
+    def _add_latest(self) -> None:
+        payload, size = self._latest
+        self._latest = None  # with the chunk behind it one more than was granted; the next one waits for it
+        self._add(payload, size)
+
+    def _queue(self) -> None:
+        if not self._queued:
+            self._queued = True
+            self._send(self)
+
+    # ---- the sender --------------------------------------------------------------------------------------
+
+    def fill(self, frame, epoch) -> int:
+        """Adds what is to be sent to `frame`, at most about FRAME_SIZE; about how many bytes that were."""
+        size = 0
+        with self._lock:
+            self._queued = False
+            taken = self._take(FRAME_SIZE)
+            answer = self._answer if not self._pending else None
+            if self._pending:
+                self._queue()  # behind what else waits: a stream does not keep the others from their turn
+        for group in self._grouped(taken):
+            size += self._write(frame, group)
+        if answer is not None:
+            size += answer.fill(frame, epoch)
+        return size
+
+    def _take(self, room: int) -> list:
+        taken = []
+        while self._pending and room > 0:
+            payload = self._pending.popleft()
+            room -= len(payload[0]) + sum(map(len, payload[1]))
+            taken.append(payload)
+        return taken
+
+    def _grouped(self, taken: list):
+        """Lists of payloads that travel as one Chunk: those without buffers, where the host takes packs."""
+        group: list = []
+        for payload in taken:
+            if group and (not self._pack or payload[1] or group[0][1] or len(group) == PACK):
+                yield group
+                group = []
+            group.append(payload)
+        if group:
+            yield group
+
+    def _write(self, frame, group: list) -> int:
+        chunk = frame.chunks.add(id=self._id, index=self._sent)
+        self._sent += len(group)
+        if len(group) == 1:
+            return fill_payload(chunk.value, group[0])
+        chunk.packed = len(group)
+        return fill_payload(chunk.value, (b"[" + b",".join([text for text, _ in group]) + b"]", ()))

@@ -1,0 +1,245 @@
+"""Knows the streams that people hold: refs one a chunk, iterators of values, a callback that may halt.
+
+Rules: whoever stops taking, by closing, dropping, an error or its end, stops the producer; `stream`,
+`astream` and the callback form raise our errors, never Ray's, in the place of the chunk that is missing; a
+request is sent when the call is made, not when the first chunk is asked for."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import suppress
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import ray
+
+from snakepit_ray.actors import ray_port
+from snakepit_ray.codec import Part, Progress
+from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions
+from snakepit_ray.errors import ConfigError, DeadlineExceeded
+from snakepit_ray.progress import Bar
+
+if TYPE_CHECKING:
+    from snakepit_ray.pool import Pool
+
+AHEAD_REFS = (
+    8  # chunks of `execute_stream.remote` that are produced and not taken, beside the worker's window
+)
+AHEAD_PARTS = 4
+ANSWER_MARGIN = 5.0  # for an answer to travel, beyond the request's own budget
+Args: TypeAlias = Mapping[str, Any] | None
+# False: reports of progress are dropped. True: they are a bar on stderr. A callable gets each.
+ShowProgress: TypeAlias = bool | Callable[[Progress], None]
+
+
+class Halt(Enum):
+    """The type of HALT."""
+
+    HALT = "halt"
+
+    def __repr__(self) -> str:
+        return "snakepit.HALT"
+
+
+HALT = Halt.HALT  # what an on_chunk callback returns to stop the producer
+
+
+class ChunkRefs:
+    """The refs of a stream's chunks, in order; a stream that fails has its error in the last one.
+
+    Iterate it, in a `for` or an `async for`, from one thread. Closing or dropping it stops the producer."""
+
+    def __init__(self, generator: Any, end: Callable[[], None]) -> None:
+        self._generator = generator
+        self._end = weakref.finalize(self, end)
+        self._end.atexit = False  # this process's end is what its lease at the router is for
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if not self._end.alive:
+            raise StopIteration
+        try:
+            return next(self._generator)
+        except StopIteration:
+            self._end.detach()  # nothing to stop
+            raise
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        if not self._end.alive:
+            raise StopAsyncIteration
+        try:
+            return await self._generator.__anext__()
+        except StopAsyncIteration:
+            self._end.detach()
+            raise
+
+    def completed(self) -> Any:
+        """A ref that is ready when the stream has ended; it raises the error of one that failed."""
+        return self._generator.completed()
+
+    def ready(self, timeout: float) -> bool:
+        """Whether the next ref, or the end, is there within `timeout` seconds."""
+        return not self._end.alive or bool(ray.wait([self._generator], timeout=timeout)[0])
+
+    def close(self) -> None:
+        """Stops the producer; there are no more refs. Safe to repeat."""
+        self._end()
+
+
+def open_stream(pool: Pool, command: str, args: Any, options: CallOptions, *, pack: bool) -> ChunkRefs:
+    """Sends the request. Raises what `execute.remote` raises."""
+    request, refs = pool._builder.build(command, args, options, stream=True, pack=pack)
+    actor, request.options.incarnation = pool._link.actor(options.session)
+    ahead = AHEAD_PARTS if pack else AHEAD_REFS
+    generator = ray_port.stream(actor, ahead, request.SerializeToString(), *refs)
+    return ChunkRefs(generator, partial(ray_port.end_stream, generator, actor, request.id))
+
+
+def values(pool: Pool, command: str, args: Any, options: CallOptions, show: ShowProgress) -> Generator[Any]:
+    """The values of a stream's chunks, which is sent now."""
+    report = _reporter(show)
+    return _values(pool, open_stream(pool, command, args, options, pack=True), options, report)
+
+
+def _values(pool: Pool, refs: ChunkRefs, options: CallOptions, report: Callable[..., None]) -> Generator[Any]:
+    deadline = None if options.timeout is None else time.monotonic() + options.timeout + ANSWER_MARGIN
+    try:
+        while True:
+            if deadline is not None and not refs.ready(max(0.0, deadline - time.monotonic())):
+                raise DeadlineExceeded.after(options.timeout or 0.0, "running")
+            ref = next(refs, None)
+            if ref is None:
+                return
+            for value in _part(pool, ref, options).values():
+                if type(value) is Progress:
+                    report(value)
+                else:
+                    yield value
+    finally:
+        refs.close()
+        _close(report)
+
+
+def _part(pool: Pool, ref: Any, options: CallOptions) -> Part:
+    part: Part = pool._get(ref, options)
+    return part
+
+
+def async_values(
+    pool: Pool, command: str, args: Any, options: CallOptions, show: ShowProgress
+) -> AsyncIterator[Any]:
+    """`values` for asyncio."""
+    report = _reporter(show)
+    return _async_values(pool, open_stream(pool, command, args, options, pack=True), options, report)
+
+
+async def _async_values(
+    pool: Pool, refs: ChunkRefs, options: CallOptions, report: Callable[..., None]
+) -> AsyncIterator[Any]:
+    try:
+        async for ref in refs:
+            try:
+                part = await ref
+            except ray_port.RayError as error:
+                raise pool._our(error, options.timeout) from None
+            for value in part.values():
+                if type(value) is Progress:
+                    report(value)
+                else:
+                    yield value
+    finally:
+        refs.close()
+        _close(report)
+
+
+def _ignore(report: Progress) -> None:
+    """Nobody asked for reports."""
+
+
+def _reporter(show: ShowProgress) -> Callable[..., None]:
+    if callable(show):
+        return show
+    if not isinstance(show, bool):
+        raise ConfigError(f"progress: got {show!r}, expected True, False or a function of a Progress")
+    return Bar() if show else _ignore
+
+
+def _close(report: Callable[..., None]) -> None:
+    if isinstance(report, Bar):
+        with suppress(OSError, ValueError):  # a terminal that is gone
+            report.close()
+
+
+class StreamCall:
+    """`pool.execute_stream`: called, it blocks and hands each value to a callback; `.remote` returns refs."""
+
+    __slots__ = ("_options", "_pool")
+
+    def __init__(self, pool: Pool, options: CallOptions = DEFAULT_OPTIONS) -> None:
+        self._pool = pool
+        self._options = options
+
+    def options(self, **options: Any) -> StreamCall:
+        """The same with these options (see CallOptions). Raises ConfigError."""
+        return StreamCall(self._pool, self._options.merge(**options))
+
+    def remote(self, command: str, args: Args = None, **options: Any) -> ChunkRefs:
+        """Sends the command; one ref for each chunk that it yields, as it yields them.
+
+        Reports of progress are chunks here: a `snakepit.Progress` in its ref. Raises as `execute.remote`."""
+        return open_stream(self._pool, command, args, self._options.merge(**options), pack=False)
+
+    def __call__(
+        self,
+        command: str,
+        args: Args,
+        on_chunk: Callable[[Any], Any],
+        *,
+        progress: ShowProgress = False,
+        **options: Any,
+    ) -> int:
+        """Calls `on_chunk` with each value until the stream ends or a call returns `snakepit.HALT`, which
+        stops the producer; how many values there were. An exception of `on_chunk` stops it, too."""
+        merged = self._options.merge(**options)
+        handed = 0
+        chunks = values(self._pool, command, args, merged, progress)
+        try:
+            for value in chunks:
+                handed += 1
+                if on_chunk(value) is HALT:
+                    break
+        finally:
+            chunks.close()
+        return handed
+
+
+class SessionStreamCall:
+    """`pool.execute_in_session_stream`: `execute_stream` with the session's id first."""
+
+    __slots__ = ("_call", "_pool")
+
+    def __init__(self, pool: Pool, call: StreamCall | None = None) -> None:
+        self._pool = pool
+        self._call = call or StreamCall(pool)
+
+    def options(self, **options: Any) -> SessionStreamCall:
+        """The same with these options."""
+        return SessionStreamCall(self._pool, self._call.options(**options))
+
+    def remote(self, session: str, command: str, args: Args = None, **options: Any) -> ChunkRefs:
+        """As `pool.execute_stream.remote`, in `session`."""
+        return self._call.remote(command, args, session=session, **options)
+
+    def __call__(
+        self, session: str, command: str, args: Args, on_chunk: Callable[[Any], Any], **options: Any
+    ) -> int:
+        """As `pool.execute_stream`, in `session`."""
+        return self._call(command, args, on_chunk, session=session, **options)

@@ -1,0 +1,149 @@
+"""Knows one stream at its worker: the chunks that have come and nobody has taken yet, credit, its end.
+
+Rules: to the worker a stream is a call whose chunks go aside, so it waits, holds its slot and ends as a call
+does; credit is granted for what was taken, so memory is bounded by one window; the chunks before an error are
+handed out before it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from snakepit_ray import telemetry
+from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.codec import Piece
+from snakepit_ray.core.chunking import FLUSH_BYTES, FLUSH_CHUNKS, Window, flush_in
+from snakepit_ray.errors import RequestCancelled
+from snakepit_ray.rpc import InterpreterClient
+from snakepit_ray.supervisor.outcomes import Done
+from snakepit_ray.supervisor.supervisor import Supervisor
+
+
+class Stream:
+    """One streaming request. Begins when it is made; `close` it, however its taker ends."""
+
+    def __init__(
+        self, supervisor: Supervisor, request: pb.Request, *, on_slot: Callable[[], None] | None = None
+    ) -> None:
+        self.request = request
+        self.began = self.opened_at = time.monotonic()
+        self.chunks = 0  # that came
+        self._window = Window()
+        request.stream = True
+        request.credit, request.credit_bytes = self._window.first
+        self._pieces: deque[Piece] = deque()
+        self._held_chunks = self._held_bytes = 0
+        self._sent_at = float("-inf")
+        self._client: InterpreterClient | None = None
+        self._changed = asyncio.Event()
+        self._about = {"command": request.command, "pool": supervisor.pool, "worker_id": supervisor.worker_id}
+        running = supervisor.execute(request, may_move=False, on_slot=on_slot, sink=self)
+        self._call = asyncio.ensure_future(running)
+        self._call.add_done_callback(self._ended)
+
+    # ---- what the worker says -----------------------------------------------------------------------------
+
+    def opened(self, client: InterpreterClient) -> Callable[[pb.Chunk], None]:
+        """It runs now: its slot is held."""
+        self._client = client
+        self.opened_at = time.monotonic()
+        if telemetry.enabled("stream.started"):
+            telemetry.emit("stream.started", {}, {**self._about, "session": self.request.session or None})
+        return self._arrived
+
+    def _arrived(self, chunk: pb.Chunk) -> None:
+        buffers = [buffer.inline for buffer in chunk.value.buffers]
+        piece = Piece(chunk.value.json, buffers, chunk.packed)
+        self.chunks += piece.chunks
+        self._held_chunks += piece.chunks
+        self._held_bytes += piece.size
+        self._pieces.append(piece)
+        self._changed.set()
+
+    def _ended(self, call: asyncio.Task[Any]) -> None:
+        if telemetry.enabled("stream.ended"):
+            failed = call.cancelled() or call.exception() is not None
+            about = {**self._about, "session": self.request.session or None}
+            measured = {"duration": time.monotonic() - self.began, "chunks": self.chunks}
+            telemetry.emit("stream.ended", measured, {**about, "result": "error" if failed else "ok"})
+        self._changed.set()
+
+    # ---- what its consumer's side does --------------------------------------------------------------------
+
+    async def one(self) -> Piece | None:
+        """The next chunk, None after the last: `result` has the interpreter's last word then. Raises what
+        else ended the stream."""
+        return await self._next()
+
+    async def part(self) -> list[Piece]:
+        """The chunks that have come, after a moment for others to come along, at most about FLUSH_CHUNKS or
+        FLUSH_BYTES; empty after the last. Ends as `one` does."""
+        first = await self._next(take=False)
+        if first is None:
+            return []
+        await self._gather()
+        part: list[Piece] = []
+        chunks = size = 0
+        while self._pieces and chunks < FLUSH_CHUNKS and size < FLUSH_BYTES:
+            piece = self._take()
+            chunks, size = chunks + piece.chunks, size + piece.size
+            part.append(piece)
+        self._sent_at = time.monotonic()
+        return part
+
+    async def _gather(self) -> None:
+        while not self._call.done():
+            since = time.monotonic() - self._sent_at
+            wait = flush_in(since, self._held_chunks, self._held_bytes)
+            if wait <= 0:
+                return
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), wait)
+            except asyncio.TimeoutError:
+                return
+
+    async def _next(self, *, take: bool = True) -> Piece | None:
+        while not self._pieces:
+            if self._call.done():
+                self.result()
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        return self._take() if take else self._pieces[0]
+
+    def _take(self) -> Piece:
+        piece = self._pieces.popleft()
+        self._held_chunks -= piece.chunks
+        self._held_bytes -= piece.size
+        grant = self._window.taken(piece.chunks, piece.size, not self._pieces)
+        if grant is not None and self._client is not None and not self._call.done():
+            self._client.grant(self.request.id, *grant)
+        return piece
+
+    def result(self) -> Done:
+        """How it ended. Raises the error; RequestCancelled when its caller is gone."""
+        if self._call.cancelled():
+            raise RequestCancelled.because("the stream was closed, or its consumer is gone")
+        done = self._call.result()
+        assert isinstance(done, Done)
+        return done
+
+    @property
+    def waited(self) -> float:
+        """Seconds until it had its slot."""
+        return self.opened_at - self.began
+
+    @property
+    def ran(self) -> float:
+        """Seconds since then."""
+        return time.monotonic() - self.opened_at
+
+    def close(self) -> None:
+        """Nobody takes any more: the producer stops. Safe to repeat."""
+        self._call.cancel()
+        self._pieces.clear()
+        self._held_chunks = self._held_bytes = 0
