@@ -146,8 +146,8 @@ class Neighbours(Surroundings):
         return Relayed(value.value, value.free)
 
     async def _may_have_run(self, target: str, actor: Any, request: pb.Request, error: Exception) -> bool:
-        """Whether a request may have begun at a worker that died, where it may run again. Raises WorkerCrashed
-        where it may not."""
+        """Whether a request may have begun at a worker that died, where it may run again. Raises
+        WorkerCrashed where it may not."""
         self.peers.pop(target, None)
         if self.supervisor.is_idempotent(request):
             return True
