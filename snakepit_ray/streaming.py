@@ -6,6 +6,7 @@ request is sent when the call is made, not when the first chunk is asked for."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
@@ -110,7 +111,7 @@ def values(pool: Pool, command: str, args: Any, options: CallOptions, show: Show
 
 
 def _values(pool: Pool, refs: ChunkRefs, options: CallOptions, report: Callable[..., None]) -> Generator[Any]:
-    deadline = None if options.timeout is None else time.monotonic() + options.timeout + ANSWER_MARGIN
+    deadline = _deadline(options)
     try:
         while True:
             if deadline is not None and not refs.ready(max(0.0, deadline - time.monotonic())):
@@ -144,12 +145,12 @@ def async_values(
 async def _async_values(
     pool: Pool, refs: ChunkRefs, options: CallOptions, report: Callable[..., None]
 ) -> AsyncIterator[Any]:
+    deadline = _deadline(options)
     try:
-        async for ref in refs:
-            try:
-                part = await ref
-            except ray_port.RayError as error:
-                raise pool._our(error, options.timeout) from None
+        while True:
+            part = await _next_part(pool, refs, options, deadline)
+            if part is None:
+                return
             for value in part.values():
                 if type(value) is Progress:
                     report(value)
@@ -158,6 +159,26 @@ async def _async_values(
     finally:
         refs.close()
         _close(report)
+
+
+async def _next_part(
+    pool: Pool, refs: ChunkRefs, options: CallOptions, deadline: float | None
+) -> Part | None:
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    try:
+        ref = await asyncio.wait_for(anext(refs, None), left)
+        part: Part | None = None if ref is None else await ref
+    except asyncio.TimeoutError:
+        raise DeadlineExceeded.after(options.timeout or 0.0, "running") from None
+    except ray_port.RayError as error:
+        raise pool._our(error, options.timeout) from None
+    return part
+
+
+def _deadline(options: CallOptions) -> float | None:
+    """When the caller gives up by itself, of time.monotonic(): only where it named a timeout, as a command
+    may have a longer one than the pool."""
+    return None if options.timeout is None else time.monotonic() + options.timeout + ANSWER_MARGIN
 
 
 def _ignore(report: Progress) -> None:

@@ -78,6 +78,7 @@ class Streams:
             async with aclosing(self._relayed(*placed)) as relayed:
                 first = await anext(relayed, None)
                 if not isinstance(first, Refused):  # a hint that finds its worker busy runs here
+                    self._supervisor.counters.requests += 1  # counted once, where it first arrived
                     if first is not None:
                         yield first
                     async for chunk in relayed:

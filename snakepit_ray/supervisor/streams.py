@@ -18,7 +18,7 @@ from snakepit_ray.codec import Piece
 from snakepit_ray.core.chunking import FLUSH_BYTES, FLUSH_CHUNKS, Window, flush_in
 from snakepit_ray.errors import RequestCancelled
 from snakepit_ray.rpc import InterpreterClient
-from snakepit_ray.supervisor.outcomes import Done
+from snakepit_ray.supervisor.outcomes import Done, Relayed
 from snakepit_ray.supervisor.supervisor import Supervisor
 
 
@@ -65,7 +65,7 @@ class Stream:
 
     def _ended(self, call: asyncio.Task[Any]) -> None:
         if telemetry.enabled("stream.ended"):
-            failed = call.cancelled() or call.exception() is not None
+            failed = call.cancelled() or call.exception() is not None or _says_so(call.result())
             about = {**self._about, "session": self.request.session or None}
             measured = {"duration": time.monotonic() - self.began, "chunks": self.chunks}
             telemetry.emit("stream.ended", measured, {**about, "result": "error" if failed else "ok"})
@@ -147,3 +147,7 @@ class Stream:
         self._call.cancel()
         self._pieces.clear()
         self._held_chunks = self._held_bytes = 0
+
+
+def _says_so(outcome: Done | Relayed) -> bool:
+    return isinstance(outcome, Done) and outcome.reply.HasField("failure")

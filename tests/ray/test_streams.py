@@ -171,6 +171,17 @@ def test_what_cannot_be_sent_fails_at_the_call(pool: snakepit.Pool) -> None:
         pool.execute_stream.remote("stream", {"tag": "t"}, timeuot=3)
 
 
+def test_the_budget_ends_an_async_one_too(pool: snakepit.Pool, log: Path) -> None:
+    async def body() -> None:
+        chunks = pool.astream("stream", {"tag": "t", "count": 2, "end": "wait"}, timeout=0.5)
+        assert [await anext(chunks), await anext(chunks)] == numbers(2)
+        with pytest.raises(snakepit.DeadlineExceeded):
+            await anext(chunks)
+
+    asyncio.run(body())
+    assert ended(log, "t") == 2
+
+
 @pytest.mark.parametrize("count", [3, 10**9])
 def test_the_budget_ends_a_stream(pool: snakepit.Pool, log: Path, count: int) -> None:
     chunks = pool.stream("stream", {"tag": "t", "count": count, "end": "wait"}, timeout=1.0)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from snakepit_ray import telemetry
 from snakepit_ray.codec import Part
 from snakepit_ray.core.chunking import FIRST_CHUNKS, FLUSH_CHUNKS
 from snakepit_ray.errors import (
@@ -66,6 +67,20 @@ def test_all_chunks_come_in_order_and_the_slot_is_free(tmp_path: Path, pack: boo
         assert executed(tmp_path) == ["1", "1:ended:20000"]
 
     worker_runs(tmp_path, body)
+
+
+def test_telemetry_tells_of_its_beginning_and_its_end(tmp_path: Path) -> None:
+    seen: list[tuple[str, Any, Any]] = []
+
+    async def body(worker: Supervisor) -> None:
+        with telemetry.attach("stream.*", lambda *event: seen.append(event)):
+            await all_of(opened(worker, count=3))
+            await all_of(opened(worker, 2, count=2, end="raise"))
+
+    worker_runs(tmp_path, body)
+    assert [name for name, *_ in seen] == ["stream.started", "stream.ended"] * 2
+    ends = [(measured["chunks"], about["result"]) for _, measured, about in seen[1::2]]
+    assert ends == [(3, "ok"), (2, "error")]
 
 
 def test_one_piece_at_a_time(tmp_path: Path) -> None:
