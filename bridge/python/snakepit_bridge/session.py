@@ -12,12 +12,12 @@ import os
 import time
 from queue import Empty, SimpleQueue
 
-from snakepit_bridge import hostcalls
+from snakepit_bridge import batches, hostcalls
 from snakepit_bridge._pb import interpreter_pb2 as pb
 from snakepit_bridge.adapter import is_a_stream, unknown_command
-from snakepit_bridge.buffers import Buffers, segment_ids
+from snakepit_bridge.buffers import segment_ids
 from snakepit_bridge.context import SessionContext
-from snakepit_bridge.decoding import decode
+from snakepit_bridge.decoding import arguments
 from snakepit_bridge.execution import Deadlines, Executor, Run
 from snakepit_bridge.failures import (
     CANCELLED,
@@ -169,12 +169,14 @@ class Attachment:
 
     def _work(self, run: Run):
         request = run.request
-        args = _arguments(request)
+        is_batch = request.HasField("batch")
+        args = None if is_batch else arguments(request)
         if request.session and self._dispatcher.session_hook is not None:
             self._dispatcher.session_hook(request.session)
         if self._dispatcher.context_hook is not None:
             self._dispatcher.context_hook(run.context)
-        return self._commands[request.command].call(args, run.context)
+        command = self._commands[request.command]
+        return batches.start(run, command, self._config) if is_batch else command.call(args, run.context)
 
     def _done(self, run: Run, value, error: BaseException | None) -> None:
         outcome = failure_of(error) if error is not None else self._encoded(run, value)
@@ -190,6 +192,8 @@ class Attachment:
             self._dispatcher.detach(self)
 
     def _encoded(self, run: Run, value):
+        if type(value) is batches.Results:
+            return value
         try:
             if hasattr(value, "__next__") or hasattr(value, "__anext__"):
                 raise _yields(run.request.command, value)
@@ -249,6 +253,8 @@ class Answer:
             reply.epoch.CopyFrom(epoch)
         if type(self.outcome) is tuple:
             return hostcalls.fill_payload(reply.value, self.outcome)
+        if type(self.outcome) is batches.Results:
+            return _fill_results(reply, self.outcome)
         return _fill_failure(reply.failure, self.outcome)
 
 
@@ -266,6 +272,14 @@ class Released:
         return len(self.id)
 
 
+def _fill_results(reply: pb.Reply, results: batches.Results) -> int:
+    size = hostcalls.fill_payload(reply.value, results.payload)
+    for index, failure in results.failures.items():
+        item = reply.failures.add(index=index)
+        size += _fill_failure(item.failure, failure)
+    return size
+
+
 def _fill_failure(message: pb.Failure, failure: Failure) -> int:
     message.kind = failure.kind
     message.type = clean(failure.type)
@@ -275,24 +289,6 @@ def _fill_failure(message: pb.Failure, failure: Failure) -> int:
     if failure.details is not None:
         message.details_json = encode(failure.details)[0]
     return message.ByteSize()
-
-
-def _arguments(request: pb.Request) -> dict:
-    """The keyword arguments of a request. Raises InvalidArguments."""
-    payload = request.args
-    args = decode(payload.json, Buffers(payload.buffers)) if payload.json else {}
-    for ref in request.refs:
-        root = f"args[{ref.name!r}]" if ref.name else "args"
-        value = decode(ref.value.json, Buffers(ref.value.buffers), root=root)
-        if ref.name:
-            args[ref.name] = value
-        else:
-            args = value
-    if type(args) is not dict:
-        raise InvalidArguments(
-            f"{request.command}: the arguments must be an object, got {type(args).__name__}"
-        )
-    return args
 
 
 def _yields(command: str, value) -> InvalidArguments:
