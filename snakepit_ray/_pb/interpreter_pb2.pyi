@@ -176,7 +176,7 @@ class Credit(_message.Message):
     def __init__(self, id: _Optional[str] = ..., chunks: _Optional[int] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("id", "value", "failure", "end", "ran_us", "epoch", "failures")
+    __slots__ = ("id", "value", "failure", "end", "ran_us", "epoch", "failures", "items")
     ID_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
@@ -184,6 +184,7 @@ class Reply(_message.Message):
     RAN_US_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
     id: str
     value: Payload
     failure: Failure
@@ -191,7 +192,8 @@ class Reply(_message.Message):
     ran_us: int
     epoch: Epoch
     failures: _containers.RepeatedCompositeFieldContainer[ItemFailure]
-    def __init__(self, id: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., ran_us: _Optional[int] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., failures: _Optional[_Iterable[_Union[ItemFailure, _Mapping]]] = ...) -> None: ...
+    items: int
+    def __init__(self, id: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., ran_us: _Optional[int] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., failures: _Optional[_Iterable[_Union[ItemFailure, _Mapping]]] = ..., items: _Optional[int] = ...) -> None: ...
 
 class ItemFailure(_message.Message):
     __slots__ = ("index", "failure")

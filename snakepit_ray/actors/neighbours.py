@@ -32,15 +32,21 @@ class Neighbours(Surroundings):
         self.peers: dict[str, Any] = {}
         self.incarnation = incarnation
         self._journal = journal
+        self._begun_last = ""
 
     # ---- what has begun -----------------------------------------------------------------------------------
 
     def begins(self, request: pb.Request) -> None:
-        self._journal.record(request.id)
+        self._record(request.id if request.options.hops else _whole(request))
+
+    def _record(self, request_id: str) -> None:
+        if request_id != self._begun_last:
+            self._journal.record(request_id)
+            self._begun_last = request_id
 
     def begun_before(self, request: pb.Request) -> bool:
         if self._journal.found:
-            return self._journal.started_before(request.id)
+            return self._journal.started_before(request.id if request.options.hops else _whole(request))
         # Without the journal of the life before (another node): whatever was sent to it may have begun there.
         return 0 < request.options.incarnation < self.incarnation
 
@@ -95,7 +101,7 @@ class Neighbours(Surroundings):
         request.options.chained = chained
         request.options.more = bool(self.supervisor.admission.queue.movable)
         request.options.incarnation = 0  # of another worker than the one it was sent to
-        self.begins(request)
+        self._record(_whole(request))
         # Sent again by Ray it would be counted twice there: what becomes of it is decided here.
         ref = actor.execute.options(max_task_retries=0).remote(request.SerializeToString())
         try:
@@ -122,6 +128,12 @@ class Neighbours(Surroundings):
             worker_id=target,
             may_have_started=True,
         ) from error
+
+
+def _whole(request: pb.Request) -> str:
+    """What a request is remembered by where it first arrived: a batch that Ray sends again is divided
+    anew, so that it must be the whole."""
+    return request.id.partition("/")[0]
 
 
 def _one_hop_more(request: pb.Request, *, may_wait: bool) -> pb.Request:

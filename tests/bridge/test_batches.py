@@ -21,6 +21,7 @@ def outcomes(reply: pb.Reply) -> list:
     """Each item's value, or the kind of its failure."""
     assert reply.WhichOneof("outcome") == "value", reply.failure.message
     values = json.loads(reply.value.json)
+    assert reply.items == len(values)
     for item in reply.failures:
         assert values[item.index] is None
         values[item.index] = KIND.Name(item.failure.kind)

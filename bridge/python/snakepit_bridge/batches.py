@@ -29,10 +29,11 @@ _NEVER = float("inf")
 class Results:
     """What a batch gave: the payload of its results, and the failures by index."""
 
-    __slots__ = ("failures", "payload")
+    __slots__ = ("count", "failures", "payload")
 
-    def __init__(self, payload, failures: dict) -> None:
+    def __init__(self, payload, count: int, failures: dict) -> None:
         self.payload = payload
+        self.count = count
         self.failures = failures
 
 
@@ -75,7 +76,7 @@ class _Batch:
 
     def results(self) -> Results:
         """What there is now."""
-        return Results(self._written.payload(), self._failures)
+        return Results(self._written.payload(), self._written.count, self._failures)
 
     def steps(self):
         """Runs the items; yields what must be awaited and is sent what came of it."""

@@ -273,6 +273,7 @@ class Released:
 
 
 def _fill_results(reply: pb.Reply, results: batches.Results) -> int:
+    reply.items = results.count
     size = hostcalls.fill_payload(reply.value, results.payload)
     for index, failure in results.failures.items():
         item = reply.failures.add(index=index)
