@@ -125,6 +125,45 @@ def test_a_cancelled_batch_ends_and_frees_its_slots(logged: Any) -> None:
     assert len(begun) <= 2
 
 
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_a_batch_whose_worker_actor_is_killed_runs_again_only_if_that_does_no_harm(
+    start: Any, tmp_path: Path, idempotent: bool
+) -> None:
+    log = tmp_path / "log"
+    pool = start(size=1, adapter=adapter("log.py:Log"), adapter_args={"path": str(log)})
+    items = [{"tag": f"b{i}", "seconds": 0.05} for i in range(12)]
+    ref = pool.execute_batch.remote("run", items, return_exceptions=True, idempotent=idempotent)
+    wait_until(lambda: log.exists() and len(log.read_text().split()) > 3, 10, "it is in the middle")
+    os.kill(pool.workers()[0].actor_pid, signal.SIGKILL)
+    back = ray.get(ref, timeout=40)
+    runs = collections.Counter(log.read_text().split())
+    if idempotent:
+        assert [value["tag"] for value in back] == [item["tag"] for item in items]
+    else:
+        assert [type(value) for value in back] == [snakepit.WorkerCrashed] * 12
+        assert all(value.may_have_started for value in back)
+        assert max(runs.values()) == 1 and len(runs) < 12
+
+
+def test_a_runtimes_hooks_see_each_item(start: Any) -> None:
+    pool = start(size=1, runtime="tests.adapters.ruby_like:RubyLike", adapter=adapter("reports.py:Reports"))
+    data = [{"data": f"  {i} "} for i in range(60)]
+    wanted = [{"got": str(i)} for i in range(60)]
+    assert pool.execute_batch("process_data", data) == list(pool.map("process_data", data)) == wanted
+    stamped = pool.execute_batch("generate_report", [{"title": "t"}] * 3)
+    assert stamped == [{"title": "t", "processed_at": "now"}] * 3
+    with pytest.raises(snakepit.UnknownCommand, match="process_data"):
+        pool.execute_batch.remote("proces_data", data)
+
+    async def calls() -> list[Any]:
+        return await asyncio.gather(
+            *(pool.call("process_data", one) for one in [*data, {}]), return_exceptions=True
+        )
+
+    *good, bad = asyncio.run(calls())
+    assert good == wanted and isinstance(bad, KeyError)
+
+
 # ---- map ---------------------------------------------------------------------------------------------------
 
 
