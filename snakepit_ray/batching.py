@@ -116,7 +116,7 @@ class MapRun:
 
     def _send_more(self) -> None:
         slots = self._sender.slots_for(self._options)
-        while len(self._under_way) < self._size.ahead * slots:
+        while len(self._under_way) < self._sender.at_once(self._options, self._size.ahead):
             if len(self._under_way) + len(self._done) >= UNDELIVERED * slots and not self._again:
                 return
             chunk = self._next_chunk(slots)

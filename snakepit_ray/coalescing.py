@@ -132,7 +132,7 @@ class _Lane:
             self._hold = None
         calls = [call for call in self._pending if not call.future.done()]
         slots = self._sender.slots_for(self._options)
-        places = 2 * slots - self._out if patient else len(calls)
+        places = self._sender.at_once(self._options, 2) - self._out if patient else len(calls)
         size = self._size.size(len(calls), max(1, min(slots, places)))
         sent = max(0, places) * size
         self._pending = calls[sent:]

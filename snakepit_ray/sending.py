@@ -35,6 +35,11 @@ class Sender:
         """Slots that such a call may run on: those of one worker in a session."""
         return self._link.config.capacity if options.session else self.slots
 
+    def at_once(self, options: CallOptions, ahead: int) -> int:
+        """Chunks of such calls that may be under way, `ahead` for each slot. In a session none waits behind
+        another: what is given back would come after it."""
+        return self.slots_for(options) * (1 if options.session else ahead)
+
     def one(self, command: str, args: Any, options: CallOptions, *, patient: bool = False) -> Any:
         """Sends one call; the ref of its value. `patient`: it may wait for as long as its budget lasts."""
         request, refs = self._builder.build(command, args, options)

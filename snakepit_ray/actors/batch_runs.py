@@ -63,7 +63,8 @@ class BatchRun:
 
     @property
     def _at_once(self) -> int:
-        return self._size.ahead * self._slots
+        in_session = bool(self._sources[0].session)
+        return 1 if in_session else self._size.ahead * self._slots
 
     def _take(self) -> _Range:
         """The items that go next."""

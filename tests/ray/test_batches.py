@@ -280,6 +280,8 @@ def test_cancelling_a_future_cancels_what_waits_and_what_runs(logged: Any) -> No
     wait_until(lambda: len(executed()) == 2, 10, "both run")
     waiting = pool.submit("until_cancelled", {"tag": "never"})
     wait_until(lambda: pool.stats().waiting == 1, 10, "it waits")
+    assert waiting.cancel()
+    wait_until(lambda: pool.stats().waiting == 0, 10, "its cancellation has arrived before a slot is free")
     for future in (waiting, *running):
         assert future.cancel() and future.cancelled() and future.cancel()
         with pytest.raises(concurrent.futures.CancelledError):

@@ -93,7 +93,7 @@ def test_the_batches_of_a_session_go_one_after_the_other() -> None:
         await asyncio.sleep(0)
         under_way -= 1
         order.append(request.batch.first)
-        return answer(request, 7, seconds=0.06)
+        return answer(request, 7)
 
     assert outcome(sources(20, session="s"), 4, run) == list(range(20))
     assert order == sorted(order)
