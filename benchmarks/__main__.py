@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("wire_shape", "unary", "startup", "routing_sim", "recycling", "recovery", "soak")
+NAMES = ("wire_shape", "unary", "batches", "startup", "routing_sim", "recycling", "recovery", "soak")
 
 
 def main() -> int:

@@ -39,3 +39,8 @@ class PipeOwner:
         self.child.stdin.flush()
         result: dict[str, float] = json.loads(self.child.stdout.readline())
         return result
+
+
+def add_pair(a: int) -> dict[str, int]:
+    """The work of one request, for an executor of this machine's processes."""
+    return {"result": a + 1}

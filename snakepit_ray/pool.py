@@ -6,7 +6,7 @@ blocking forms raise our own errors, never Ray's."""
 
 from __future__ import annotations
 
-from collections import deque
+import concurrent.futures
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,14 +16,17 @@ from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.link import Link, link_to
 from snakepit_ray.actors.members import PoolStats
 from snakepit_ray.actors.messages import Snapshot, WorkerFacts
+from snakepit_ray.batching import ANSWER_MARGIN, MapRun
+from snakepit_ray.calls import BatchCall, Call, SessionCall
+from snakepit_ray.coalescing import Coalescer
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions, PoolConfig
-from snakepit_ray.errors import ConfigError
+from snakepit_ray.futures import CallFuture
 from snakepit_ray.requests import RequestBuilder
 from snakepit_ray.runtimes import resolve_runtime
+from snakepit_ray.sending import Sender
 from snakepit_ray.session import Session
 from snakepit_ray.streaming import SessionStreamCall, ShowProgress, StreamCall, async_values, values
 
-ANSWER_MARGIN = 5.0  # for an answer to travel, beyond the request's own budget
 CONTROL_SECONDS = 30.0
 SHUTDOWN_SECONDS = 30.0
 
@@ -36,7 +39,10 @@ class Pool:
         self._owner = owner
         runtime = resolve_runtime(link.config.runtime)
         self._builder = RequestBuilder(link.config, runtime, ray.ObjectRef, link.new_id)
+        self._sender = Sender(link, self._builder)
+        self._coalescer = Coalescer(self._sender)
         self.execute = Call(self)
+        self.execute_batch = BatchCall(self)
         self.execute_in_session = SessionCall(self)
         self.execute_stream = StreamCall(self)
         self.execute_in_session_stream = SessionStreamCall(self)
@@ -58,20 +64,22 @@ class Pool:
     # ---- calls --------------------------------------------------------------------------------------------
 
     def _send(self, command: str, args: Any, options: CallOptions) -> Any:
-        request, refs = self._builder.build(command, args, options)
-        execute, request.options.incarnation = self._link.target(options.session)
-        return execute.remote(request.SerializeToString(), *refs)
+        return self._sender.one(command, args, options)
 
     async def call(self, command: str, args: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """`execute` for asyncio: the value, or one of our errors. A cancelled task cancels the command."""
-        ref = self.execute.remote(command, args, **options)
-        try:
-            return await ref
-        except ray_port.RayError as error:
-            raise self._our(error, None) from None
-        except BaseException:
-            ray.cancel(ref)
-            raise
+        """`execute` for asyncio: the value, or one of our errors. A cancelled task cancels the command.
+
+        Calls of one turn of the event loop that have the same command and options travel together; each has
+        its own outcome."""
+        return await self._coalescer.call(command, args, DEFAULT_OPTIONS.merge(**options))
+
+    def submit(
+        self, command: str, args: Mapping[str, Any] | None = None, **options: Any
+    ) -> concurrent.futures.Future[Any]:
+        """`execute` as a concurrent.futures.Future; its `cancel()` cancels the command, also one that
+        runs."""
+        merged = DEFAULT_OPTIONS.merge(**options)
+        return CallFuture(self._send(command, args, merged), self._sender, merged.timeout)
 
     def stream(
         self,
@@ -105,42 +113,29 @@ class Pool:
         *,
         ordered: bool = True,
         in_flight: int | None = None,
+        chunk_size: int | None = None,
+        return_exceptions: bool = False,
         **options: Any,
     ) -> Iterator[Any]:
-        """The results of `command` for each item (a mapping of arguments), lazily and paced: at most
-        `in_flight` requests (default: two for each slot) are under way, so that no queue overflows and
-        `items` may be endless.
+        """The results of `command` for each item (a mapping of arguments), lazily and paced, so that no queue
+        overflows and `items` may be endless.
 
-        In the order of the items, or with `ordered=False` as they finish. The first error ends it; leaving
-        the iterator early cancels what is under way."""
-        merged = DEFAULT_OPTIONS.merge(**options)
-        limit = in_flight or 2 * self.config.capacity * max(1, self._link.workers)
-        if limit < 1:
-            raise ConfigError(f"in_flight: got {limit}, expected at least 1")
-        return self._paced(command, iter(items), merged, ordered, limit)
-
-    def _paced(
-        self, command: str, items: Iterator[Any], options: CallOptions, ordered: bool, limit: int
-    ) -> Iterator[Any]:
-        under_way: deque[Any] = deque()
-        try:
-            for item in items:
-                under_way.append(self._send(command, item, options))
-                if len(under_way) >= limit:
-                    yield self._next_of(under_way, options, ordered)
-            while under_way:
-                yield self._next_of(under_way, options, ordered)
-        finally:
-            for ref in under_way:
-                ray.cancel(ref)
-
-    def _next_of(self, under_way: deque[Any], options: CallOptions, ordered: bool) -> Any:
-        if ordered:
-            ref = under_way.popleft()
-        else:
-            (ref,), _ = ray.wait(list(under_way), num_returns=1)
-            under_way.remove(ref)
-        return self._get(ref, options)
+        In the order of the items, or with `ordered=False` as they finish. Items travel in chunks of about
+        10 ms of work, slow ones one by one (`chunk_size`: of so many instead); a chunk leaves when a slot is
+        near. `in_flight`: how many items may be drawn before their turn to be handed out. The first error
+        ends it (`return_exceptions`: it stands among the results); leaving the iterator early cancels what is
+        under way. `timeout` is that of each chunk."""
+        run = MapRun(
+            self._sender,
+            command,
+            items,
+            DEFAULT_OPTIONS.merge(**options),
+            ordered=ordered,
+            in_flight=in_flight,
+            chunk_size=chunk_size,
+            return_exceptions=return_exceptions,
+        )
+        return run.run()
 
     def _get(self, ref: Any, options: CallOptions) -> Any:
         budget = self.config.request_timeout if options.timeout is None else options.timeout
@@ -155,8 +150,7 @@ class Pool:
                 raise self._our(error, budget) from None
 
     def _our(self, error: Exception, budget: float | None) -> BaseException:
-        cause = getattr(error, "cause", None)
-        return ray_port.translate(cause if cause is not None else error, self.name, budget) or error
+        return self._sender.our(error, budget)
 
     # ---- control ------------------------------------------------------------------------------------------
 
@@ -232,7 +226,7 @@ class Pool:
         try:
             return ray.get(getattr(self._link.router, method).remote(*args), timeout=within)
         except ray_port.RayError as error:
-            raise self._our(error, within) from None
+            raise self._sender.our(error, within) from None
 
     # ---- the handle ---------------------------------------------------------------------------------------
 
@@ -256,56 +250,3 @@ class Pool:
 
 def _unpickle(config: PoolConfig, router: Any, snapshot: Snapshot) -> Pool:
     return Pool(link_to(config, router, snapshot))
-
-
-class Call:
-    """`pool.execute`: called, it blocks and returns the value; `.remote` returns an ObjectRef."""
-
-    __slots__ = ("_options", "_pool")
-
-    def __init__(self, pool: Pool, options: CallOptions = DEFAULT_OPTIONS) -> None:
-        self._pool = pool
-        self._options = options
-
-    def options(self, **options: Any) -> Call:
-        """The same call with these options (see CallOptions). Raises ConfigError."""
-        return Call(self._pool, self._options.merge(**options))
-
-    def remote(self, command: str, args: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Sends the command; the ref holds its value, or raises its error.
-
-        Top-level ObjectRefs among `args` are resolved by Ray at the worker. Raises EncodingError,
-        InvalidArguments, PayloadTooLarge, PoolClosed here, before anything is sent."""
-        merged = self._options.merge(**options) if options else self._options
-        return self._pool._send(command, args, merged)
-
-    def __call__(self, command: str, args: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Sends the command and waits for its value."""
-        merged = self._options.merge(**options) if options else self._options
-        return self._pool._get(self._pool._send(command, args, merged), merged)
-
-
-class SessionCall:
-    """`pool.execute_in_session`: `execute` with the session's id first."""
-
-    __slots__ = ("_call", "_pool")
-
-    def __init__(self, pool: Pool, call: Call | None = None) -> None:
-        self._pool = pool
-        self._call = call or Call(pool)
-
-    def options(self, **options: Any) -> SessionCall:
-        """The same call with these options."""
-        return SessionCall(self._pool, self._call.options(**options))
-
-    def remote(
-        self, session: str, command: str, args: Mapping[str, Any] | None = None, **options: Any
-    ) -> Any:
-        """As `pool.execute.remote`, in `session`."""
-        return self._call.remote(command, args, session=session, **options)
-
-    def __call__(
-        self, session: str, command: str, args: Mapping[str, Any] | None = None, **options: Any
-    ) -> Any:
-        """As `pool.execute`, in `session`."""
-        return self._call(command, args, session=session, **options)

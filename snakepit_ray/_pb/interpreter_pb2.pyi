@@ -12,9 +12,18 @@ class Affinity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AFFINITY_HINT: _ClassVar[Affinity]
     AFFINITY_STRICT_QUEUE: _ClassVar[Affinity]
     AFFINITY_STRICT_FAIL_FAST: _ClassVar[Affinity]
+
+class BatchErrors(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BATCH_ERRORS_RAISE: _ClassVar[BatchErrors]
+    BATCH_ERRORS_RETURN: _ClassVar[BatchErrors]
+    BATCH_ERRORS_APART: _ClassVar[BatchErrors]
 AFFINITY_HINT: Affinity
 AFFINITY_STRICT_QUEUE: Affinity
 AFFINITY_STRICT_FAIL_FAST: Affinity
+BATCH_ERRORS_RAISE: BatchErrors
+BATCH_ERRORS_RETURN: BatchErrors
+BATCH_ERRORS_APART: BatchErrors
 
 class ToInterpreter(_message.Message):
     __slots__ = ("hello", "requests", "cancels", "credits", "host_replies", "released")
@@ -73,7 +82,7 @@ class Epoch(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "command", "args", "refs", "session", "budget_ms", "attempt", "traceparent", "stream", "credit", "options", "credit_bytes", "pack")
+    __slots__ = ("id", "command", "args", "refs", "session", "budget_ms", "attempt", "traceparent", "stream", "credit", "options", "credit_bytes", "pack", "batch")
     ID_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
     ARGS_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +96,7 @@ class Request(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     PACK_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     id: str
     command: str
     args: Payload
@@ -100,10 +110,21 @@ class Request(_message.Message):
     options: CallOptions
     credit_bytes: int
     pack: bool
-    def __init__(self, id: _Optional[str] = ..., command: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ..., refs: _Optional[_Iterable[_Union[NamedPayload, _Mapping]]] = ..., session: _Optional[str] = ..., budget_ms: _Optional[int] = ..., attempt: _Optional[int] = ..., traceparent: _Optional[str] = ..., stream: bool = ..., credit: _Optional[int] = ..., options: _Optional[_Union[CallOptions, _Mapping]] = ..., credit_bytes: _Optional[int] = ..., pack: bool = ...) -> None: ...
+    batch: Batch
+    def __init__(self, id: _Optional[str] = ..., command: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ..., refs: _Optional[_Iterable[_Union[NamedPayload, _Mapping]]] = ..., session: _Optional[str] = ..., budget_ms: _Optional[int] = ..., attempt: _Optional[int] = ..., traceparent: _Optional[str] = ..., stream: bool = ..., credit: _Optional[int] = ..., options: _Optional[_Union[CallOptions, _Mapping]] = ..., credit_bytes: _Optional[int] = ..., pack: bool = ..., batch: _Optional[_Union[Batch, _Mapping]] = ...) -> None: ...
+
+class Batch(_message.Message):
+    __slots__ = ("first", "count", "share_ms")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SHARE_MS_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    count: int
+    share_ms: int
+    def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ..., share_ms: _Optional[int] = ...) -> None: ...
 
 class CallOptions(_message.Message):
-    __slots__ = ("affinity", "idempotent", "info", "rebind", "queue_ms", "hops", "runtime", "incarnation", "retries", "may_wait", "chained", "more", "default_budget")
+    __slots__ = ("affinity", "idempotent", "info", "rebind", "queue_ms", "hops", "runtime", "incarnation", "retries", "may_wait", "chained", "more", "errors", "default_budget")
     AFFINITY_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENT_FIELD_NUMBER: _ClassVar[int]
     INFO_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +137,7 @@ class CallOptions(_message.Message):
     MAY_WAIT_FIELD_NUMBER: _ClassVar[int]
     CHAINED_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_BUDGET_FIELD_NUMBER: _ClassVar[int]
     affinity: Affinity
     idempotent: bool
@@ -129,8 +151,9 @@ class CallOptions(_message.Message):
     may_wait: bool
     chained: bool
     more: bool
+    errors: BatchErrors
     default_budget: bool
-    def __init__(self, affinity: _Optional[_Union[Affinity, str]] = ..., idempotent: bool = ..., info: bool = ..., rebind: bool = ..., queue_ms: _Optional[int] = ..., hops: _Optional[int] = ..., runtime: _Optional[str] = ..., incarnation: _Optional[int] = ..., retries: _Optional[int] = ..., may_wait: bool = ..., chained: bool = ..., more: bool = ..., default_budget: bool = ...) -> None: ...
+    def __init__(self, affinity: _Optional[_Union[Affinity, str]] = ..., idempotent: bool = ..., info: bool = ..., rebind: bool = ..., queue_ms: _Optional[int] = ..., hops: _Optional[int] = ..., runtime: _Optional[str] = ..., incarnation: _Optional[int] = ..., retries: _Optional[int] = ..., may_wait: bool = ..., chained: bool = ..., more: bool = ..., errors: _Optional[_Union[BatchErrors, str]] = ..., default_budget: bool = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("id", "reason")
@@ -159,20 +182,32 @@ class Credit(_message.Message):
     def __init__(self, id: _Optional[str] = ..., chunks: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("id", "value", "failure", "end", "ran_us", "epoch")
+    __slots__ = ("id", "value", "failure", "end", "ran_us", "epoch", "failures", "items")
     ID_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     RAN_US_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
     id: str
     value: Payload
     failure: Failure
     end: StreamEnd
     ran_us: int
     epoch: Epoch
-    def __init__(self, id: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., ran_us: _Optional[int] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ...) -> None: ...
+    failures: _containers.RepeatedCompositeFieldContainer[ItemFailure]
+    items: int
+    def __init__(self, id: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., ran_us: _Optional[int] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., failures: _Optional[_Iterable[_Union[ItemFailure, _Mapping]]] = ..., items: _Optional[int] = ...) -> None: ...
+
+class ItemFailure(_message.Message):
+    __slots__ = ("index", "failure")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    failure: Failure
+    def __init__(self, index: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("id", "index", "value", "packed")

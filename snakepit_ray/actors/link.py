@@ -40,9 +40,9 @@ class Link:
         self._lease: Any = None
         self._lock = threading.Lock()
         self._view: RoutingView[str] = RoutingView()
-        # worker id -> its bound remote method (making one costs 0.1 ms) and its actor's incarnation
-        self._execute: dict[str, tuple[Any, int]] = {}
-        self._last: list[tuple[Any, int]] = []  # the newest table that had anybody in it
+        # worker id -> its bound remote method (making one costs 0.1 ms), its actor's incarnation and itself
+        self._execute: dict[str, tuple[Any, int, Any]] = {}
+        self._last: list[tuple[Any, int, Any]] = []  # the newest table that had anybody in it
         self._entries: dict[str, Entry] = {}
         self._load_version = self._binding_version = 0
         self._thread: threading.Thread | None = None
@@ -58,6 +58,15 @@ class Link:
     def target(self, session: str | None) -> tuple[Any, int]:
         """The `execute` method of the worker that a request goes to, and its actor's incarnation. Raises
         PoolClosed."""
+        execute, incarnation, _ = self._route(session)
+        return execute, incarnation
+
+    def batch_target(self, session: str | None) -> tuple[Any, int]:
+        """`target` for a whole batch: the method that spreads it over the pool."""
+        _, incarnation, actor = self._route(session)
+        return actor.execute_batch, incarnation
+
+    def _route(self, session: str | None) -> tuple[Any, int, Any]:
         if self._thread is None:
             self._begin()
         self.check_open()
@@ -69,10 +78,10 @@ class Link:
 
     def actor(self, session: str | None) -> tuple[Any, int]:
         """`target`, but the worker's actor itself."""
-        method, incarnation = self.target(session)
-        return ray_port.actor_of(method), incarnation
+        _, incarnation, actor = self._route(session)
+        return actor, incarnation
 
-    def _nobody(self) -> tuple[Any, int]:
+    def _nobody(self) -> tuple[Any, int, Any]:
         """All workers are being restarted at once: one of those that were here takes the request when it is
         back. Raises PoolClosed where there never was one."""
         if not self._last:
@@ -134,7 +143,7 @@ class Link:
         with self._lock:
             if self._view.update(version, [(e.worker_id, e.capacity, e.load) for e in entries]):
                 self._entries = {e.worker_id: e for e in entries}
-                self._execute = {e.worker_id: (e.actor.execute, e.incarnation) for e in entries}
+                self._execute = {e.worker_id: (e.actor.execute, e.incarnation, e.actor) for e in entries}
                 self._last = list(self._execute.values()) or self._last
 
     def snapshot(self) -> Snapshot:

@@ -35,14 +35,30 @@ class Neighbours(Surroundings):
         self.peers: dict[str, Any] = {}
         self.incarnation = incarnation
         self._journal = journal
+        self._whole_recorded = ""  # the batch whose parts run now
 
     # ---- what has begun -----------------------------------------------------------------------------------
 
     def begins(self, request: pb.Request) -> None:
-        self._journal.record(request.id)
+        if _is_part(request):
+            self._record_whole(request)
+        else:
+            self._journal.record(request.id)
+
+    def _record_whole(self, request: pb.Request) -> None:
+        if self._whole_recorded != _whole(request):
+            self._whole_recorded = _whole(request)
+            self._journal.record(self._whole_recorded)
+
+    def _withdraw(self, request: pb.Request) -> None:
+        if not _is_part(request):  # other parts of the batch may have begun
+            self._journal.withdraw(request.id)
 
     def begun_before(self, request: pb.Request) -> bool:
-        if self._journal.started_before(request.id):
+        whole = request.id if request.options.hops else _whole(request)
+        # A batch goes in many parts: those before this one are no reason to refuse it.
+        known = self._journal.started_before if whole == request.id else self._journal.started_earlier
+        if known(whole):
             return True
         # Without the journal of the life before (another node): whatever was sent to it may have begun there.
         return not self._journal.found and 0 < request.options.incarnation < self.incarnation
@@ -126,7 +142,10 @@ class Neighbours(Surroundings):
         request.options.chained = chained
         request.options.more = bool(self.supervisor.admission.queue.movable)
         request.options.incarnation = 0  # of another worker than the one it was sent to
-        self._journal.record(request.id, 1 + int(target.rpartition("-")[2]))
+        if _is_part(request):
+            self._record_whole(request)
+        else:
+            self._journal.record(request.id, 1 + int(target.rpartition("-")[2]))
         # Sent again by Ray it would be counted twice there: what becomes of it is decided here.
         ref = actor.execute.options(max_task_retries=0).remote(request.SerializeToString())
         try:
@@ -136,10 +155,10 @@ class Neighbours(Surroundings):
             raise
         except (ray_port.ActorDied, ray_port.ActorUnavailable) as error:
             if not await self._may_have_run(target, actor, request, error):
-                self._journal.withdraw(request.id)
+                self._withdraw(request)
             return None
         if isinstance(value, Refused):
-            self._journal.withdraw(request.id)
+            self._withdraw(request)
             if not chained:
                 self.membership.refused(target)
             return None
@@ -167,6 +186,17 @@ class Neighbours(Surroundings):
         except (ray_port.RayError, asyncio.TimeoutError):
             return True
         return begun
+
+
+def _is_part(request: pb.Request) -> bool:
+    """Whether it is a part of a batch that is divided at this worker."""
+    return not request.options.hops and "/" in request.id
+
+
+def _whole(request: pb.Request) -> str:
+    """What a request is remembered by where it first arrived: a batch that Ray sends again is divided
+    anew, so that it must be the whole."""
+    return request.id.partition("/")[0]
 
 
 def _one_hop_more(request: pb.Request, *, may_wait: bool) -> pb.Request:

@@ -120,11 +120,6 @@ def survives_restarts(method: Method) -> Method:
     return cast(Method, ray.method(max_task_retries=-1)(method))
 
 
-def actor_of(method: Any) -> Any:
-    """The handle that a bound remote method belongs to."""
-    return method._actor
-
-
 def stream(actor: Any, ahead: int, blob: bytes, *refs: Any) -> Any:
     """The generator of a worker's `execute_stream`, which is suspended while `ahead` objects are not taken. A
     resubmitted generator would replay its stream from the start: no retries."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors import ray_port
+from snakepit_ray.actors.batch_runs import BatchRun
 from snakepit_ray.actors.gate import Gate
 from snakepit_ray.actors.host_calls import HostCalls
 from snakepit_ray.actors.kept import Kept
@@ -25,7 +26,7 @@ from snakepit_ray.actors.messages import Delegated, MoveOrder, PoolMemory, Refus
 from snakepit_ray.actors.neighbours import Neighbours
 from snakepit_ray.actors.relays import Streams
 from snakepit_ray.actors.specs import interpreter_spec, worker_policy
-from snakepit_ray.codec import Info, decoded_count, keep_encoded
+from snakepit_ray.codec import BatchEnvelope, Info, decoded_count, keep_encoded
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.process import registry
@@ -232,13 +233,29 @@ class WorkerActor:
         async with self.gate.passing():
             return await self._execute(request, movable=not values)
 
+    @ray_port.survives_restarts
+    async def execute_batch(self, *blobs: bytes) -> BatchEnvelope:
+        """Runs the items of some serialized Requests, which are one batch, on as many workers as it takes."""
+        sources = [pb.Request.FromString(blob) for blob in blobs]
+        workers = self.membership.memory.size or self.config.size or 1
+        batch = BatchRun(sources, workers * self.config.capacity, partial(self._execute, movable=True))
+        if self.gate.idle:
+            return await batch.run()
+        async with self.gate.passing():
+            return await batch.run()
+
     async def _execute(self, request: pb.Request, *, movable: bool) -> Any:
         relayed = await self.neighbours.elsewhere(request)
         if relayed is not None:
-            self.supervisor.counters.requests += 1  # counted once, where it first arrived
-            self.supervisor.counters.errors += isinstance(relayed.value, SnakepitError)
-            return relayed.unwrap()
-        return await self._execute_here(request, movable=movable)
+            size = request.batch.count or 1
+            self.supervisor.counters.requests += size  # counted once, where it first arrived
+            self.supervisor.counters.errors += size * isinstance(relayed.value, SnakepitError)
+            answer = relayed.unwrap()
+        else:
+            answer = await self._execute_here(request, movable=movable)
+        if isinstance(answer, BatchEnvelope):  # what was given back comes again
+            self.supervisor.counters.requests -= request.batch.count - answer.count
+        return answer
 
     async def _execute_here(self, request: pb.Request, *, movable: bool) -> Any:
         options = request.options
@@ -249,7 +266,9 @@ class WorkerActor:
         done = await self.supervisor.execute(request, may_move=movable and not pinned, on_slot=on_slot)
         if isinstance(done, Relayed):
             return done.value
-        return outcome(done.reply, request, self._info(request, done) if options.info else None)
+        return outcome(
+            done.reply, request, self._info(request, done) if options.info or request.batch.count else None
+        )
 
     async def _execute_delegated(self, request: pb.Request) -> Refused | Delegated:
         """Runs another worker's request. Its error travels as a value: Ray would wrap it twice, and its

@@ -1,6 +1,7 @@
 """Values to bytes and back: JSON with tags, arrays, tables, and the envelope in which a result crosses
 Ray."""
 
+from snakepit_ray.codec.batches import BatchEnvelope, BatchOutcome, BatchPart, decode_parts, encode_items
 from snakepit_ray.codec.decoding import decode_value
 from snakepit_ray.codec.encoding import INLINE, Encoded, check_size, encode_args, encode_value, nbytes
 from snakepit_ray.codec.envelope import (
@@ -23,6 +24,9 @@ __all__ = [
     "LARGEST_INT",
     "MAX_DEPTH",
     "TAG",
+    "BatchEnvelope",
+    "BatchOutcome",
+    "BatchPart",
     "Encoded",
     "Envelope",
     "EnvelopeBatch",
@@ -36,9 +40,11 @@ __all__ = [
     "check_size",
     "decode_batch",
     "decode_envelope",
+    "decode_parts",
     "decode_value",
     "decoded_count",
     "encode_args",
+    "encode_items",
     "encode_value",
     "keep_encoded",
     "nbytes",

@@ -36,7 +36,7 @@ def encode_args(args: Any, ref_type: type | None = None) -> Encoded:
     Values that are instances of `ref_type` are taken out into `refs` as (name, ref). Raises EncodingError.
     """
     if type(args) is dict and _is_plain(args, 1):
-        raw = _plain_json(args)
+        raw = plain_json(args)
         if raw is not None:
             return Encoded(raw, [], [])
     if ref_type is not None and isinstance(args, ref_type):
@@ -50,19 +50,19 @@ def encode_args(args: Any, ref_type: type | None = None) -> Encoded:
     if ref_type is not None:
         refs = [(name, value) for name, value in args.items() if isinstance(value, ref_type)]
         args = {name: value for name, value in args.items() if not isinstance(value, ref_type)}
-    raw, buffers = _Converter("args", ref_type).run(args)
+    raw, buffers = Converter("args", ref_type).run(args)
     for name, _ in refs:
-        _Converter("args", ref_type).check_key(name)
+        Converter("args", ref_type).check_key(name)
     return Encoded(raw, buffers, refs)
 
 
 def encode_value(value: Any, root: str = "value", ref_type: type | None = None) -> Encoded:
     """One value; `root` begins the path in error messages. Raises EncodingError."""
     if type(value) in _CONTAINERS and _is_plain(value, 1):
-        raw = _plain_json(value)
+        raw = plain_json(value)
         if raw is not None:
             return Encoded(raw, [], [])
-    raw, buffers = _Converter(root, ref_type).run(value)
+    raw, buffers = Converter(root, ref_type).run(value)
     return Encoded(raw, buffers, [])
 
 
@@ -108,7 +108,7 @@ def _is_plain(value: Any, depth: int) -> bool:
                 if type(key) is not str:
                     return False
         value = value.values()
-    return _few_plain(value, depth) if len(value) <= _FEW else _many_plain(value, depth)
+    return _few_plain(value, depth) if len(value) <= _FEW else many_plain(value, depth)
 
 
 def _few_plain(values: Iterable[Any], depth: int) -> bool:
@@ -129,7 +129,8 @@ def _few_plain(values: Iterable[Any], depth: int) -> bool:
     return True
 
 
-def _many_plain(value: Iterable[Any], depth: int) -> bool:
+def many_plain(value: Iterable[Any], depth: int) -> bool:
+    """Whether many values are nothing but plain JSON: a few passes at C speed where they are scalars."""
     kinds = set(map(type, value))
     if not kinds <= _JSON_TYPES or not _numbers_fit(value, kinds):
         return False
@@ -173,10 +174,15 @@ def _chunk_encoder() -> Callable[[Any, int], Iterable[str]]:
 _chunks = _chunk_encoder()
 
 
-def _plain_json(value: Any) -> bytes | None:
+def write_json(value: Any) -> bytes:
+    """JSON values as text."""
+    return "".join(_chunks(value, 0)).encode()
+
+
+def plain_json(value: Any) -> bytes | None:
     """The JSON of a plain value; None where a string in it has a lone surrogate."""
     try:
-        return "".join(_chunks(value, 0)).encode()
+        return write_json(value)
     except UnicodeEncodeError:
         return None
 
@@ -184,7 +190,7 @@ def _plain_json(value: Any) -> bytes | None:
 # ---- everything else -----------------------------------------------------------------------------------
 
 
-class _Converter:
+class Converter:
     """Turns one value into JSON values and tags; `path` is where it is. Used once: an error ends it."""
 
     def __init__(self, root: str, ref_type: type | None) -> None:
@@ -196,7 +202,7 @@ class _Converter:
 
     def run(self, value: Any) -> tuple[bytes, list[Buffer]]:
         try:
-            return "".join(_chunks(self.convert(value), 0)).encode(), self.buffers
+            return write_json(self.convert(value)), self.buffers
         except RecursionError as error:
             raise self.error("nested too deep for what is left of this thread's stack") from error
 

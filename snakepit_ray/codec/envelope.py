@@ -109,7 +109,7 @@ class Envelope:
         if (self.info is None and not self.runtime) or isinstance(value, Progress):
             return value
         if self.runtime:
-            value = _hooked(self.runtime).process_response(self.command, value)
+            value = runtime_of(self.runtime).process_response(self.command, value)
         if self.info is None:
             return value
         worker_id, epoch, *rest = self.info
@@ -145,11 +145,16 @@ def decode_envelope(
     buffers: Sequence[Any] = (),
 ) -> Any:
     """What pickle calls for an Envelope: its value; in a process that keeps them encoded, the Envelope."""
-    envelope = Envelope(json, buffers, info, runtime, command)
+    return decoded(Envelope(json, buffers, info, runtime, command), 1, command)
+
+
+def decoded(envelope: Any, count: int, command: str) -> Any:
+    """The value of an envelope that was unpickled, or its error so that Ray raises it; in a process that
+    keeps them encoded, the envelope."""
     if _Process.keep:
         return envelope
     try:
-        _Process.decoded += 1
+        _Process.decoded += count
         return envelope.value()
     except Exception as error:  # noqa: BLE001 - user code among it: a runtime's process_response
         return _raised_by_ray(error, command)
@@ -189,7 +194,7 @@ def _raised_by_ray(error: Exception, command: str) -> Any:
 _runtimes: dict[str, Any] = {}
 
 
-def _hooked(name: str) -> Any:
+def runtime_of(name: str) -> Any:
     """The Runtime of that importable name, made once in each process."""
     found = _runtimes.get(name)
     if found is None:

@@ -58,6 +58,7 @@ class Journal:
         self._known: dict[bytes, tuple[int, int]] = {}  # digest -> in how many slots, where the newest says
         for at in range(HEADER.size, SIZE, SLOT_BYTES):
             self._learn(content[at : at + SLOT_BYTES])
+        self._earlier = frozenset(self._known)
 
     @classmethod
     def open(cls, worker_id: str, base: Base = None) -> Journal:
@@ -81,6 +82,10 @@ class Journal:
         """Whether this request was handed over already (or was about to be), by this process or an earlier
         one."""
         return _digest(request_id) in self._known
+
+    def started_earlier(self, request_id: str) -> bool:
+        """`started_before`, by an earlier process alone."""
+        return _digest(request_id) in self._earlier
 
     def where(self, request_id: str) -> int:
         """The place that it was handed to, as `record` was told; HERE also where it is not known."""

@@ -97,7 +97,7 @@ class Running:
     def _answered(self, run: Run, reply: pb.Reply | None) -> None:
         if reply is None:
             return  # the stream ended: `lose` gives these their outcome, with the child's last words
-        run.interpreter.served += 1
+        run.interpreter.served += max(1, reply.items)
         self._over(run)
         run.settle(reply)
 

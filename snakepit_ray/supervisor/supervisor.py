@@ -153,7 +153,8 @@ class Supervisor:
         first_here = (
             not request.options.hops
         )  # requests and errors are counted once, where they first arrived
-        self.counters.requests += first_here
+        size = request.batch.count or 1
+        self.counters.requests += first_here * size
         attempt = Attempt(request, self._budget(request), sink)
         task = asyncio.current_task()
         assert task is not None
@@ -163,7 +164,7 @@ class Supervisor:
             self.story.executed(request, attempt.began, "")
             return done
         except SnakepitError as error:
-            self.counters.errors += first_here
+            self.counters.errors += first_here * size
             self.story.executed(request, attempt.began, type(error).__name__)
             raise
         finally:
@@ -234,7 +235,10 @@ class Supervisor:
         self.around.begins(request)
         reply = await self._runs.run(request, interpreter, attempt.left, attempt.budget, attempt.sink)
         self._care.answered()
-        self.counters.errors += reply.HasField("failure") and not request.options.hops
+        if not request.options.hops:
+            self.counters.errors += len(reply.failures) or reply.HasField("failure") * (
+                request.batch.count or 1
+            )
         self.story.ran(request, reply)
         return Done(reply, waited, attempt.number, interpreter.child.pid)
 

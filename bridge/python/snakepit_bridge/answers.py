@@ -5,7 +5,7 @@ Rule: the thread that sends writes, so that bytes are copied once.
 
 from __future__ import annotations
 
-from snakepit_bridge import hostcalls
+from snakepit_bridge import batches, hostcalls
 from snakepit_bridge._pb import interpreter_pb2 as pb
 from snakepit_bridge.failures import Failure, clean
 from snakepit_bridge.values import encode
@@ -34,6 +34,8 @@ class Answer:
             reply.end.SetInParent()  # a stream of no chunks has an end, too
             reply.end.chunks = self.outcome
             return 64
+        if type(self.outcome) is batches.Results:
+            return _fill_results(reply, self.outcome)
         return _fill_failure(reply.failure, self.outcome)
 
 
@@ -49,6 +51,15 @@ class Released:
         """Adds the id to `frame`."""
         frame.released.append(self.id)
         return len(self.id)
+
+
+def _fill_results(reply: pb.Reply, results: batches.Results) -> int:
+    reply.items = results.count
+    size = hostcalls.fill_payload(reply.value, results.payload)
+    for index, failure in results.failures.items():
+        item = reply.failures.add(index=index)
+        size += _fill_failure(item.failure, failure)
+    return size
 
 
 def _fill_failure(message: pb.Failure, failure: Failure) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 
+from snakepit_bridge.buffers import Buffers
 from snakepit_bridge.failures import InvalidArguments
 from snakepit_bridge.values import MAX_DEPTH, TAG, Progress, Refused, Unserializable
 
@@ -36,6 +37,51 @@ def decode(data: bytes, buffers=(), *, root: str = "args"):
         raise InvalidArguments(f"{root}: cannot decode JSON that is nested too deeply") from None
     except ValueError as error:  # not UTF-8, not JSON
         raise InvalidArguments(f"{root}: cannot decode the payload: {error}") from None
+
+
+def decode_items(data: bytes, buffers=()) -> list:
+    """The items of a batch's payload, a JSON array; one that cannot be decoded is its InvalidArguments.
+
+    Raises InvalidArguments for what is no array.
+    """
+    try:
+        items = _read(str(data, "utf-8"))
+    except RecursionError:
+        raise InvalidArguments("args: cannot decode JSON that is nested too deeply") from None
+    except ValueError as error:  # not UTF-8, not JSON
+        raise InvalidArguments(f"args: cannot decode the payload: {error}") from None
+    if type(items) is not list:
+        raise InvalidArguments(f"args: a batch is an array of objects, got {type(items).__name__}")
+    if b"$snakepit" in data or b"\\u" in data:
+        return [_decoded_item(item, buffers) for item in items]
+    return items
+
+
+def _decoded_item(item, buffers):
+    try:
+        return _Back(buffers).value(item, 0)
+    except Refused as refused:
+        return InvalidArguments(refused.text("args").replace("cannot encode", "cannot decode"))
+    except RecursionError:
+        return InvalidArguments("args: cannot decode JSON that is nested too deeply")
+
+
+def arguments(request) -> dict:
+    """The keyword arguments of a request. Raises InvalidArguments."""
+    payload = request.args
+    args = decode(payload.json, Buffers(payload.buffers)) if payload.json else {}
+    for ref in request.refs:
+        root = f"args[{ref.name!r}]" if ref.name else "args"
+        value = decode(ref.value.json, Buffers(ref.value.buffers), root=root)
+        if ref.name:
+            args[ref.name] = value
+        else:
+            args = value
+    if type(args) is not dict:
+        raise InvalidArguments(
+            f"{request.command}: the arguments must be an object, got {type(args).__name__}"
+        )
+    return args
 
 
 class _Back:

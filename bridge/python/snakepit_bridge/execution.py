@@ -82,7 +82,7 @@ class Run:
         try:
             value = self.work(self)
         except BaseException as error:  # noqa: BLE001 - SystemExit of a command is a failure of that command
-            self.done(self, None, self._outcome(error))
+            self.done(self, None, self.outcome(error))
             return False
         if type(value) is CoroutineType:
             self._coroutine = value
@@ -116,11 +116,12 @@ class Run:
             if type(value) is CoroutineType:
                 value = await value
         except BaseException as error:  # noqa: BLE001 - SystemExit would end the loop
-            self.done(self, None, self._outcome(error))
+            self.done(self, None, self.outcome(error))
             return
         self.done(self, value, None)
 
-    def _outcome(self, error: BaseException) -> BaseException:
+    def outcome(self, error: BaseException) -> BaseException:
+        """What an error of the command is: the end of a run that was told to stop, or itself."""
         return self.stopped() if self.kind and is_cancellation(error) else error
 
 

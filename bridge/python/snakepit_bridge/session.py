@@ -12,13 +12,13 @@ import os
 import time
 from queue import Empty, SimpleQueue
 
-from snakepit_bridge import hostcalls
+from snakepit_bridge import batches, hostcalls
 from snakepit_bridge._pb import interpreter_pb2 as pb
 from snakepit_bridge.adapter import is_a_stream, unknown_command
 from snakepit_bridge.answers import Answer, Released
-from snakepit_bridge.buffers import Buffers, segment_ids
+from snakepit_bridge.buffers import segment_ids
 from snakepit_bridge.context import SessionContext
-from snakepit_bridge.decoding import decode
+from snakepit_bridge.decoding import arguments
 from snakepit_bridge.execution import Deadlines, Executor, Run
 from snakepit_bridge.failures import (
     CANCELLED,
@@ -174,12 +174,16 @@ class Attachment:
 
     def _work(self, run: Run):
         request = run.request
-        args = _arguments(request)
+        is_batch = request.HasField("batch")
+        args = None if is_batch else arguments(request)
         if request.session and self._dispatcher.session_hook is not None:
             self._dispatcher.session_hook(request.session)
         if self._dispatcher.context_hook is not None:
             self._dispatcher.context_hook(run.context)
-        value = self._commands[request.command].call(args, run.context, stream=request.stream)
+        command = self._commands[request.command]
+        if is_batch:
+            return batches.start(run, command, self._config)
+        value = command.call(args, run.context, stream=request.stream)
         return run.context._outlet.drain(value) if request.stream else value
 
     def _done(self, run: Run, value, error: BaseException | None) -> None:
@@ -206,6 +210,8 @@ class Attachment:
             self._dispatcher.detach(self)
 
     def _encoded(self, run: Run, value):
+        if type(value) is batches.Results:
+            return value
         try:
             if hasattr(value, "__next__") or hasattr(value, "__anext__"):
                 raise _yields(run.request.command, value)
@@ -244,24 +250,6 @@ class Attachment:
             yield frame
             if item is _NOTHING:
                 item = take()
-
-
-def _arguments(request: pb.Request) -> dict:
-    """The keyword arguments of a request. Raises InvalidArguments."""
-    payload = request.args
-    args = decode(payload.json, Buffers(payload.buffers)) if payload.json else {}
-    for ref in request.refs:
-        root = f"args[{ref.name!r}]" if ref.name else "args"
-        value = decode(ref.value.json, Buffers(ref.value.buffers), root=root)
-        if ref.name:
-            args[ref.name] = value
-        else:
-            args = value
-    if type(args) is not dict:
-        raise InvalidArguments(
-            f"{request.command}: the arguments must be an object, got {type(args).__name__}"
-        )
-    return args
 
 
 def _yields(command: str, value) -> InvalidArguments:

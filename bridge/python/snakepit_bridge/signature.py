@@ -76,6 +76,8 @@ class Signature:
             self._add(parameter, hints.get(parameter.name, typing.Any))
         self._names = frozenset(p.name for p in self.parameters)
         self._required = frozenset(p.name for p in self.parameters if not p.has_default)
+        self.has_choices = any(p.choices for p in self.parameters)
+        self.shapes: set = set()  # names and types of arguments that passed unchanged (batches.py)
         self._checked = [p for p in self.parameters if p.types or p.choices]
 
     def _add(self, parameter: inspect.Parameter, hint) -> None:

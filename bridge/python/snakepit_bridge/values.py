@@ -33,7 +33,7 @@ _NUMBERS = frozenset((int, float))
 _SCALARS = frozenset((int, float, str))
 _SETS = (set, frozenset)
 
-_write = json.JSONEncoder(
+write = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
 ).encode
 
@@ -108,17 +108,22 @@ class Refused(Exception):
         return f"{root}{''.join(reversed(self.path))}: {self.reason}"
 
 
-def encode(value, *, marker: bool = False, root: str = "result") -> tuple[bytes, list[bytes]]:
+def encode(
+    value, *, marker: bool = False, root: str = "result", buffers: list[bytes] | None = None
+) -> tuple[bytes, list[bytes]]:
     """(UTF-8 JSON, buffers) of `value`. Raises EncodingError naming the path; with `marker` what cannot be
-    carried becomes a marker.
+    carried becomes a marker. `buffers`: those of other values of the same payload, which its own follow.
     """
+    buffers = [] if buffers is None else buffers
+    before = len(buffers)
     try:
         try:
-            walk = _Walk(marker, strict=False)
-            return _write(walk.value(value, 0)).encode("utf-8"), walk.buffers
+            walk = _Walk(marker, False, buffers)
+            return write(walk.value(value, 0)).encode("utf-8"), buffers
         except UnicodeEncodeError:  # a lone surrogate somewhere: once more, looking at every string
-            walk = _Walk(marker, strict=True)
-            return _write(walk.value(value, 0)).encode("utf-8"), walk.buffers
+            del buffers[before:]
+            walk = _Walk(marker, True, buffers)
+            return write(walk.value(value, 0)).encode("utf-8"), buffers
     except Refused as refused:
         raise EncodingError(refused.text(root)) from None
 
@@ -132,8 +137,8 @@ def type_name(value) -> str:
 class _Walk:
     """One value on its way to JSON: its buffers, and the containers that are open, to see a cycle."""
 
-    def __init__(self, marker: bool, strict: bool) -> None:
-        self.buffers: list[bytes] = []
+    def __init__(self, marker: bool, strict: bool, buffers: list[bytes]) -> None:
+        self.buffers = buffers
         self._marker = marker
         self._strict = strict
         self._open: set[int] = set()

@@ -39,6 +39,17 @@ class Commands(Adapter):
         return value
 
     @command
+    def result_of(self, code: str):
+        return eval(code)
+
+    @command
+    def sleep_noted(self, ctx, tag: str, seconds: float):
+        self.log.append(tag)
+        if ctx.wait(seconds):
+            ctx.raise_if_cancelled()
+        return tag
+
+    @command
     def wait_until_cancelled(self, ctx, tag: str = "", ending: str = "raise"):
         self.log.append(tag)
         ctx.emit("started")

@@ -1,0 +1,128 @@
+"""Knows how a batch that came as one call is spread over the pool by the worker that it came to.
+
+Rules: it runs as many small batches, each a request like any other: it waits here, and moves to a worker that
+is free; their size follows the time that items take (core/batch_size.py); what one gives back is sent again;
+the batches of a session go one after the other; every item ends with one result or one error."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.codec import BatchEnvelope, BatchPart
+from snakepit_ray.core.batch_size import SHARE, BatchSize
+from snakepit_ray.errors import DeadlineExceeded, NotNow, SnakepitError
+from snakepit_ray.requests import batch_of
+
+FIRST_SIZE = 256  # of the first batches, at most: what takes long in them is given back
+AGAIN_SECONDS = 0.02
+Run = Callable[[pb.Request], Awaitable[Any]]
+
+
+class _Range(NamedTuple):
+    """Items of one of the requests that the batch came as."""
+
+    source: int
+    first: int
+    size: int
+
+
+class BatchRun:
+    """One batch: `sources` are the requests that its items came in, `run` runs a request anywhere in the
+    pool."""
+
+    def __init__(self, sources: list[pb.Request], slots: int, run: Run) -> None:
+        self._sources = sources
+        self._run = run
+        total = sum(source.batch.count for source in sources)
+        self._slots = 1 if sources[0].session else slots
+        self._size = BatchSize(start=min(FIRST_SIZE, total // (4 * self._slots)))
+        self._left = deque(_Range(n, 0, source.batch.count) for n, source in enumerate(sources))
+        self._began = time.monotonic()
+        self._budget = sources[0].budget_ms / 1000
+        self._parts: dict[_Range, BatchPart] = {}
+        self._under_way: dict[asyncio.Task[Any], _Range] = {}
+        self._refused = False  # nothing more gets in until something has ended
+
+    async def run(self) -> BatchEnvelope:
+        """Runs all items. Raises NotNow when none of them got in."""
+        try:
+            while self._left or self._under_way:
+                while self._left and not self._refused and len(self._under_way) < self._at_once:
+                    self._start(self._take())
+                done, _ = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    await self._ended(task)
+        finally:
+            await self._cancel()
+        return batch_of([self._parts[key] for key in sorted(self._parts)], self._sources[0])
+
+    @property
+    def _at_once(self) -> int:
+        in_session = bool(self._sources[0].session)
+        return 1 if in_session else self._size.ahead * self._slots
+
+    def _take(self) -> _Range:
+        """The items that go next."""
+        source, first, count = self._left.popleft()
+        # Near the end the rest is shared out: nobody is to be the last by a whole chunk.
+        size = max(1, min(self._size.size, -(-(count + sum(r.size for r in self._left)) // self._slots)))
+        if count > size:
+            self._left.appendleft(_Range(source, first + size, count - size))
+        return _Range(source, first, min(count, size))
+
+    def _start(self, items: _Range) -> None:
+        source = self._sources[items.source]
+        request = pb.Request()
+        request.CopyFrom(source)
+        request.id = f"{self._sources[0].id}/{items.source}.{items.first}"
+        request.batch.first, request.batch.count = items.first, items.size
+        request.batch.share_ms = int(SHARE * 1000)
+        left = self._budget
+        if not source.options.default_budget:  # it is the caller's, for the whole batch
+            left -= time.monotonic() - self._began
+        request.budget_ms = max(1, int(left * 1000))
+        if self._parts:
+            request.options.queue_ms = (
+                request.budget_ms
+            )  # the batch is in: its own items are what it waits for
+        task: asyncio.Task[Any] = asyncio.ensure_future(self._one(request, left))
+        self._under_way[task] = items
+
+    async def _one(self, request: pb.Request, left: float) -> Any:
+        if left <= 0:
+            raise DeadlineExceeded.after(self._budget, "waiting", request.command)
+        return await self._run(request)
+
+    async def _ended(self, task: asyncio.Task[Any]) -> None:
+        items = self._under_way.pop(task)
+        try:
+            (part,) = task.result().parts
+        except NotNow:
+            if not self._parts and not self._under_way:
+                raise
+            self._left.appendleft(items)
+            self._refused = bool(self._under_way)
+            if not self._under_way:
+                await asyncio.sleep(AGAIN_SECONDS)
+            return
+        except SnakepitError as error:
+            nothing = b"[" + b",".join([b"null"] * items.size) + b"]"
+            part = BatchPart(nothing, items.size, (), [(index, error) for index in range(items.size)])
+        else:
+            self._size.observe(part.size, part.ran, len(part.json) + sum(map(len, part.buffers)))
+        self._refused = False
+        self._parts[items] = part
+        if part.size < items.size:
+            rest = _Range(items.source, items.first + part.size, items.size - part.size)
+            self._left.appendleft(rest)
+
+    async def _cancel(self) -> None:
+        for task in self._under_way:
+            task.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way)

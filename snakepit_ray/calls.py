@@ -1,0 +1,116 @@
+"""Knows the forms of a call: called, it blocks; `.remote` gives an ObjectRef; `.options` is the same call
+with options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions
+
+if TYPE_CHECKING:
+    from snakepit_ray.pool import Pool
+
+
+class Call:
+    """`pool.execute`: called, it blocks and returns the value; `.remote` returns an ObjectRef."""
+
+    __slots__ = ("_options", "_pool")
+
+    def __init__(self, pool: Pool, options: CallOptions = DEFAULT_OPTIONS) -> None:
+        self._pool = pool
+        self._options = options
+
+    def options(self, **options: Any) -> Call:
+        """The same call with these options (see CallOptions). Raises ConfigError."""
+        return Call(self._pool, self._options.merge(**options))
+
+    def remote(self, command: str, args: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Sends the command; the ref holds its value, or raises its error.
+
+        Top-level ObjectRefs among `args` are resolved by Ray at the worker. Raises EncodingError,
+        InvalidArguments, PayloadTooLarge, PoolClosed here, before anything is sent."""
+        merged = self._options.merge(**options) if options else self._options
+        return self._pool._send(command, args, merged)
+
+    def __call__(self, command: str, args: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Sends the command and waits for its value."""
+        merged = self._options.merge(**options) if options else self._options
+        return self._pool._get(self._pool._send(command, args, merged), merged)
+
+
+class SessionCall:
+    """`pool.execute_in_session`: `execute` with the session's id first."""
+
+    __slots__ = ("_call", "_pool")
+
+    def __init__(self, pool: Pool, call: Call | None = None) -> None:
+        self._pool = pool
+        self._call = call or Call(pool)
+
+    def options(self, **options: Any) -> SessionCall:
+        """The same call with these options."""
+        return SessionCall(self._pool, self._call.options(**options))
+
+    def remote(
+        self, session: str, command: str, args: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
+        """As `pool.execute.remote`, in `session`."""
+        return self._call.remote(command, args, session=session, **options)
+
+    def __call__(
+        self, session: str, command: str, args: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
+        """As `pool.execute`, in `session`."""
+        return self._call(command, args, session=session, **options)
+
+
+class BatchCall:
+    """`pool.execute_batch`: one call of a command for each item, as one list of results."""
+
+    __slots__ = ("_options", "_pool")
+
+    def __init__(self, pool: Pool, options: CallOptions = DEFAULT_OPTIONS) -> None:
+        self._pool = pool
+        self._options = options
+
+    def options(self, **options: Any) -> BatchCall:
+        """The same call with these options (see CallOptions). Raises ConfigError."""
+        return BatchCall(self._pool, self._options.merge(**options))
+
+    def remote(
+        self,
+        command: str,
+        items: Iterable[Mapping[str, Any]],
+        return_exceptions: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Sends all items; the ref holds the list of their values in order.
+
+        It raises the error of the first item that failed, when all have run; with `return_exceptions` errors
+        stand among the values. The worker that gets the batch spreads it over the pool. `timeout` is that of
+        the whole batch; without one each item has the pool's. Items hold no ObjectRefs. Raises EncodingError,
+        InvalidArguments, PayloadTooLarge, PoolClosed here, before anything is sent."""
+        return self._send(command, items, return_exceptions, self._options.merge(**options))
+
+    def __call__(
+        self,
+        command: str,
+        items: Iterable[Mapping[str, Any]],
+        return_exceptions: bool = False,
+        **options: Any,
+    ) -> list[Any]:
+        """Sends all items and waits for the list of their values."""
+        merged = self._options.merge(**options)
+        values: list[Any] = self._pool._get(self._send(command, items, return_exceptions, merged), merged)
+        return values
+
+    def _send(self, command: str, items: Iterable[Any], return_exceptions: bool, options: CallOptions) -> Any:
+        given = list(items)
+        if not given:
+            return ray.put([])
+        errors = pb.BATCH_ERRORS_RETURN if return_exceptions else pb.BATCH_ERRORS_RAISE
+        return self._pool._sender.all(command, given, options, errors)

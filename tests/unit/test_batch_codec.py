@@ -1,0 +1,144 @@
+"""Arguments of many calls as one payload, results of many calls as one envelope."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snakepit_ray import codec
+from snakepit_ray.codec import BatchEnvelope, BatchOutcome, BatchPart, decode_value, encode_args, encode_items
+from snakepit_ray.codec.batches import APART, RAISE, RETURN
+from snakepit_ray.errors import CommandError, EncodingError
+
+INFO = ("w1", (1, 2), 123, "node", "req", 0.5, 0.25, 1, False)
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=5)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+keys = st.sampled_from(["a", "b", "$snakepit", "é"]) | st.text()
+items = st.lists(st.dictionaries(keys, values), min_size=1, max_size=12)
+DAMAGED = [b"", b"[1", b"{}", b"[1]", b"[1,2,3]", b'[1,{"$snakepit":"x"}]', b"[1,NaN]"]
+
+
+class Picky:
+    """A runtime that cannot take every result."""
+
+    def process_response(self, command: str, value: Any) -> Any:
+        if value == 2:
+            raise ValueError("two")
+        return value * 10
+
+
+class Ref:
+    pass
+
+
+@pytest.fixture
+def kept() -> Iterator[None]:
+    codec.keep_encoded(True)
+    yield
+    codec.keep_encoded(False)
+
+
+def same(left: Any, right: Any) -> bool:
+    return repr(left) == repr(right)
+
+
+@given(items)
+def test_items_decode_to_what_each_would_alone(given: list[dict[str, Any]]) -> None:
+    encoded = encode_items(given)
+    alone = [encode_args(item) for item in given]
+    expected = [decode_value(one.json, one.buffers) for one in alone]
+    assert same(decode_value(encoded.json, encoded.buffers), expected)
+    if not encoded.buffers:
+        assert encoded.json == b"[" + b",".join(one.json for one in alone) + b"]"
+
+
+@pytest.mark.parametrize(
+    ("bad", "path"),
+    [
+        (5, "items[3]"),
+        ([], "items[3]"),
+        ({1: 2}, "items[3]"),
+        ({"x": {2: 3}}, 'items[3]["x"]'),
+        ({"x": [1, object()]}, 'items[3]["x"][1]'),
+        ({"x": "\ud800"}, 'items[3]["x"]'),
+        ({"x": Ref()}, 'items[3]["x"]'),
+        (Ref(), "items[3]"),
+    ],
+)
+def test_the_first_bad_item_is_named(bad: Any, path: str) -> None:
+    with pytest.raises(EncodingError) as raised:
+        encode_items([{}, {"x": 1}, bad], Ref, begin=1)
+    assert raised.value.path == path
+
+
+def test_a_cycle_and_deep_nesting_are_errors_soon() -> None:
+    loop: list[Any] = []
+    loop += [loop, loop]
+    deep: Any = 1
+    for _ in range(5_000):
+        deep = [deep]
+    for bad in (loop, deep):
+        with pytest.raises(EncodingError, match=r"items\[1\]"):
+            encode_items([{"x": 1}, {"x": bad}])
+
+
+def over(parts: list[BatchPart], errors: int, **more: Any) -> Any:
+    return pickle.loads(pickle.dumps(BatchEnvelope(parts, errors, **more), 5))
+
+
+def test_parts_arrive_as_one_list_and_errors_as_asked() -> None:
+    plain = [BatchPart(b"[1,2]", 2), BatchPart(b"[]", 0), BatchPart(b"[3]", 1)]
+    assert over(plain, RAISE) == over(plain, RETURN) == [1, 2, 3]
+    error = CommandError.from_remote("ValueError", "bad")
+    failing = [BatchPart(b"[1,2]", 2), BatchPart(b"[null,4]", 2, (), [(0, error)], INFO)]
+    back = over(failing, RETURN)
+    assert back[:2] == [1, 2] and isinstance(back[2], ValueError) and back[3] == 4
+    apart = over(failing, APART)
+    assert isinstance(apart, BatchOutcome) and apart.values == [1, 2, None, 4]
+    assert [(index, type(found)) for index, found in apart.failed] == [(2, type(error))]
+    assert (apart.ran, apart.nbytes) == (0.25, 5 + 8)
+    with pytest.raises(ValueError, match="bad"):
+        BatchEnvelope(failing, RAISE).value()
+
+
+def test_info_and_buffers_of_a_batch() -> None:
+    big = np.arange(5_000.0)
+    encoded = encode_items([{"x": big}, {"x": 1}])
+    batch = BatchEnvelope([BatchPart(encoded.json, 2, encoded.buffers, (), INFO)], RAISE, True)
+    buffers: list[Any] = []
+    data = pickle.dumps(batch, 5, buffer_callback=buffers.append)
+    assert len(buffers) == 1 and len(data) < 10_000
+    first, second = pickle.loads(data, buffers=buffers)
+    np.testing.assert_array_equal(first.value["x"], big)
+    assert (second.value, second.pid, second.ran_s, second.waited_s) == ({"x": 1}, 123, 0.125, 0.5)
+
+
+def test_a_runtimes_last_word_fails_alone() -> None:
+    picky = {"runtime": f"{__name__}:Picky", "command": "c"}
+    back = over([BatchPart(b"[1,2]", 2), BatchPart(b"[3]", 1)], RETURN, **picky)
+    assert (back[0], back[2]) == (10, 30) and isinstance(back[1], ValueError)
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_damaged_results_are_an_error(text: bytes) -> None:
+    with pytest.raises(EncodingError, match="results"):
+        BatchEnvelope([BatchPart(text, 2)]).value()
+
+
+def test_worker_actors_keep_batches_encoded(kept: None) -> None:
+    before = codec.decoded_count()
+    arrived = over([BatchPart(json.dumps([1, 2]).encode(), 2)], APART, command="add")
+    assert isinstance(arrived, BatchEnvelope) and arrived.count == 2
+    assert codec.decoded_count() == before
+    assert over(list(arrived.parts), RAISE).value() == [1, 2]

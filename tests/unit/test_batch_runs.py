@@ -1,0 +1,132 @@
+"""How one batch is divided, sent again and put together; the pool is a function here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.actors.batch_runs import BatchRun
+from snakepit_ray.codec import BatchEnvelope, BatchPart
+from snakepit_ray.codec.batches import RETURN
+from snakepit_ray.errors import DeadlineExceeded, PoolSaturated, WorkerCrashed
+
+
+def sources(*counts: int, **options: Any) -> list[pb.Request]:
+    made, number = [], 0
+    for count in counts:
+        args = pb.Payload(json=json.dumps(list(range(number, number + count))).encode())
+        number += count
+        request = pb.Request(id="r", command="c", args=args, budget_ms=60_000, batch=pb.Batch(count=count))
+        request.session = options.get("session", "")
+        request.options.errors = RETURN
+        request.options.default_budget = True
+        made.append(request)
+    return made
+
+
+def answer(request: pb.Request, most: int | None = None, seconds: float = 1e-5) -> BatchEnvelope:
+    begin, count = request.batch.first, request.batch.count
+    chosen = json.loads(request.args.json)[begin : begin + count][:most]
+    info = ("w", (1, 1), 1, "n", request.id, 0.0, seconds * len(chosen), 1, False)
+    return BatchEnvelope([BatchPart(json.dumps(chosen).encode(), len(chosen), (), (), info)])
+
+
+def outcome(made: list[pb.Request], slots: int, run: Any) -> list[Any]:
+    return asyncio.run(asyncio.wait_for(BatchRun(made, slots, run).run(), 20)).value()
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.integers(1, 400), min_size=1, max_size=4),
+    st.integers(1, 5),
+    st.lists(st.sampled_from([None, 1, 3, "full", "crash"]), max_size=30),
+)
+def test_whatever_happens_each_item_has_one_outcome(counts: list, slots: int, fate: list) -> None:
+    lost: set[int] = set()
+    most = under_way = done = 0
+    fates = iter(fate)
+
+    async def run(request: pb.Request) -> BatchEnvelope:
+        nonlocal under_way, most, done
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        what = next(fates, None)
+        if what == "full" and done:
+            raise PoolSaturated("full")
+        done += 1
+        if what == "crash":
+            begin = request.batch.first
+            lost.update(json.loads(request.args.json)[begin : begin + request.batch.count])
+            raise WorkerCrashed("crash")
+        return answer(request, None if what == "full" else what)
+
+    back = outcome(sources(*counts), slots, run)
+    assert len(back) == sum(counts) and most <= 2 * slots
+    assert {i for i, value in enumerate(back) if isinstance(value, WorkerCrashed)} == lost
+    assert all(value == i for i, value in enumerate(back) if i not in lost)
+
+
+def test_a_pool_that_is_full_refuses_the_whole_batch_at_once() -> None:
+    async def run(request: pb.Request) -> BatchEnvelope:
+        raise PoolSaturated("full")
+
+    with pytest.raises(PoolSaturated):
+        outcome(sources(100), 2, run)
+
+
+def test_the_batches_of_a_session_go_one_after_the_other() -> None:
+    order: list[int] = []
+    under_way = 0
+
+    async def run(request: pb.Request) -> BatchEnvelope:
+        nonlocal under_way
+        under_way += 1
+        assert under_way == 1
+        await asyncio.sleep(0)
+        under_way -= 1
+        order.append(request.batch.first)
+        return answer(request, 7)
+
+    assert outcome(sources(20, session="s"), 4, run) == list(range(20))
+    assert order == sorted(order)
+
+
+def test_a_budget_of_the_callers_ends_the_batch_and_a_default_one_does_not() -> None:
+    async def run(request: pb.Request) -> BatchEnvelope:
+        assert request.budget_ms <= 60_000
+        return answer(request)
+
+    late = sources(4)
+    late[0].budget_ms, late[0].options.default_budget = 0, False
+    assert [type(value) for value in outcome(late, 1, run)] == [DeadlineExceeded] * 4
+    assert outcome(sources(4), 1, run) == [0, 1, 2, 3]
+
+
+def test_cancelling_it_cancels_what_is_under_way() -> None:
+    begun: list[asyncio.Task[Any]] = []
+    first = asyncio.Event()
+
+    async def run(request: pb.Request) -> BatchEnvelope:
+        task = asyncio.current_task()
+        assert task is not None
+        begun.append(task)
+        first.set()
+        return await asyncio.Event().wait()  # type: ignore[return-value]
+
+    async def body() -> None:
+        task = asyncio.ensure_future(BatchRun(sources(100), 3, run).run())
+        await first.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert begun and all(one.cancelled() for one in begun)
+
+    asyncio.run(asyncio.wait_for(body(), 20))
