@@ -5,7 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("wire_shape", "unary", "batches", "startup", "routing_sim", "recycling", "recovery", "soak")
+NAMES = (
+    "wire_shape",
+    "unary",
+    "batches",
+    "streams",
+    "startup",
+    "routing_sim",
+    "recycling",
+    "recovery",
+    "soak",
+)
 
 
 def main() -> int:

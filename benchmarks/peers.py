@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator
 
 CHILD = """
 import sys, json
@@ -24,6 +26,14 @@ class Bare:
 
     async def pid(self) -> int:
         return os.getpid()
+
+
+class Chunks:
+    """An async actor that yields what the showcase's `stream_data` yields."""
+
+    async def stream_data(self, count: int) -> AsyncIterator[dict[str, object]]:
+        for i in range(count):
+            yield {"index": i, "total": count, "timestamp": time.time(), "is_final": i == count - 1}
 
 
 class PipeOwner:

@@ -10,7 +10,7 @@ import asyncio
 from collections import OrderedDict
 
 from snakepit_ray.actors.messages import Delegated
-from snakepit_ray.codec import Envelope, nbytes
+from snakepit_ray.codec import BatchEnvelope, Envelope, nbytes
 
 KEPT = 256
 LARGE_BYTES = 256 * 1024
@@ -55,7 +55,10 @@ class Kept:
 
 
 def _is_large(outcome: Delegated) -> bool:
-    value = outcome.value
-    if not isinstance(value, Envelope):
-        return False
-    return len(value.json) + sum(nbytes(buffer) for buffer in value.buffers) > LARGE_BYTES
+    value, parts = outcome.value, []
+    if isinstance(value, BatchEnvelope):
+        parts = [(part.json, part.buffers) for part in value.parts]
+    elif isinstance(value, Envelope):
+        parts = [(value.json, value.buffers)]
+    size = sum(len(text) + sum(nbytes(buffer) for buffer in buffers) for text, buffers in parts)
+    return size > LARGE_BYTES

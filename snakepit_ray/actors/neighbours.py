@@ -17,7 +17,7 @@ from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.membership import Membership
 from snakepit_ray.actors.messages import Claimed, Delegated, Refused
 from snakepit_ray.core.lifecycle import WorkerState
-from snakepit_ray.errors import SessionWorkerLost, WorkerCrashed
+from snakepit_ray.errors import NotNow, SessionWorkerLost, WorkerCrashed
 from snakepit_ray.process.journal import HERE, Journal
 from snakepit_ray.supervisor import Relayed, Supervisor, Surroundings
 
@@ -162,6 +162,8 @@ class Neighbours(Surroundings):
             if not chained:
                 self.membership.refused(target)
             return None
+        if isinstance(value.value, NotNow):  # its queue is full, too, or it waited there for nothing
+            self._withdraw(request)
         return Relayed(value.value, value.free)
 
     async def _may_have_run(self, target: str, actor: Any, request: pb.Request, error: Exception) -> bool:

@@ -12,27 +12,22 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors import ray_port
-from snakepit_ray.actors.batch_runs import BatchRun
 from snakepit_ray.actors.gate import Gate
 from snakepit_ray.actors.host_calls import HostCalls
-from snakepit_ray.actors.kept import Kept
 from snakepit_ray.actors.membership import Membership
-from snakepit_ray.actors.messages import Delegated, MoveOrder, PoolMemory, Refused, WorkerFacts
+from snakepit_ray.actors.messages import Delegated, MoveOrder, PoolMemory, WorkerFacts
 from snakepit_ray.actors.neighbours import Neighbours
-from snakepit_ray.actors.relays import Streams
+from snakepit_ray.actors.service import Service
 from snakepit_ray.actors.specs import interpreter_spec, worker_policy
-from snakepit_ray.codec import BatchEnvelope, Info, decoded_count, keep_encoded
+from snakepit_ray.codec import BatchEnvelope, decoded_count, keep_encoded
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.process import registry
 from snakepit_ray.process.journal import Journal
-from snakepit_ray.requests import fill_refs, outcome
-from snakepit_ray.supervisor import Done, Relayed, Supervisor
+from snakepit_ray.supervisor import Supervisor
 
 LARGE_REFS_BYTES = 1_000_000
 
@@ -66,10 +61,8 @@ class WorkerActor:
         )
         self.neighbours.supervisor, self.neighbours.membership = self.supervisor, self.membership
         self.gate = Gate(config, worker_id, self.membership)
-        self.kept = Kept()
-        self.streams = Streams(
-            self.supervisor, self.membership, self.neighbours, self.gate, self._stream_info
-        )
+        about = (worker_id, self.node_id)
+        self.service = Service(config, about, self.supervisor, self.membership, self.neighbours, self.gate)
         self._forever = asyncio.Event()
         self._running = asyncio.ensure_future(self._run())
 
@@ -142,7 +135,7 @@ class WorkerActor:
 
     async def recall(self, request_id: str) -> Delegated | None:
         """What became of a request that another worker had moved here; None where that is not known."""
-        return await self.kept.recall(request_id)
+        return await self.service.recall(request_id)
 
     async def recycle(self) -> None:
         """Wishes for a planned replacement of the interpreter."""
@@ -223,112 +216,29 @@ class WorkerActor:
 
         Returns an Envelope, which unpickles as the value where it is read, or to a worker that delegates
         Delegated or Refused."""
-        request = pb.Request.FromString(blob)
-        if values:
-            await _fill_refs(request, values)
-        if request.options.hops:
-            return await self._execute_delegated(request)
-        if self.gate.idle:
-            return await self._execute(request, movable=not values)
-        async with self.gate.passing():
-            return await self._execute(request, movable=not values)
+        return await self.service.execute(blob, values)
 
     @ray_port.survives_restarts
     async def execute_batch(self, *blobs: bytes) -> BatchEnvelope:
         """Runs the items of some serialized Requests, which are one batch, on as many workers as it takes."""
-        sources = [pb.Request.FromString(blob) for blob in blobs]
-        workers = self.membership.memory.size or self.config.size or 1
-        batch = BatchRun(sources, workers * self.config.capacity, partial(self._execute, movable=True))
-        if self.gate.idle:
-            return await batch.run()
-        async with self.gate.passing():
-            return await batch.run()
-
-    async def _execute(self, request: pb.Request, *, movable: bool) -> Any:
-        relayed = await self.neighbours.elsewhere(request)
-        if relayed is not None:
-            size = request.batch.count or 1
-            self.supervisor.counters.requests += size  # counted once, where it first arrived
-            self.supervisor.counters.errors += size * isinstance(relayed.value, SnakepitError)
-            answer = relayed.unwrap()
-        else:
-            answer = await self._execute_here(request, movable=movable)
-        if isinstance(answer, BatchEnvelope):  # what was given back comes again
-            self.supervisor.counters.requests -= request.batch.count - answer.count
-        return answer
-
-    async def _execute_here(self, request: pb.Request, *, movable: bool) -> Any:
-        options = request.options
-        pinned = bool(request.session and options.affinity)
-        if pinned and not options.rebind:
-            self.membership.check(request.session)  # at once, not after a wait for the next interpreter
-        on_slot = partial(self.membership.enter, request.session, options.rebind) if pinned else None
-        done = await self.supervisor.execute(request, may_move=movable and not pinned, on_slot=on_slot)
-        if isinstance(done, Relayed):
-            return done.value
-        return outcome(
-            done.reply, request, self._info(request, done) if options.info or request.batch.count else None
-        )
-
-    async def _execute_delegated(self, request: pb.Request) -> Refused | Delegated:
-        """Runs another worker's request. Its error travels as a value: Ray would wrap it twice, and its
-        sender is to know that the slot is free again."""
-        options = request.options
-        if not options.may_wait:
-            accepted = bool(self.supervisor.admission.free)
-            self.membership.delegate_arrived(accepted, options.chained)
-            if not accepted:
-                return Refused(self.worker_id)
-        self.kept.begins(request.id)
-        outcome: Delegated | None = None
-        try:
-            answer = await self._execute_here(request, movable=False)
-            outcome = Delegated(answer, self.supervisor.admission.free > 0)
-        except SnakepitError as error:
-            outcome = Delegated(error, self.supervisor.admission.free > 0)
-        finally:
-            self.kept.ended(request.id, outcome)
-        self.membership.delegate_ended(outcome.free and options.more)
-        return outcome
+        return await self.service.execute_batch(blobs)
 
     async def execute_stream(self, blob: bytes, *values: Any) -> AsyncIterator[Any]:
         """`execute` for a command that yields: an Envelope a chunk, or Parts where the request says `pack`;
         its error after the chunks before it. A worker that relays may get Refused."""
-        request = pb.Request.FromString(blob)
-        if values:
-            await _fill_refs(request, values)
-        async with contextlib.aclosing(self.streams.serve(request)) as chunks:
+        async with contextlib.aclosing(self.service.execute_stream(blob, values)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     async def close_stream(self, request_id: str) -> None:
         """Nobody takes its chunks any more."""
-        self.streams.close(request_id)
-
-    def _info(self, request: pb.Request, done: Done) -> Info:
-        ran = done.reply.ran_us / 1e6
-        return self._about(request, done.pid, done.waited, ran, done.attempt)
-
-    def _stream_info(self, request: pb.Request, waited: float, ran: float) -> Info:
-        interpreter = self.supervisor.interpreter
-        return self._about(request, interpreter.child.pid if interpreter is not None else 0, waited, ran, 1)
-
-    def _about(self, request: pb.Request, pid: int, waited: float, ran: float, attempt: int) -> Info:
-        delegated = bool(request.options.hops)
-        return self.worker_id, self.epoch, pid, self.node_id, request.id, waited, ran, attempt, delegated
+        self.service.close_stream(request_id)
 
     def _forward(self, stream: str, line: str) -> None:
         # The Ray worker's own streams reach the driver, prefixed, where Ray is told to do so.
         target = sys.stdout if stream == "stdout" else sys.stderr
         with contextlib.suppress(OSError, ValueError):
             target.write(f"[{self.worker_id} {stream}] {line}\n")
-
-
-async def _fill_refs(request: pb.Request, values: tuple[Any, ...]) -> None:
-    if sum(sys.getsizeof(value) for value in values) < LARGE_REFS_BYTES:
-        fill_refs(request, values)
-    else:  # encoding a large value takes a while: not on the loop
-        await asyncio.to_thread(fill_refs, request, values)
 
 
 def _rss(pid: int) -> int:

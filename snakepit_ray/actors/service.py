@@ -1,0 +1,161 @@
+"""Knows how the requests that reach one worker are served: here, elsewhere, in parts, as streams.
+
+Rules: a request is counted once, where it first arrived; bytes are moved, no value is decoded; a delegated
+request that finds no free slot is refused at once, so that it keeps its place where it was."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from functools import partial
+from typing import Any
+
+from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.actors.batch_runs import BatchRun
+from snakepit_ray.actors.gate import Gate
+from snakepit_ray.actors.kept import Kept
+from snakepit_ray.actors.membership import Membership
+from snakepit_ray.actors.messages import Delegated, Refused
+from snakepit_ray.actors.neighbours import Neighbours
+from snakepit_ray.actors.relays import Streams
+from snakepit_ray.codec import BatchEnvelope, Info
+from snakepit_ray.config import PoolConfig
+from snakepit_ray.errors import SnakepitError
+from snakepit_ray.requests import fill_refs, outcome
+from snakepit_ray.supervisor import Done, Relayed, Supervisor
+
+LARGE_REFS_BYTES = 1_000_000
+
+
+class Service:
+    """Serves one worker's requests; `about`: the ids of the worker and of its node."""
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        about: tuple[str, str],
+        supervisor: Supervisor,
+        membership: Membership,
+        neighbours: Neighbours,
+        gate: Gate,
+    ) -> None:
+        self._config = config
+        self._worker_id, self._node_id = about
+        self._supervisor = supervisor
+        self._membership = membership
+        self._neighbours = neighbours
+        self._gate = gate
+        self._kept = Kept()
+        self._streams = Streams(supervisor, membership, neighbours, gate, self._stream_info)
+
+    async def execute(self, blob: bytes, values: tuple[Any, ...]) -> Any:
+        """Runs one serialized Request: an Envelope, or to a worker that delegates Delegated or Refused."""
+        request = pb.Request.FromString(blob)
+        if values:
+            await _fill_refs(request, values)
+        if request.options.hops:
+            return await self._execute_delegated(request)
+        if self._gate.idle:
+            return await self._execute(request, movable=not values)
+        async with self._gate.passing():
+            return await self._execute(request, movable=not values)
+
+    async def execute_batch(self, blobs: Sequence[bytes]) -> BatchEnvelope:
+        """Runs the items of some serialized Requests, which are one batch."""
+        sources = [pb.Request.FromString(blob) for blob in blobs]
+        workers = self._membership.memory.size or self._config.size or 1
+        batch = BatchRun(sources, workers * self._config.capacity, partial(self._execute, movable=True))
+        if self._gate.idle:
+            return await batch.run()
+        async with self._gate.passing():
+            return await batch.run()
+
+    async def execute_stream(self, blob: bytes, values: tuple[Any, ...]) -> AsyncGenerator[Any]:
+        """Runs one serialized Request whose command yields."""
+        request = pb.Request.FromString(blob)
+        if values:
+            await _fill_refs(request, values)
+        async with contextlib.aclosing(self._streams.serve(request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def close_stream(self, request_id: str) -> None:
+        """Nobody takes its chunks any more."""
+        self._streams.close(request_id)
+
+    async def recall(self, request_id: str) -> Delegated | None:
+        """What became of a request that another worker had moved here."""
+        return await self._kept.recall(request_id)
+
+    async def _execute(self, request: pb.Request, *, movable: bool) -> Any:
+        relayed = await self._neighbours.elsewhere(request)
+        if relayed is not None:
+            size = request.batch.count or 1
+            self._supervisor.counters.requests += size  # counted once, where it first arrived
+            self._supervisor.counters.errors += size * isinstance(relayed.value, SnakepitError)
+            answer = relayed.unwrap()
+        else:
+            answer = await self._execute_here(request, movable=movable)
+        if isinstance(answer, BatchEnvelope):  # what was given back comes again
+            self._supervisor.counters.requests -= request.batch.count - answer.count
+        return answer
+
+    async def _execute_here(self, request: pb.Request, *, movable: bool) -> Any:
+        options = request.options
+        pinned = bool(request.session and options.affinity)
+        if pinned and not options.rebind:
+            self._membership.check(request.session)  # at once, not after a wait for the next interpreter
+        on_slot = partial(self._membership.enter, request.session, options.rebind) if pinned else None
+        done = await self._supervisor.execute(request, may_move=movable and not pinned, on_slot=on_slot)
+        if isinstance(done, Relayed):
+            return done.value
+        return outcome(
+            done.reply, request, self._info(request, done) if options.info or request.batch.count else None
+        )
+
+    async def _execute_delegated(self, request: pb.Request) -> Refused | Delegated:
+        """Runs another worker's request. Its error travels as a value: Ray would wrap it twice, and its
+        sender is to know that the slot is free again."""
+        options = request.options
+        if not options.may_wait:
+            accepted = bool(self._supervisor.admission.free)
+            self._membership.delegate_arrived(accepted, options.chained)
+            if not accepted:
+                return Refused(self._worker_id)
+        self._kept.begins(request.id)
+        ended: Delegated | None = None
+        try:
+            answer = await self._execute_here(request, movable=False)
+            ended = Delegated(answer, self._supervisor.admission.free > 0)
+        except SnakepitError as error:
+            ended = Delegated(error, self._supervisor.admission.free > 0)
+        finally:
+            self._kept.ended(request.id, ended)
+        self._membership.delegate_ended(ended.free and options.more)
+        return ended
+
+    def _info(self, request: pb.Request, done: Done) -> Info:
+        ran = done.reply.ran_us / 1e6
+        return self._about(request, done.pid, done.waited, ran, done.attempt)
+
+    def _stream_info(self, request: pb.Request, waited: float, ran: float) -> Info:
+        interpreter = self._supervisor.interpreter
+        return self._about(request, interpreter.child.pid if interpreter is not None else 0, waited, ran, 1)
+
+    def _about(self, request: pb.Request, pid: int, waited: float, ran: float, attempt: int) -> Info:
+        delegated = bool(request.options.hops)
+        return self._worker_id, self._epoch, pid, self._node_id, request.id, waited, ran, attempt, delegated
+
+    @property
+    def _epoch(self) -> tuple[int, int]:
+        epoch = self._supervisor.epoch
+        return epoch.incarnation, epoch.number
+
+
+async def _fill_refs(request: pb.Request, values: tuple[Any, ...]) -> None:
+    if sum(sys.getsizeof(value) for value in values) < LARGE_REFS_BYTES:
+        fill_refs(request, values)
+    else:  # encoding a large value takes a while: not on the loop
+        await asyncio.to_thread(fill_refs, request, values)
