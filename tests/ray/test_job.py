@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -27,13 +28,16 @@ JOB_SECONDS, END_SECONDS = 150, 30
 
 # Its cluster ends, when its stdin does; a line is answered with the named actors. Ray's job agent listens on
 # a fixed port, which another cluster of this machine may have (then no job is taken), and ray.init has no
-# word for it.
+# word for it. A job joins the cluster whose address is on file, which `ray start` writes and ray.init does
+# not: without it, any that runs on this machine.
 HEAD = """
 import functools, json, sys, ray
 from ray._private.parameter import RayParams
+from ray._private.utils import write_ray_address
 RayParams.__init__ = functools.partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
 started = ray.init(address="local", num_cpus=4, include_dashboard=True, dashboard_port=0, log_to_driver=False,
                    object_store_memory=100_000_000, _temp_dir=sys.argv[1])
+write_ray_address(started.address_info["gcs_address"], sys.argv[1])
 print(json.dumps(started.dashboard_url), flush=True)
 for line in sys.stdin:
     print(json.dumps(ray.util.list_named_actors(all_namespaces=True)), flush=True)
@@ -72,9 +76,11 @@ def head() -> Iterator[Head]:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """Nothing of another cluster's (RAY_ADDRESS, RAY_JOB_*), its token least of all."""
+    """Nothing of another cluster's (RAY_ADDRESS, RAY_JOB_*), and a token of its own: Ray 2.60 wants one."""
+    token = Path(folder, "token")
+    token.write_text(secrets.token_hex(32))
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    return {**kept, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": folder}
+    return {**kept, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_TMPDIR": folder}
 
 
 def _started(folder: str, env: dict[str, str]) -> subprocess.Popen[str]:
@@ -173,6 +179,8 @@ def submit(head: Head, *args: str) -> str:
 
 def status_of(head: Head) -> str:
     """What the job server says of its only job."""
-    with urllib.request.urlopen(head.url + "/api/jobs/", timeout=30) as answer:
+    token = Path(head.env["RAY_AUTH_TOKEN_PATH"]).read_text()
+    asked = urllib.request.Request(head.url + "/api/jobs/", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(asked, timeout=30) as answer:
         (status,) = [job["status"] for job in json.load(answer) if job["type"] == "SUBMISSION"]
     return status
