@@ -87,6 +87,4 @@ class Sender:
 
     def our(self, error: Exception, budget: float | None) -> BaseException:
         """Our error for one of Ray's; itself where it has no meaning of ours."""
-        cause = getattr(error, "cause", None)
-        name = self._link.config.name
-        return ray_port.translate(cause if cause is not None else error, name, budget) or error
+        return ray_port.translate(error, self._link.config.name, budget) or error

@@ -23,7 +23,6 @@ from snakepit_ray.errors import PoolClosed
 
 POLL_SECONDS = 20.0
 AGAIN_SECONDS = 0.5
-FIRST_WORKER_SECONDS = 10.0
 
 
 class Link:

@@ -14,7 +14,6 @@ from typing import Any, TypeVar, cast
 
 import ray
 from ray import exceptions as ray_errors
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import (
@@ -200,13 +199,11 @@ def when_raylet_dies(act: Callable[[], None]) -> None:
     loop.add_reader(descriptor, died)
 
 
-def on_node(node: str) -> NodeAffinitySchedulingStrategy:
-    """Schedules on one node and nowhere else."""
-    return NodeAffinitySchedulingStrategy(node, soft=False)
-
-
 def translate(error: BaseException, pool: str, budget: float | None = None) -> SnakepitError | None:
-    """Our error for one of Ray's, None when it has no meaning of ours. Errors of ours come as they are."""
+    """Our error for one of Ray's, None when it has no meaning of ours. Errors of ours come as they are, also
+    where Ray has wrapped them as the cause of a failed task."""
+    cause = getattr(error, "cause", None)
+    error = cause if cause is not None else error
     if isinstance(error, SnakepitError):
         return error
     if isinstance(error, ray_errors.TaskCancelledError):
@@ -243,8 +240,7 @@ def get(ref: Any, timeout: float, pool: str) -> Any:
     try:
         return ray.get(ref, timeout=timeout)
     except RayError as error:
-        cause = getattr(error, "cause", None)
-        ours = translate(cause if cause is not None else error, pool, timeout)
+        ours = translate(error, pool, timeout)
         if ours is None:
             raise
         raise ours from None

@@ -29,8 +29,6 @@ from snakepit_ray.process import registry
 from snakepit_ray.process.journal import Journal
 from snakepit_ray.supervisor import Supervisor
 
-LARGE_REFS_BYTES = 1_000_000
-
 
 class WorkerActor:
     """One worker of a pool. Its router starts and stops it; handles and other workers call `execute`."""
