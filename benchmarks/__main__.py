@@ -15,6 +15,7 @@ NAMES = (
     "recycling",
     "recovery",
     "soak",
+    "tensors",
 )
 
 

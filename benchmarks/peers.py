@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 CHILD = """
 import sys, json
@@ -54,3 +55,10 @@ class PipeOwner:
 def add_pair(a: int) -> dict[str, int]:
     """The work of one request, for an executor of this machine's processes."""
     return {"result": a + 1}
+
+
+class BareArrays:
+    """An async actor that adds one to an array itself."""
+
+    async def plus_one(self, x: Any) -> Any:
+        return x + 1

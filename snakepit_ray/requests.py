@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pickle import PickleBuffer
 from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.codec import (
     BatchEnvelope,
     BatchPart,
-    Encoded,
     Envelope,
     check_size,
     encode_args,
     encode_items,
     encode_value,
+    nbytes,
 )
 from snakepit_ray.config import CallOptions, PoolConfig
 from snakepit_ray.errors import SnakepitError, failure_to_error
@@ -47,8 +48,9 @@ class RequestBuilder:
     def build(
         self, command: str, args: Any, options: CallOptions, *, stream: bool = False, pack: bool = False
     ) -> tuple[pb.Request, list[Any]]:
-        """The request, and the object refs that Ray is to resolve at the worker, in the order of
-        `request.refs`. `pack`: chunks of the `stream` may travel together.
+        """The request, and what travels beside it: the object refs that Ray is to resolve at the worker, in
+        the order of `request.refs`, and then as one `parcel` the large buffers. `pack`: chunks of the
+        `stream` may travel together.
 
         Raises InvalidArguments, EncodingError, PayloadTooLarge, UnknownCommand.
         """
@@ -63,11 +65,12 @@ class RequestBuilder:
         if budget is None:
             budget = config.stream_timeout if stream else config.request_timeout
         encoded = encode_args(args if args is not None else {}, self._ref_type)
-        check_size(encoded, config.max_message_size, threshold=None)  # every buffer travels in band
+        check_size(encoded, config.max_message_size, config.binary_threshold)
+        beside: list[Any] = []
         request = pb.Request(
             id=self._new_id(),
             command=command,
-            args=_payload(encoded),
+            args=_payload(encoded.json, encoded.buffers, beside, config.binary_threshold),
             refs=[pb.NamedPayload(name=name) for name, _ in encoded.refs],
             session=options.session or "",
             budget_ms=max(1, int(budget * 1000)),
@@ -75,13 +78,19 @@ class RequestBuilder:
             pack=pack,
             options=self._call_options(options, not named),
         )
-        return request, [ref for _, ref in encoded.refs]
+        return request, [*(ref for _, ref in encoded.refs), *parcel(beside)]
 
     def build_batch(
-        self, command: str, items: Sequence[Any], options: CallOptions, errors: int, begin: int = 0
+        self,
+        command: str,
+        items: Sequence[Any],
+        options: CallOptions,
+        errors: int,
+        beside: list[Any],
+        begin: int = 0,
     ) -> pb.Request:
         """The request for one call of `command` with each of `items`; `begin` is the number of the first.
-        `errors` is one of BatchErrors.
+        `errors` is one of BatchErrors; large buffers are added to those `beside`.
 
         Raises as `build`, for the first item that is wrong; items hold no refs.
         """
@@ -93,13 +102,13 @@ class RequestBuilder:
                 items.append(self._runtime.prepare_args(command, args))
                 budgets.append(self._runtime.command_timeout(command, items[-1]))
         encoded = encode_items(items, self._ref_type, begin)
-        check_size(encoded, self._config.max_message_size, threshold=None)
+        check_size(encoded, self._config.max_message_size, self._config.binary_threshold)
         known = [budget for budget in (options.timeout, *budgets) if budget is not None]
         budget = options.timeout or max(known, default=self._config.request_timeout)
         request = pb.Request(
             id=self._new_id(),
             command=command,
-            args=_payload(encoded),
+            args=_payload(encoded.json, encoded.buffers, beside, self._config.binary_threshold),
             session=options.session or "",
             budget_ms=max(1, int(budget * 1000)),
             options=self._call_options(options, not known),
@@ -122,44 +131,60 @@ class RequestBuilder:
         )
 
 
-def _payload(encoded: Encoded) -> pb.Payload:
-    return pb.Payload(json=encoded.json, buffers=[pb.Buffer(inline=bytes(b)) for b in encoded.buffers])
+def parcel(buffers: Sequence[Any]) -> list[Any]:
+    """The buffers of one call as the last argument of its Ray task: out of band, so that they are copied into
+    the object store once and are views of it at the worker; [] where there are none."""
+    return [[PickleBuffer(buffer) for buffer in buffers]] if buffers else []
 
 
-def fill_refs(request: pb.Request, values: tuple[Any, ...]) -> None:
-    """Puts the values that Ray resolved into `request.refs`: a result of another pool as it came, others
-    encoded."""
-    for slot, value in zip(request.refs, values, strict=True):
-        if isinstance(value, Envelope) and not value.runtime:
-            _fill(slot.value, value.json, value.buffers)
-        elif isinstance(value, Envelope):  # its Runtime has the last word on what the value is
-            encoded = encode_value(
-                Envelope(value.json, value.buffers, None, value.runtime, value.command).value()
-            )
-            _fill(slot.value, encoded.json, encoded.buffers)
-        elif isinstance(value, BatchEnvelope):  # its parts are one list only when they are decoded
-            encoded = encode_value(value.value())
-            _fill(slot.value, encoded.json, encoded.buffers)
-        else:
-            encoded = encode_value(value, root=f"args[{slot.name!r}]" if slot.name else "args")
-            _fill(slot.value, encoded.json, encoded.buffers)
+def unpack(requests: Sequence[pb.Request], values: tuple[Any, ...], threshold: int) -> list[Any]:
+    """The buffers that travel beside a call, from the `values` of its Ray task. Those that Ray resolved for
+    its refs are filled in: results of another pool as they came, others encoded. Raises EncodingError."""
+    (first, *_) = requests
+    # One that another worker sends on has them already.
+    refs = [] if first.options.hops else list(first.refs)
+    beside: list[Any] = [buffer for buffers in values[len(refs) :] for buffer in buffers]
+    for slot, value in zip(refs, values, strict=False):
+        text, buffers = _encoded(value, f"args[{slot.name!r}]" if slot.name else "args")
+        slot.value.CopyFrom(_payload(text, buffers, beside, threshold))
+    return beside
 
 
-def _fill(payload: pb.Payload, text: bytes, buffers: Any) -> None:
-    payload.json = text
+def _encoded(value: Any, root: str) -> tuple[bytes, Sequence[Any]]:
+    if isinstance(value, Envelope) and not value.runtime:
+        return value.json, value.buffers
+    if isinstance(value, Envelope):  # its Runtime has the last word on what the value is
+        value = Envelope(value.json, value.buffers, None, value.runtime, value.command).value()
+    elif isinstance(value, BatchEnvelope):  # its parts are one list only when they are decoded
+        value = value.value()
+    encoded = encode_value(value, root=root)
+    return encoded.json, encoded.buffers
+
+
+def _payload(text: bytes, buffers: Sequence[Any], beside: list[Any], threshold: int) -> pb.Payload:
+    """The payload; buffers of more than `threshold` bytes are added to those `beside` it."""
+    payload = pb.Payload(json=text)
     for buffer in buffers:
-        payload.buffers.add().inline = bytes(buffer)
+        if nbytes(buffer) > threshold:
+            payload.buffers.add().beside = len(beside)
+            beside.append(buffer)
+        else:
+            payload.buffers.add().inline = bytes(buffer)
+    return payload
 
 
-def outcome(reply: pb.Reply, request: pb.Request, info: tuple[Any, ...] | None) -> Envelope | BatchEnvelope:
-    """The envelope of a reply's value. Raises the error that a failed reply describes."""
+def outcome(
+    reply: pb.Reply, buffers: Sequence[Any], request: pb.Request, info: tuple[Any, ...] | None
+) -> Envelope | BatchEnvelope:
+    """The envelope of a reply's value, whose buffers are `buffers`. Raises the error that a failed reply
+    describes."""
     if reply.WhichOneof("outcome") == "failure":
         raise error_of(reply.failure, request.command)
     if request.batch.count:
-        return batch_of([_part(reply, request.command, info)], request)
+        return batch_of([_part(reply, buffers, request.command, info)], request)
     return Envelope(
         json=reply.value.json,
-        buffers=[buffer.inline for buffer in reply.value.buffers],
+        buffers=buffers,
         info=info,
         runtime=request.options.runtime,
         command=request.command,
@@ -172,9 +197,8 @@ def batch_of(parts: Sequence[BatchPart], request: pb.Request) -> BatchEnvelope:
     return BatchEnvelope(parts, options.errors, options.info, options.runtime, request.command)
 
 
-def _part(reply: pb.Reply, command: str, info: tuple[Any, ...] | None) -> BatchPart:
+def _part(reply: pb.Reply, buffers: Sequence[Any], command: str, info: tuple[Any, ...] | None) -> BatchPart:
     failures = [(item.index, error_of(item.failure, command)) for item in reply.failures]
-    buffers = [buffer.inline for buffer in reply.value.buffers]
     return BatchPart(reply.value.json, reply.items, buffers, failures, info)
 
 

@@ -11,12 +11,14 @@ from typing import Any
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.link import Link
+from snakepit_ray.codec import nbytes
 from snakepit_ray.config import CallOptions
 from snakepit_ray.core.batch_size import SHARE
 from snakepit_ray.errors import PayloadTooLarge
-from snakepit_ray.requests import RequestBuilder
+from snakepit_ray.requests import RequestBuilder, parcel
 
 PIECE = 1000  # items of a batch that are encoded together, at most
+PIECE_BYTES = 8 * 1024 * 1024  # of buffers beside them: a piece is not divided further
 
 
 class Sender:
@@ -42,48 +44,58 @@ class Sender:
 
     def one(self, command: str, args: Any, options: CallOptions, *, patient: bool = False) -> Any:
         """Sends one call; the ref of its value. `patient`: it may wait for as long as its budget lasts."""
-        request, refs = self._builder.build(command, args, options)
+        request, values = self._builder.build(command, args, options)
         if patient:
             request.options.queue_ms = request.budget_ms
         execute, request.options.incarnation = self._link.target(options.session)
-        return execute.remote(request.SerializeToString(), *refs)
+        return execute.remote(request.SerializeToString(), *values)
 
     def some(
         self, command: str, items: Sequence[Any], options: CallOptions, *, patient: bool = False
     ) -> tuple[Any, int]:
         """Sends calls that one worker runs in one slot, until their share of time is over: the ref of a
         BatchOutcome, whose values may be fewer than the items, and the bytes that went."""
-        request = self._builder.build_batch(command, items, options, pb.BATCH_ERRORS_APART)
+        beside: list[Any] = []
+        request = self._builder.build_batch(command, items, options, pb.BATCH_ERRORS_APART, beside)
         request.batch.share_ms = int(SHARE * 1000)
         if patient:
             request.options.queue_ms = request.budget_ms
         execute, request.options.incarnation = self._link.target(options.session)
         blob = request.SerializeToString()
-        return execute.remote(blob), len(blob)
+        return execute.remote(blob, *parcel(beside)), len(blob) + sum(map(nbytes, beside))
 
     def all(self, command: str, items: Sequence[Any], options: CallOptions, errors: int) -> Any:
         """Sends calls that the worker that gets them spreads over the pool: the ref of their results."""
         execute, incarnation = self._link.batch_target(options.session)
         size = max(1, min(PIECE, len(items) // (4 * self.slots_for(options))))
-        blobs = []
+        blobs, beside = [], list[Any]()
         for begin in range(0, len(items), size):
-            for request in self._pieces(command, items[begin : begin + size], options, errors, begin):
+            for request in self._pieces(command, items[begin : begin + size], options, errors, beside, begin):
                 request.options.incarnation = incarnation
                 blobs.append(request.SerializeToString())
-        return execute.remote(*blobs)
+        return execute.remote(blobs, *parcel(beside))
 
     def _pieces(
-        self, command: str, items: Sequence[Any], options: CallOptions, errors: int, begin: int
+        self,
+        command: str,
+        items: Sequence[Any],
+        options: CallOptions,
+        errors: int,
+        beside: list[Any],
+        begin: int,
     ) -> list[pb.Request]:
-        """The items as requests of which each is small enough to be sent."""
+        """The items as requests of which each is small enough to be sent, and moves little beside it."""
+        half, before = len(items) // 2, len(beside)
         try:
-            return [self._builder.build_batch(command, items, options, errors, begin)]
+            request = self._builder.build_batch(command, items, options, errors, beside, begin)
+            if not half or sum(map(nbytes, beside[before:])) <= PIECE_BYTES:
+                return [request]
         except PayloadTooLarge:
-            half = len(items) // 2
             if not half:
                 raise
-            first = self._pieces(command, items[:half], options, errors, begin)
-            return first + self._pieces(command, items[half:], options, errors, begin + half)
+        del beside[before:]
+        first = self._pieces(command, items[:half], options, errors, beside, begin)
+        return first + self._pieces(command, items[half:], options, errors, beside, begin + half)
 
     def our(self, error: Exception, budget: float | None) -> BaseException:
         """Our error for one of Ray's; itself where it has no meaning of ours."""

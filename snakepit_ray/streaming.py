@@ -97,10 +97,10 @@ class ChunkRefs:
 
 def open_stream(pool: Pool, command: str, args: Any, options: CallOptions, *, pack: bool) -> ChunkRefs:
     """Sends the request. Raises what `execute.remote` raises."""
-    request, refs = pool._builder.build(command, args, options, stream=True, pack=pack)
+    request, beside = pool._builder.build(command, args, options, stream=True, pack=pack)
     actor, request.options.incarnation = pool._link.actor(options.session)
     ahead = AHEAD_PARTS if pack else AHEAD_REFS
-    generator = ray_port.stream(actor, ahead, request.SerializeToString(), *refs)
+    generator = ray_port.stream(actor, ahead, request.SerializeToString(), *beside)
     return ChunkRefs(generator, partial(ray_port.end_stream, generator, actor, request.id))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.codec import BatchEnvelope, BatchPart
+from snakepit_ray.codec import BatchEnvelope, BatchPart, nbytes
 from snakepit_ray.core.batch_size import SHARE, BatchSize
 from snakepit_ray.errors import DeadlineExceeded, NotNow, SnakepitError
 from snakepit_ray.requests import batch_of
@@ -69,6 +69,8 @@ class BatchRun:
     def _take(self) -> _Range:
         """The items that go next."""
         source, first, count = self._left.popleft()
+        if self._sources[source].args.buffers:  # they go along whole, whatever part of the items goes
+            return _Range(source, first, count)
         # Near the end the rest is shared out: nobody is to be the last by a whole chunk.
         size = max(1, min(self._size.size, -(-(count + sum(r.size for r in self._left)) // self._slots)))
         if count > size:
@@ -114,7 +116,7 @@ class BatchRun:
             nothing = b"[" + b",".join([b"null"] * items.size) + b"]"
             part = BatchPart(nothing, items.size, (), [(index, error) for index in range(items.size)])
         else:
-            self._size.observe(part.size, part.ran, len(part.json) + sum(map(len, part.buffers)))
+            self._size.observe(part.size, part.ran, len(part.json) + sum(map(nbytes, part.buffers)))
         self._refused = False
         self._parts[items] = part
         if part.size < items.size:

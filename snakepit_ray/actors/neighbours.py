@@ -19,6 +19,7 @@ from snakepit_ray.actors.messages import Claimed, Delegated, Refused
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.errors import NotNow, SessionWorkerLost, WorkerCrashed
 from snakepit_ray.process.journal import HERE, Journal
+from snakepit_ray.requests import parcel
 from snakepit_ray.supervisor import Relayed, Supervisor, Surroundings
 
 BACK_SECONDS = 10.0  # for an actor that died to be restarted and say what it knows
@@ -147,7 +148,8 @@ class Neighbours(Surroundings):
         else:
             self._journal.record(request.id, 1 + int(target.rpartition("-")[2]))
         # Sent again by Ray it would be counted twice there: what becomes of it is decided here.
-        ref = actor.execute.options(max_task_retries=0).remote(request.SerializeToString())
+        beside = parcel(self.supervisor.cargo.beside(request))
+        ref = actor.execute.options(max_task_retries=0).remote(request.SerializeToString(), *beside)
         try:
             value = await ref
         except asyncio.CancelledError:

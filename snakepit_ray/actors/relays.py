@@ -19,7 +19,7 @@ from snakepit_ray.actors.messages import Refused
 from snakepit_ray.actors.neighbours import Neighbours
 from snakepit_ray.codec import Envelope, Info, Part
 from snakepit_ray.errors import RequestCancelled, SnakepitError, WorkerCrashed
-from snakepit_ray.requests import error_of
+from snakepit_ray.requests import error_of, parcel
 from snakepit_ray.supervisor import Stream, Supervisor
 
 AHEAD = 4  # objects of a relayed stream that are under way
@@ -116,7 +116,7 @@ class Streams:
             more = self._parts(stream) if request.pack else self._envelopes(stream)
             async for chunk in more:
                 yield chunk
-            reply = stream.result().reply
+            reply = stream.result().answer.reply
             if reply.HasField("failure"):
                 raise error_of(reply.failure, request.command)
         finally:
@@ -145,7 +145,8 @@ class Streams:
         request.options.chained = True
         request.options.more = False
         request.options.incarnation = 0  # of another worker than the one it was sent to
-        generator = ray_port.stream(actor, AHEAD, request.SerializeToString())
+        beside = self._supervisor.cargo.beside(request)
+        generator = ray_port.stream(actor, AHEAD, request.SerializeToString(), *parcel(beside))
         end: Callable[[], None] = partial(ray_port.end_stream, generator, actor, request.id)
         self._open[request.id] = end
         try:

@@ -23,7 +23,7 @@ from snakepit_ray.actors.relays import Streams
 from snakepit_ray.codec import BatchEnvelope, Info
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import SnakepitError
-from snakepit_ray.requests import fill_refs, outcome
+from snakepit_ray.requests import outcome, unpack
 from snakepit_ray.supervisor import Done, Relayed, Supervisor
 
 LARGE_REFS_BYTES = 1_000_000
@@ -48,38 +48,43 @@ class Service:
         self._neighbours = neighbours
         self._gate = gate
         self._kept = Kept()
+        self._cargo = supervisor.cargo
         self._streams = Streams(supervisor, membership, neighbours, gate, self._stream_info)
 
     async def execute(self, blob: bytes, values: tuple[Any, ...]) -> Any:
         """Runs one serialized Request: an Envelope, or to a worker that delegates Delegated or Refused."""
         request = pb.Request.FromString(blob)
-        if values:
-            await _fill_refs(request, values)
+        if not values:
+            return await self._enter(request, movable=True)
+        with self._cargo.of(request.id, await self._unpacked([request], values)):
+            return await self._enter(request, movable=False)
+
+    async def _enter(self, request: pb.Request, *, movable: bool) -> Any:
         if request.options.hops:
             return await self._execute_delegated(request)
         if self._gate.idle:
-            return await self._execute(request, movable=not values)
+            return await self._execute(request, movable=movable)
         async with self._gate.passing():
-            return await self._execute(request, movable=not values)
+            return await self._execute(request, movable=movable)
 
-    async def execute_batch(self, blobs: Sequence[bytes]) -> BatchEnvelope:
+    async def execute_batch(self, blobs: Sequence[bytes], values: tuple[Any, ...]) -> BatchEnvelope:
         """Runs the items of some serialized Requests, which are one batch."""
         sources = [pb.Request.FromString(blob) for blob in blobs]
         workers = self._membership.memory.size or self._config.size or 1
         batch = BatchRun(sources, workers * self._config.capacity, partial(self._execute, movable=True))
-        if self._gate.idle:
-            return await batch.run()
-        async with self._gate.passing():
-            return await batch.run()
+        with self._cargo.of(sources[0].id, await self._unpacked(sources, values)):
+            if self._gate.idle:
+                return await batch.run()
+            async with self._gate.passing():
+                return await batch.run()
 
     async def execute_stream(self, blob: bytes, values: tuple[Any, ...]) -> AsyncGenerator[Any]:
         """Runs one serialized Request whose command yields."""
         request = pb.Request.FromString(blob)
-        if values:
-            await _fill_refs(request, values)
-        async with contextlib.aclosing(self._streams.serve(request)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        with self._cargo.of(request.id, await self._unpacked([request], values)):
+            async with contextlib.aclosing(self._streams.serve(request)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     def close_stream(self, request_id: str) -> None:
         """Nobody takes its chunks any more."""
@@ -112,7 +117,10 @@ class Service:
         if isinstance(done, Relayed):
             return done.value
         return outcome(
-            done.reply, request, self._info(request, done) if options.info or request.batch.count else None
+            done.answer.reply,
+            done.answer.buffers,
+            request,
+            self._info(request, done) if options.info or request.batch.count else None,
         )
 
     async def _execute_delegated(self, request: pb.Request) -> Refused | Delegated:
@@ -137,7 +145,7 @@ class Service:
         return ended
 
     def _info(self, request: pb.Request, done: Done) -> Info:
-        ran = done.reply.ran_us / 1e6
+        ran = done.answer.reply.ran_us / 1e6
         return self._about(request, done.pid, done.waited, ran, done.attempt)
 
     def _stream_info(self, request: pb.Request, waited: float, ran: float) -> Info:
@@ -148,14 +156,15 @@ class Service:
         delegated = bool(request.options.hops)
         return self._worker_id, self._epoch, pid, self._node_id, request.id, waited, ran, attempt, delegated
 
+    async def _unpacked(self, requests: Sequence[pb.Request], values: tuple[Any, ...]) -> list[Any]:
+        """The buffers that travel beside the requests; the values that Ray resolved for refs are among them
+        now."""
+        fill = partial(unpack, requests, values, self._config.binary_threshold)
+        if sum(sys.getsizeof(value) for value in values) < LARGE_REFS_BYTES:
+            return fill()
+        return await asyncio.to_thread(fill)  # encoding a large value takes a while: not on the loop
+
     @property
     def _epoch(self) -> tuple[int, int]:
         epoch = self._supervisor.epoch
         return epoch.incarnation, epoch.number
-
-
-async def _fill_refs(request: pb.Request, values: tuple[Any, ...]) -> None:
-    if sum(sys.getsizeof(value) for value in values) < LARGE_REFS_BYTES:
-        fill_refs(request, values)
-    else:  # encoding a large value takes a while: not on the loop
-        await asyncio.to_thread(fill_refs, request, values)

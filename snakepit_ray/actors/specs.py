@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import psutil
+
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.recycling import Limits
 from snakepit_ray.runtimes import resolve_runtime
@@ -42,7 +44,8 @@ def interpreter_spec(config: PoolConfig, worker_id: str) -> InterpreterSpec:
         thread_limits=config.effective_thread_limits,
         startup_timeout=config.startup_timeout,
         shutdown_grace=config.shutdown_grace,
-        max_message_size=config.max_message_size,
+        shared_memory=config.shared_memory if config.shared_memory is not None else _half_of_memory(),
+        binary_threshold=config.binary_threshold,
         config={
             "adapter": config.adapter,
             "adapter_args": dict(config.adapter_args),
@@ -57,3 +60,8 @@ def interpreter_spec(config: PoolConfig, worker_id: str) -> InterpreterSpec:
             "code_paths": [cwd],
         },
     )
+
+
+def _half_of_memory() -> int:
+    """Of this machine; only what is used of it exists."""
+    return int(psutil.virtual_memory().total) // 2

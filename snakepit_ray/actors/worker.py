@@ -210,16 +210,17 @@ class WorkerActor:
 
     @ray_port.survives_restarts
     async def execute(self, blob: bytes, *values: Any) -> Any:
-        """Runs one serialized Request; `values` are what Ray resolved for its refs.
+        """Runs one serialized Request; `values` are what Ray resolved for its refs, and last the buffers that
+        travel beside it, if there are any (requests.Outgoing).
 
         Returns an Envelope, which unpickles as the value where it is read, or to a worker that delegates
         Delegated or Refused."""
         return await self.service.execute(blob, values)
 
     @ray_port.survives_restarts
-    async def execute_batch(self, *blobs: bytes) -> BatchEnvelope:
+    async def execute_batch(self, blobs: list[bytes], *values: Any) -> BatchEnvelope:
         """Runs the items of some serialized Requests, which are one batch, on as many workers as it takes."""
-        return await self.service.execute_batch(blobs)
+        return await self.service.execute_batch(blobs, values)
 
     async def execute_stream(self, blob: bytes, *values: Any) -> AsyncIterator[Any]:
         """`execute` for a command that yields: an Envelope a chunk, or Parts where the request says `pack`;

@@ -141,6 +141,7 @@ class PoolConfig:
     # the wire
     binary_threshold: int = _key(10_240, byte_size())
     max_message_size: int = _key(100 * MIB, byte_size(1024))
+    shared_memory: int | None = _key(None, optional(byte_size()))
 
     def __post_init__(self) -> None:
         _keep_checked(self, f"pool {self.name!r}")

@@ -59,6 +59,7 @@ class Ready:
     capacity: int
     adapter: str
     commands: dict[str, Command] = field(default_factory=dict)
+    arena: bool = False  # it uses the shared memory that it was offered
 
 
 def parse_ready(line: bytes) -> Ready | StartFailure:
@@ -102,6 +103,7 @@ def _ready(said: dict[str, Any]) -> Ready:
         bridge=str(said.get("bridge", "")),
         capacity=int(said["capacity"]),
         adapter=str(said.get("adapter", "")),
+        arena=said.get("arena") is True,
         commands={name: _command(name, facts) for name, facts in said["commands"].items()},
     )
 

@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -55,9 +55,10 @@ class Child:
         config: Mapping[str, object],
         ready_fd: int,
         forward: Callable[[str, str], None],
+        inherited: Sequence[int] = (),
     ) -> Child:
         """Executes `launch`, writes `config` as one line to its stdin and forwards its output as (stream,
-        line).
+        line). It inherits the descriptors `inherited`, under their numbers.
 
         `ready_fd` is the write end of the ready pipe; it is closed here once the child has it. Raises OSError
         when the executable cannot be executed."""
@@ -70,7 +71,7 @@ class Child:
                 stderr=subprocess.PIPE,
                 env=dict(launch.env),
                 cwd=launch.cwd,
-                pass_fds=(ready_fd,),
+                pass_fds=(ready_fd, *inherited),
             )
         finally:
             os.close(ready_fd)

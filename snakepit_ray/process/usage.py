@@ -25,6 +25,22 @@ def tree_rss(pid: int) -> int | None:
     return total + sum(_rss(child) for child in children)
 
 
+def mapped(pid: int, name: str) -> int:
+    """Resident bytes of the memory with that name (memfd_create(2)) which a process has mapped; 0 when it
+    cannot be read (proc(5), smaps)."""
+    total, ours = 0, False
+    try:
+        with open(f"/proc/{pid}/smaps", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("Rss:"):
+                    total += int(line.split()[1]) * 1024 * ours
+                elif "-" in line.split(" ", 1)[0]:
+                    ours = f"/memfd:{name} " in line
+    except OSError:
+        return 0
+    return total
+
+
 def _rss(process: psutil.Process) -> int:
     try:
         return int(process.memory_info().rss)

@@ -9,7 +9,7 @@ and stream belong to one event loop."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import grpc
@@ -20,12 +20,12 @@ from snakepit_ray._pb import interpreter_pb2 as pb
 PROTOCOL = 1
 SERVICE = "/snakepit.v1.Interpreter/"
 SECRET_KEY = "snakepit-secret"
-FRAME_ALLOWANCE = 1024 * 1024  # what a frame may hold beside the largest payload
 SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}, grpc.health.v1
 
 HostHandler = Callable[[pb.HostCall], Awaitable[pb.HostReply]]
 Answer = Callable[[pb.Reply | None], None]
 TakeChunk = Callable[[pb.Chunk], None]
+Released = Callable[[Iterable[str]], None]
 
 
 class InterpreterLost(Exception):
@@ -35,13 +35,14 @@ class InterpreterLost(Exception):
 class InterpreterClient:
     """Calls to one interpreter. `connect` first; `lost` is done when the stream has ended."""
 
-    def __init__(self, address: str, secret: str, max_message_size: int, on_host_call: HostHandler) -> None:
-        limit = max_message_size + FRAME_ALLOWANCE
+    def __init__(
+        self, address: str, secret: str, on_host_call: HostHandler, on_released: Released | None = None
+    ) -> None:
         self._channel = grpc.aio.insecure_channel(
             address,
             options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
+                ("grpc.max_receive_message_length", -1),  # the limits are ours: max_message_size
+                ("grpc.max_send_message_length", -1),
                 ("grpc.enable_http_proxy", 0),
                 ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.enable_retries", 0),
@@ -51,6 +52,7 @@ class InterpreterClient:
         )
         self._metadata = ((SECRET_KEY, secret),)
         self._on_host_call = on_host_call
+        self._on_released = on_released
         self._answers: dict[str, Answer] = {}
         self._streams: dict[str, TakeChunk] = {}
         self._outgoing = pb.ToInterpreter()
@@ -102,6 +104,16 @@ class InterpreterClient:
     def grant(self, request_id: str, chunks: int, size: int) -> None:
         """Lets a stream send so many chunks and bytes more."""
         self._outgoing.credits.append(pb.Credit(id=request_id, chunks=chunks, bytes=size))
+        self._flush()
+
+    def release(self, segment_id: str) -> None:
+        """Nobody looks at this result segment any more."""
+        self._outgoing.released.append(segment_id)
+        self._flush()
+
+    def trim(self) -> None:
+        """Free result segments can give their memory back."""
+        self._outgoing.trim = True
         self._flush()
 
     async def healthy(self, timeout: float) -> bool:
@@ -173,6 +185,8 @@ class InterpreterClient:
             answer = self._answers.pop(reply.id, None)
             if answer is not None:
                 answer(reply)
+        if frame.released and self._on_released is not None:
+            self._on_released(frame.released)
         for call in frame.host_calls:
             self._spawn(self._serve(call))
 

@@ -17,6 +17,7 @@ from typing import Any
 from snakepit_ray.core.health import Look, Pulse
 from snakepit_ray.core.recycling import Limits, Reason
 from snakepit_ray.process import usage
+from snakepit_ray.process.shared_memory import NAME as SHARED_NAME
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.keeper import Keeper
 from snakepit_ray.supervisor.running import Running
@@ -74,6 +75,7 @@ class Care:
             if interpreter.gone:
                 return
             await self._check_pulse(interpreter, pulse)
+            interpreter.arena.rest(interpreter.client.trim)
             if interpreter is self._keeper.interpreter:
                 await self._check_limits(interpreter)
 
@@ -102,13 +104,21 @@ class Care:
                 f"(heartbeat_timeout={self._policy.silence:g} s) and got no processor time for a command"
             )
 
+    def _memory(self, interpreter: Interpreter) -> int | None:
+        """Bytes of the interpreter and its children, without arguments and results on their way."""
+        pid = interpreter.child.pid
+        memory = usage.tree_rss(pid)
+        if memory is None or not interpreter.arena.resident:
+            return memory
+        return memory - usage.mapped(pid, SHARED_NAME)
+
     async def _check_limits(self, interpreter: Interpreter) -> None:
         limits = self._policy.limits
         if not limits.any:
             return
         memory = None
         if limits.max_memory is not None:
-            memory = await asyncio.to_thread(usage.tree_rss, interpreter.child.pid)
+            memory = await asyncio.to_thread(self._memory, interpreter)
             if memory is None and not self._warned:
                 self._warned = True
                 log.warning("the memory of interpreter %d cannot be read", interpreter.child.pid)

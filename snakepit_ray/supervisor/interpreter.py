@@ -26,6 +26,7 @@ from snakepit_ray.process.launch import TOKEN_VARIABLE
 from snakepit_ray.process.registry import Registration
 from snakepit_ray.rpc import InterpreterClient, InterpreterLost
 from snakepit_ray.rpc.client import PROTOCOL, HostHandler
+from snakepit_ray.supervisor.arena import Arena
 
 SHUTDOWN_RPC_SECONDS = 0.5
 LAST_WORDS_SECONDS = 1.0
@@ -44,16 +45,18 @@ class InterpreterSpec:
     thread_limits: int
     startup_timeout: float
     shutdown_grace: float
-    max_message_size: int
-    config: Mapping[str, Any]  # the start line of bridge/README.md, without socket and secret
+    config: Mapping[str, Any]  # the start line of bridge/README.md, without what is made for each process
+    shared_memory: int = 0  # bytes each way; 0: none
+    binary_threshold: int = 10_240
 
 
 class Interpreter:
     """A served interpreter. Create with `await Interpreter.start(...)`."""
 
-    def __init__(self, spec: InterpreterSpec, child: Child, registration: Registration) -> None:
+    def __init__(self, spec: InterpreterSpec, child: Child, registration: Registration, arena: Arena) -> None:
         self.spec = spec
         self.child = child
+        self.arena = arena
         self.registration = registration
         self.directory = registration.record.directory
         self.started_at = self.began_at = time.time()
@@ -79,12 +82,14 @@ class Interpreter:
         registration = _register(spec, launch)
         secret = secrets.token_hex(16)
         socket = os.path.join(registration.record.directory, "s")
-        config = {**spec.config, "snakepit": PROTOCOL, "socket": socket, "secret": secret}
+        arena = Arena(spec.shared_memory, spec.binary_threshold, spec.worker_id)
+        own = {"snakepit": PROTOCOL, "socket": socket, "secret": secret, "arena": arena.offer}
         pipe: tuple[int, ...] = ()
         try:
             pipe = ready_read, ready_write = os.pipe()
-            child = await Child.start(launch, config, ready_write, forward)
+            child = await Child.start(launch, {**spec.config, **own}, ready_write, forward, arena.descriptors)
         except BaseException as error:  # cancelled, too
+            arena.close()
             for descriptor in pipe[:1]:  # the child's start has closed the other end
                 os.close(descriptor)
             _forget(registration)
@@ -95,7 +100,7 @@ class Interpreter:
                 "set interpreter= to the path of a working one"
             ) from error
         registration.started(child.pid)
-        self = cls(spec, child, registration)
+        self = cls(spec, child, registration, arena)
         self.began_at = began_at
         try:
             self.ready = await self._handshake(ready_read, deadline)
@@ -138,7 +143,10 @@ class Interpreter:
         return said
 
     async def _attach(self, secret: str, epoch: pb.Epoch, on_host_call: HostHandler, deadline: float) -> None:
-        self.client = InterpreterClient(self.ready.address, secret, self.spec.max_message_size, on_host_call)
+        self.client = InterpreterClient(self.ready.address, secret, on_host_call, self.arena.released)
+        self.arena.release = self.client.release
+        if not self.ready.arena:
+            self.arena.decline()
         hello = pb.Hello(protocol=PROTOCOL, worker_id=self.spec.worker_id, epoch=epoch)
         try:
             await self.client.connect(hello, max(0.1, deadline - time.monotonic()))
@@ -175,6 +183,7 @@ class Interpreter:
         self.child.kill_tree_now()
         shutil.rmtree(self.directory, ignore_errors=True)
         self.registration.remove()
+        self.arena.close()
 
     async def stop(self) -> Exit:
         """Polite RPC, grace, SIGTERM, grace, SIGKILL; the socket's directory is removed. Safe to repeat."""
@@ -190,6 +199,7 @@ class Interpreter:
             exit = await self.child.stop(self.spec.shutdown_grace)
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
+            self.arena.close()
         self.registration.remove()  # not when this was cancelled: the process may live
         return exit
 

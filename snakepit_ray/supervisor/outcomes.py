@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import SnakepitError
-from snakepit_ray.rpc import InterpreterClient
+from snakepit_ray.supervisor.interpreter import Interpreter
 
 
 @dataclass
@@ -26,14 +26,21 @@ class Counters:
 class Sink(Protocol):
     """Where the chunks of a stream go."""
 
-    def opened(self, client: InterpreterClient) -> Callable[[pb.Chunk], None]:
+    def opened(self, interpreter: Interpreter) -> Callable[[pb.Chunk], None]:
         """The stream is about to run there; what is to be called with each of its chunks."""
+
+
+class Answer(NamedTuple):
+    """What an interpreter answered, and the buffers of its value."""
+
+    reply: pb.Reply
+    buffers: Sequence[Any] = ()
 
 
 class Done(NamedTuple):
     """The interpreter's answer, with seconds waited, the attempt that it came from and who gave it."""
 
-    reply: pb.Reply
+    answer: Answer
     waited: float
     attempt: int
     pid: int

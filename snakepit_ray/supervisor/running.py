@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import DeadlineExceeded, SnakepitError
 from snakepit_ray.supervisor.interpreter import Interpreter
-from snakepit_ray.supervisor.outcomes import Sink
+from snakepit_ray.supervisor.outcomes import Answer, Sink
 
 CALLER, DEADLINE = pb.Cancel.Reason.CALLER, pb.Cancel.Reason.DEADLINE
 
@@ -25,13 +26,14 @@ class Run:
 
     request: pb.Request
     interpreter: Interpreter
-    outcome: asyncio.Future[pb.Reply | SnakepitError]
+    outcome: asyncio.Future[Answer | SnakepitError]
     budget: float | None
     deadline: float | None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    sent: bool = False
     stopping: bool = False
 
-    def settle(self, outcome: pb.Reply | SnakepitError) -> None:
+    def settle(self, outcome: Answer | SnakepitError) -> None:
         """Gives the outcome, unless there is one."""
         if not self.outcome.done():
             self.outcome.set_result(outcome)
@@ -74,18 +76,21 @@ class Running:
         left: float | None,
         budget: float | None,
         sink: Sink | None = None,
-    ) -> pb.Reply:
+        beside: Sequence[Any] = (),
+    ) -> Answer:
         """Runs `request`, which holds a slot, within the `left` seconds of its `budget`; a stream's chunks
-        go into `sink`. Raises DeadlineExceeded, WorkerCrashed and whatever else ended it."""
+        go into `sink`; `beside` are the buffers that travel beside it. Raises DeadlineExceeded, WorkerCrashed
+        and whatever else ended it."""
         loop = asyncio.get_running_loop()
         deadline = None if left is None else time.monotonic() + left
         run = self._runs[request.id] = Run(request, interpreter, loop.create_future(), budget, deadline)
         if left is not None:
-            request.budget_ms = max(1, int(left * 1000))
             run.timers.append(loop.call_later(left, self._overdue, run))
-        on_chunk = None if sink is None else sink.opened(interpreter.client)
-        interpreter.client.request(request, lambda reply: self._answered(run, reply), on_chunk)
         try:
+            if beside:
+                request = await self._loaded(run, beside)
+            if not run.outcome.done():
+                self._send(run, request, sink)
             outcome = await run.outcome
         except asyncio.CancelledError:
             self._tell_to_stop(run, CALLER)
@@ -94,12 +99,34 @@ class Running:
             raise outcome
         return outcome
 
+    async def _loaded(self, run: Run, beside: Sequence[Any]) -> pb.Request:
+        """The request with its buffers where the interpreter finds them; while they are copied it may end."""
+        try:
+            request = await run.interpreter.arena.carry(run.request, beside)
+        except SnakepitError as error:
+            self._withdrawn(run)
+            run.settle(error)
+            return run.request
+        if run.outcome.done():
+            run.interpreter.arena.withdraw(request)
+        return request
+
+    def _send(self, run: Run, request: pb.Request, sink: Sink | None) -> None:
+        if run.deadline is not None:
+            request.budget_ms = max(1, int((run.deadline - time.monotonic()) * 1000))
+        run.sent = True
+        on_chunk = None if sink is None else sink.opened(run.interpreter)
+        run.interpreter.client.request(request, lambda reply: self._answered(run, reply), on_chunk)
+
     def _answered(self, run: Run, reply: pb.Reply | None) -> None:
         if reply is None:
             return  # the stream ended: `lose` gives these their outcome, with the child's last words
         run.interpreter.served += max(1, reply.items)
         self._over(run)
-        run.settle(reply)
+        try:
+            run.settle(Answer(reply, run.interpreter.arena.views(reply.value) if reply.value.buffers else ()))
+        except SnakepitError as error:
+            run.settle(error)
 
     def _overdue(self, run: Run) -> None:
         run.settle(DeadlineExceeded.after(run.budget or 0.0, "running", run.request.command))
@@ -109,10 +136,18 @@ class Running:
         if run.stopping or run.request.id not in self._runs:
             return
         run.stopping = True
+        if not run.sent:
+            self._withdrawn(run)
+            return
         run.interpreter.client.cancel(run.request.id, reason)
         why = "was cancelled" if reason == CALLER else "had used up its budget"
         loop = asyncio.get_running_loop()
         run.timers.append(loop.call_later(self._cancel_grace, self._stuck, run, why))
+
+    def _withdrawn(self, run: Run) -> None:
+        """It ends before it was sent."""
+        if self._runs.get(run.request.id) is run:
+            self._over(run)
 
     def _stuck(self, run: Run, why: str) -> None:
         run.interpreter.condemn(

@@ -16,8 +16,8 @@ from snakepit_ray import telemetry
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.codec import Piece
 from snakepit_ray.core.chunking import FLUSH_BYTES, FLUSH_CHUNKS, Window, flush_in
-from snakepit_ray.errors import RequestCancelled
-from snakepit_ray.rpc import InterpreterClient
+from snakepit_ray.errors import EncodingError, RequestCancelled
+from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.outcomes import Done, Relayed
 from snakepit_ray.supervisor.supervisor import Supervisor
 
@@ -37,7 +37,7 @@ class Stream:
         self._pieces: deque[Piece] = deque()
         self._held_chunks = self._held_bytes = 0
         self._sent_at = float("-inf")
-        self._client: InterpreterClient | None = None
+        self._interpreter: Interpreter | None = None
         self._changed = asyncio.Event()
         self._about = {"command": request.command, "pool": supervisor.pool, "worker_id": supervisor.worker_id}
         running = supervisor.execute(request, may_move=False, on_slot=on_slot, sink=self)
@@ -46,16 +46,21 @@ class Stream:
 
     # ---- what the worker says -----------------------------------------------------------------------------
 
-    def opened(self, client: InterpreterClient) -> Callable[[pb.Chunk], None]:
+    def opened(self, interpreter: Interpreter) -> Callable[[pb.Chunk], None]:
         """It runs now: its slot is held."""
-        self._client = client
+        self._interpreter = interpreter
         self.opened_at = time.monotonic()
         if telemetry.enabled("stream.started"):
             telemetry.emit("stream.started", {}, {**self._about, "session": self.request.session or None})
         return self._arrived
 
     def _arrived(self, chunk: pb.Chunk) -> None:
-        buffers = [buffer.inline for buffer in chunk.value.buffers]
+        assert self._interpreter is not None
+        # What is damaged is an error where it is decoded: after the chunks before it.
+        try:
+            buffers = self._interpreter.arena.views(chunk.value) if chunk.value.buffers else ()
+        except EncodingError:
+            buffers = ()
         piece = Piece(chunk.value.json, buffers, chunk.packed)
         self.chunks += piece.chunks
         self._held_chunks += piece.chunks
@@ -120,8 +125,8 @@ class Stream:
         self._held_chunks -= piece.chunks
         self._held_bytes -= piece.size
         grant = self._window.taken(piece.chunks, piece.size, not self._pieces)
-        if grant is not None and self._client is not None and not self._call.done():
-            self._client.grant(self.request.id, *grant)
+        if grant is not None and self._interpreter is not None and not self._call.done():
+            self._interpreter.client.grant(self.request.id, *grant)
         return piece
 
     def result(self) -> Done:
@@ -150,4 +155,4 @@ class Stream:
 
 
 def _says_so(outcome: Done | Relayed) -> bool:
-    return isinstance(outcome, Done) and outcome.reply.HasField("failure")
+    return isinstance(outcome, Done) and outcome.answer.reply.HasField("failure")

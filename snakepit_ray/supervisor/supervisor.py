@@ -20,6 +20,7 @@ from snakepit_ray.errors import DeadlineExceeded, NotNow, SnakepitError, WorkerC
 from snakepit_ray.rpc.client import HostHandler
 from snakepit_ray.supervisor.admission import Admission
 from snakepit_ray.supervisor.care import Care, CarePolicy
+from snakepit_ray.supervisor.cargo import Cargo
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.keeper import Keeper
 from snakepit_ray.supervisor.life import Life
@@ -61,6 +62,7 @@ class Supervisor:
         self.pool = pool
         self.policy = policy
         self.counters = Counters()
+        self.cargo = Cargo()
         self.around = around or Surroundings()
         self.story = Story(pool, worker_id, lambda: self.epoch)
         self.admission = Admission(policy.capacity, policy.queue_limit, time.monotonic)
@@ -233,14 +235,17 @@ class Supervisor:
             self.admission.release(request.id)
             raise
         self.around.begins(request)
-        reply = await self._runs.run(request, interpreter, attempt.left, attempt.budget, attempt.sink)
+        answer = await self._runs.run(
+            request, interpreter, attempt.left, attempt.budget, attempt.sink, self.cargo.beside(request)
+        )
+        reply = answer.reply
         self._care.answered()
         if not request.options.hops:
             self.counters.errors += len(reply.failures) or reply.HasField("failure") * (
                 request.batch.count or 1
             )
         self.story.ran(request, reply)
-        return Done(reply, waited, attempt.number, interpreter.child.pid)
+        return Done(answer, waited, attempt.number, interpreter.child.pid)
 
     def must_not_run_again(self, request: pb.Request) -> bool:
         """Whether it may have begun in an earlier life of this worker, and a second run may do harm."""

@@ -67,8 +67,21 @@ class BridgeProcess:
     tokens: ClassVar[set[str]] = set()  # of every one that this run has started
 
     def __init__(
-        self, adapter: str = SHOWCASE, *, python: str = sys.executable, script=SCRIPT, env=None, **config
+        self,
+        adapter: str = SHOWCASE,
+        *,
+        python: str = sys.executable,
+        script=SCRIPT,
+        env=None,
+        shared: int = 0,
+        **config,
     ) -> None:
+        self.memories = [os.memfd_create("snakepit-test") for _ in range(2)] if shared else []
+        for memory in self.memories:
+            os.ftruncate(memory, shared)
+        if shared:
+            arguments, results = self.memories
+            config["arena"] = {"size": shared, "arguments": arguments, "results": results}
         self.directory = tempfile.TemporaryDirectory(prefix="snakepit-test-")
         self.token = secrets.token_hex(8)
         self.tokens.add(self.token)
@@ -106,7 +119,7 @@ class BridgeProcess:
             stdout=self._stdout,
             stderr=self._stderr,
             env=environ,
-            pass_fds=(child_end,),
+            pass_fds=(child_end, *self.memories),
         )
         os.close(child_end)
         self._ready_fd = ready
@@ -191,6 +204,9 @@ class BridgeProcess:
         """SIGKILL if it is still there, and everything closed."""
         if self._channel is not None:
             self._channel.close()
+        for memory in self.memories:
+            os.close(memory)
+        self.memories = []
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(TIMEOUT)

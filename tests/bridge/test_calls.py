@@ -114,13 +114,15 @@ def test_a_pool_may_ask_for_markers(bridge) -> None:
 def test_a_result_over_the_limit_is_refused_and_one_at_it_is_not(bridge) -> None:
     limit = 5 * 1024 * 1024
     stream = bridge("commands:Commands", max_message_size=limit).start().attach()
-    overhead = len(b'{"$snakepit":"bytes","buffer":0}')
-    request = stream.request("large", {"size": limit - overhead})
-    assert len(stream.reply(request).value.buffers[0].inline) == limit - overhead
-    failed = stream.failure("large", {"size": limit - overhead + 1})
+    request = stream.request("large_text", {"size": limit - 2})
+    assert len(stream.reply(request).value.json) == limit
+    failed = stream.failure("large_text", {"size": limit - 1})
     assert failed.kind == "PAYLOAD_TOO_LARGE"
     assert failed.details == {"size": limit + 1, "limit": limit}
     assert stream.run("echo", {"value": 1}) == 1
+    # Data that may travel out of band is not bounded by it, also where there is no shared memory.
+    request = stream.request("large", {"size": 3 * limit})
+    assert len(stream.reply(request).value.buffers[0].inline) == 3 * limit
 
 
 def test_large_answers_of_many_commands_stay_within_the_limit_of_a_frame(bridge) -> None:
@@ -160,10 +162,17 @@ def test_refs_are_arguments_by_name_or_all_of_them(stream) -> None:
     assert stream.result(stream.request("echo", {}, refs=[whole])) == 5
 
 
-def test_a_segment_is_read_and_released(stream, tmp_path) -> None:
-    path = tmp_path / "segment"
-    path.write_bytes(b"..hello...")
-    segment = pb.Segment(id="seg-1", path=str(path), offset=2, size=5)
+def shared(bridge, size: int = 1 << 20, **config):
+    """An interpreter that shares memory with us, and its stream."""
+    process = bridge("commands:Commands", shared=size, **config).start()
+    assert process.ready["arena"] is True
+    return process, process.attach()
+
+
+def test_a_segment_is_read_and_released(bridge) -> None:
+    process, stream = shared(bridge)
+    os.pwrite(process.memories[0], b"hello", 4096)
+    segment = pb.Segment(id="seg-1", offset=4096, size=5)
     tag = {"value": {"$snakepit": "bytes", "buffer": 0}}
     request = stream.request("echo", tag, [pb.Buffer(segment=segment)])
     assert stream.reply(request).value.buffers[0].inline == b"hello"
@@ -171,18 +180,53 @@ def test_a_segment_is_read_and_released(stream, tmp_path) -> None:
     assert stream.released == ["seg-1"]
 
 
-@pytest.mark.parametrize(("offset", "size"), [(2, 100), (2**60, 1), (0, 2**62)])
-def test_a_segment_that_is_too_short_is_an_error_and_released(
-    stream, tmp_path, offset: int, size: int
-) -> None:
-    path = tmp_path / "segment"
-    path.write_bytes(b"short")
-    segment = pb.Segment(id=f"seg-{offset}", path=str(path), offset=offset, size=size)
+@pytest.mark.parametrize(("offset", "size"), [(2**19, 2**20), (2**60, 1), (0, 2**62), (2**63, 2**63), (0, 0)])
+def test_a_segment_outside_of_the_memory_is_an_error_and_released(bridge, offset: int, size: int) -> None:
+    _, stream = shared(bridge)
+    segment = pb.Segment(id="seg", offset=offset, size=size)
     failed = stream.failure(
         "echo", {"value": {"$snakepit": "bytes", "buffer": 0}}, [pb.Buffer(segment=segment)]
     )
-    assert "bytes early" in failed.message
-    stream.until(lambda: segment.id in stream.released)
+    assert "of a shared memory of 1048576" in failed.message
+    stream.until(lambda: stream.released == ["seg"])
+
+
+@pytest.mark.parametrize("place", [pb.Buffer(), pb.Buffer(beside=3)])
+def test_a_buffer_that_is_nowhere_is_an_error(stream, place: pb.Buffer) -> None:
+    failed = stream.failure("echo", {"value": {"$snakepit": "bytes", "buffer": 0}}, [place])
+    assert "not in the message" in failed.message
+
+
+def test_a_segment_without_shared_memory_is_an_error_and_released(stream) -> None:
+    segment = pb.Buffer(segment=pb.Segment(id="none", offset=0, size=8))
+    failed = stream.failure("echo", {"value": {"$snakepit": "bytes", "buffer": 0}}, [segment])
+    assert "there is no shared memory" in failed.message
+    stream.until(lambda: "none" in stream.released)
+
+
+def test_segments_of_requests_that_are_refused_or_never_looked_at_are_released(bridge) -> None:
+    process, stream = shared(bridge)
+    os.pwrite(process.memories[0], b"x" * 100, 0)
+    buffers = [pb.Buffer(segment=pb.Segment(id="a", offset=0, size=100))]
+    stream.failure("no_such_command", {}, buffers)
+    stream.run("echo", {"value": 1}, buffers=[pb.Buffer(segment=pb.Segment(id="b", offset=0, size=100))])
+    stream.until(lambda: set(stream.released) == {"a", "b"})
+
+
+def test_large_results_are_written_into_the_memory_and_their_ranges_used_again(bridge) -> None:
+    process, stream = shared(bridge, size=64 << 10)
+    data = bytes(range(256)) * 80  # 20,480 bytes
+    tag = {"value": {"$snakepit": "bytes", "buffer": 0}}
+    places = [
+        stream.reply(stream.request("echo", tag, [pb.Buffer(inline=data)])).value.buffers[0] for _ in range(4)
+    ]
+    assert [p.segment.offset for p in places[:3]] == [0, 20480, 40960]
+    assert all(os.pread(process.memories[1], p.segment.size, p.segment.offset) == data for p in places[:3])
+    assert places[3].inline == data  # no room: in the message
+    assert "raise shared_memory" in process.stderr()
+    stream.send(released=[places[1].segment.id])
+    again = stream.reply(stream.request("echo", tag, [pb.Buffer(inline=data)])).value.buffers[0]
+    assert again.segment.offset == 20480
 
 
 def test_prints_and_stdin_are_free(commands, stream) -> None:

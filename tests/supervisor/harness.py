@@ -46,8 +46,8 @@ def spec(tmp_path: Path, **changes: Any) -> InterpreterSpec:
         "thread_limits": 1,
         "startup_timeout": 20.0,
         "shutdown_grace": 0.5,
-        "max_message_size": 100 << 20,
         "config": config,
+        "shared_memory": 64 << 20,
     }
     return InterpreterSpec(**{**given, **changes})
 
@@ -88,7 +88,7 @@ def request(
 async def value(worker: Supervisor, asked: pb.Request) -> Any:
     done = await worker.execute(asked, may_move=False)
     assert isinstance(done, Done)
-    return outcome(done.reply, asked, None).value()
+    return outcome(done.answer.reply, done.answer.buffers, asked, None).value()
 
 
 def run(body: Callable[[], Awaitable[None]]) -> None:

@@ -63,7 +63,7 @@ def test_all_chunks_come_in_order_and_the_slot_is_free(tmp_path: Path, pack: boo
     async def body(worker: Supervisor) -> None:
         stream = opened(worker, count=20_000, pack=pack)
         assert await all_of(stream) == [{"i": i} for i in range(20_000)]
-        assert stream.result().reply.end.chunks == 20_000 == stream.chunks
+        assert stream.result().answer.reply.end.chunks == 20_000 == stream.chunks
         assert executed(tmp_path) == ["1", "1:ended:20000"]
 
     worker_runs(tmp_path, body)
@@ -129,7 +129,7 @@ def test_an_error_comes_after_the_chunks(tmp_path: Path) -> None:
     async def body(worker: Supervisor) -> None:
         stream = opened(worker, count=100, end="raise")
         assert len(await all_of(stream)) == 100
-        assert stream.result().reply.failure.type == "ValueError"
+        assert stream.result().answer.reply.failure.type == "ValueError"
 
     worker_runs(tmp_path, body)
 

@@ -37,11 +37,11 @@ class Results:
         self.failures = failures
 
 
-def start(run, command, config):
+def start(run, command, config, arena, release):
     """The Results of the batch that `run` is, or a coroutine that gives them. Raises InvalidArguments when
     there are no items to run.
     """
-    batch = _Batch(run, command, config)
+    batch = _Batch(run, command, config, arena, release)
     steps = batch.steps()
     coroutine = next(steps, None)
     return batch.results() if coroutine is None else _awaiting(batch, steps, coroutine)
@@ -63,16 +63,16 @@ async def _awaiting(batch: _Batch, steps, coroutine):
 class _Batch:
     """One batch on its way through an interpreter."""
 
-    def __init__(self, run, command, config) -> None:
+    def __init__(self, run, command, config, arena, release) -> None:
         if command.stream:
             raise is_a_stream(command.name)
         self._run = run
-        self._items = _items(run.request)
+        self._items = _items(run.request, arena, release)
         self._call = _caller(command, run.context)
         share = run.request.batch.share_ms
         self._ends_at = perf_counter() + share / 1000 if share else _NEVER
         self._failures: dict = {}
-        self._written = _Written(command.name, config, self._failures)
+        self._written = _Written(command.name, config, arena, self._failures)
 
     def results(self) -> Results:
         """What there is now."""
@@ -115,12 +115,12 @@ class _Batch:
         self._written.add([None] * (count - begin))
 
 
-def _items(request) -> list:
+def _items(request, arena, release) -> list:
     """The argument objects that are to run; one that cannot be decoded is its InvalidArguments."""
     batch = request.batch
     if request.refs:
         raise InvalidArguments(f"{request.command}: a batch takes no refs")
-    items = decode_items(request.args.json, Buffers(request.args.buffers))
+    items = decode_items(request.args.json, Buffers(request.args.buffers, arena, release))
     chosen = items[batch.first : batch.first + batch.count]
     if len(chosen) != batch.count or not chosen:
         words = f"items {batch.first} to {batch.first + batch.count} of {len(items)}"
@@ -166,27 +166,30 @@ def _object(command, args) -> dict:
 class _Written:
     """Results as they become JSON."""
 
-    def __init__(self, command: str, config, failures: dict) -> None:
+    def __init__(self, command: str, config, arena, failures: dict) -> None:
         self.count = 0
         self.size = 0
+        self._in_band = 0
+        self._arena = arena
         self._command = command
         self._marker = config.marker
         self._limit = config.max_message_size
         self._failures = failures
         self._parts: list[bytes] = []
-        self._buffers: list[bytes] = []
+        self._buffers: list = []
 
-    def payload(self) -> tuple[bytes, list[bytes]]:
+    def payload(self) -> tuple[bytes, list]:
         """(JSON array, buffers) of all that was added."""
         return b"[" + b",".join(self._parts) + b"]", self._buffers
 
     def add(self, values: list) -> None:
         """Writes the results that come next."""
         text = _plain_json(values)
-        if text is not None and self.size + len(text) <= self._limit:
+        if text is not None and self._in_band + len(text) <= self._limit:
             if values:
                 self._parts.append(text)
             self.size += len(text)
+            self._in_band += len(text)
             self.count += len(values)
             return
         for value in values:
@@ -197,11 +200,14 @@ class _Written:
         begin = len(self._buffers)
         try:
             text = self._encoded(value, begin)
+            # At once: the next item may change the array that this one has returned.
+            self._buffers[begin:] = self._arena.place(self._buffers[begin:])
         except BaseException as error:  # noqa: BLE001 - the user's to_dict and its like may raise SystemExit too
             del self._buffers[begin:]
             self._failures[self.count] = failure_of(error)
             text = b"null"
         self.size += len(text) + sum(map(len, self._buffers[begin:]))
+        self._in_band += len(text) + self._arena.in_band(self._buffers[begin:])
         return text
 
     def _encoded(self, value, begin: int) -> bytes:
@@ -209,8 +215,8 @@ class _Written:
             getattr(value, "close", lambda: None)()
             raise is_a_stream(self._command)
         text = encode(value, marker=self._marker, buffers=self._buffers)[0]
-        size = len(text) + sum(map(len, self._buffers[begin:]))
-        if self.size + size > self._limit:
+        size = len(text) + self._arena.in_band(self._buffers[begin:])
+        if self._in_band + size > self._limit:
             words = f"the result has {size:,} bytes, the limit is {self._limit:,} (max_message_size)"
             raise PayloadTooLarge(f"{self._command}: {words}", {"size": size, "limit": self._limit})
         return text

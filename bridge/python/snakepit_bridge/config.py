@@ -40,6 +40,8 @@ class Config:
         self.capacity: int = _take(given, "capacity", int, 1)
         self.threaded: bool = _take(given, "thread_profile", bool, False)
         self.marker: bool = _take(given, "unserializable", str, "error") == "marker"
+        self.threshold: int = _take(given, "binary_threshold", int, 10_240)
+        self.arena: dict | None = _arena(given.get("arena"))
         self.max_message_size: int = _take(given, "max_message_size", int, 100 * 1024 * 1024)
         self.worker_id: str = _take(given, "worker_id", str, "")
         self.pool: str = _take(given, "pool", str, "")
@@ -60,6 +62,16 @@ def _take(given: dict, key: str, kind: type, *default):
     return value
 
 
+def _arena(given) -> dict | None:
+    """The descriptors of the shared memories, kept from what this process will start."""
+    if given is None:
+        return None
+    arena = {key: _take(given, key, int) for key in ("size", "arguments", "results")}
+    for key in ("arguments", "results"):
+        os.set_inheritable(arena[key], False)
+    return arena
+
+
 def ready_line(config: Config, commands: dict) -> bytes:
     """The line that says that the interpreter serves, without its newline."""
     line = {
@@ -71,6 +83,7 @@ def ready_line(config: Config, commands: dict) -> bytes:
         "bridge": __version__,
         "capacity": config.capacity,
         "adapter": config.adapter,
+        "arena": config.arena is not None,
         "commands": {name: command.describe() for name, command in commands.items()},
     }
     return json.dumps(line).encode()

@@ -66,13 +66,13 @@ def _decoded_item(item, buffers):
         return InvalidArguments("args: cannot decode JSON that is nested too deeply")
 
 
-def arguments(request) -> dict:
+def arguments(request, arena=None, release=None) -> dict:
     """The keyword arguments of a request. Raises InvalidArguments."""
     payload = request.args
-    args = decode(payload.json, Buffers(payload.buffers)) if payload.json else {}
+    args = decode(payload.json, Buffers(payload.buffers, arena, release)) if payload.json else {}
     for ref in request.refs:
         root = f"args[{ref.name!r}]" if ref.name else "args"
-        value = decode(ref.value.json, Buffers(ref.value.buffers), root=root)
+        value = decode(ref.value.json, Buffers(ref.value.buffers, arena, release), root=root)
         if ref.name:
             args[ref.name] = value
         else:
@@ -142,7 +142,8 @@ class _Back:
             raise Refused(f"cannot decode an integer of {len(digits)} digits: {error}") from None
 
     def _bytes(self, tag: dict, depth: int) -> bytes:
-        return self._buffer(tag)
+        data = self._buffer(tag)
+        return data if type(data) is bytes else bytes(data)
 
     def _tensor(self, tag: dict, depth: int):
         from snakepit_bridge.tensors import read_tensor
@@ -175,7 +176,7 @@ class _Back:
             raise Refused("cannot decode the tag 'progress': it has two numbers and a string")
         return Progress(done, total, self.value(message, depth))
 
-    def _buffer(self, tag: dict) -> bytes:
+    def _buffer(self, tag: dict):
         index = tag["buffer"]
         if type(index) is not int or not 0 <= index < len(self._buffers):
             raise Refused(f"cannot decode buffer {index!r:.80}: there are {len(self._buffers)}")

@@ -12,6 +12,7 @@ import json
 import sys
 import threading
 
+from snakepit_bridge.arena import Placed
 from snakepit_bridge.buffers import Buffers
 from snakepit_bridge.context import Cancelled, HostError
 from snakepit_bridge.decoding import decode
@@ -153,13 +154,18 @@ class Call:
 
 
 def fill_payload(message, payload) -> int:
-    """Writes (JSON, buffers) into a Payload message; how many bytes that was."""
+    """Writes (JSON, buffers) into a Payload message; how many bytes of it that was."""
     data, buffers = payload
     message.json = data
     size = len(data)
     for buffer in buffers:
-        message.buffers.add(inline=buffer)
-        size += len(buffer)
+        if type(buffer) is Placed:
+            segment = message.buffers.add().segment
+            segment.id, segment.offset, segment.size = buffer.id, buffer.offset, buffer.size
+            size += 64
+        else:
+            message.buffers.add(inline=buffer if type(buffer) is bytes else bytes(buffer))
+            size += len(buffer)
     return size + 64
 
 

@@ -27,21 +27,18 @@ from snakepit_bridge.session import ProtocolMismatch  # noqa: E402
 
 SECRET_KEY = "snakepit-secret"
 SERVICE = "snakepit.v1.Interpreter"
-# what a frame may hold beside the largest payload, so that our own limit is met first
-FRAME_ALLOWANCE = 2 * 1024 * 1024
 THREADS = 16  # created as they are needed: one for Attach, the others for health, reflection and Describe
 
 
 def start(dispatcher, ready_line: bytes, on_shutdown) -> Running:
     """Serves on the socket of `dispatcher.config`; `on_shutdown(grace)` is called by the Shutdown RPC."""
     config = dispatcher.config
-    limit = config.max_message_size + FRAME_ALLOWANCE
     server = grpc.server(
         ThreadPoolExecutor(THREADS, thread_name_prefix="snakepit-grpc"),
         interceptors=(_Secret(config.secret),),
         options=(
-            ("grpc.max_receive_message_length", limit),
-            ("grpc.max_send_message_length", limit),
+            ("grpc.max_receive_message_length", -1),  # the limits are ours: max_message_size
+            ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
             ("grpc.http2.bdp_probe", 0),  # a unix socket has no bandwidth to find out
         ),

@@ -16,6 +16,7 @@ from snakepit_bridge import batches, hostcalls
 from snakepit_bridge._pb import interpreter_pb2 as pb
 from snakepit_bridge.adapter import is_a_stream, unknown_command
 from snakepit_bridge.answers import Answer, Released
+from snakepit_bridge.arena import Arena
 from snakepit_bridge.buffers import segment_ids
 from snakepit_bridge.context import SessionContext
 from snakepit_bridge.decoding import arguments
@@ -51,6 +52,7 @@ class Dispatcher:
         self.commands = commands
         self.config = config
         self.executor = Executor(config.capacity)
+        self.arena = Arena(config.arena, config.threshold)
         self.deadlines = Deadlines(self._live, self.executor.cancel)
         self.stopping = False
         self.session_hook = session_hook
@@ -102,6 +104,7 @@ class Attachment:
         self._dispatcher = dispatcher
         self._config = dispatcher.config
         self._commands = dispatcher.commands
+        self._arena = dispatcher.arena
         self._epoch = hello.epoch if hello.HasField("epoch") else None
         self._out: SimpleQueue = SimpleQueue()
         self.live: dict[str, Run] = {}
@@ -112,6 +115,10 @@ class Attachment:
 
     def receive(self, frame: pb.ToInterpreter) -> None:
         """Takes one frame of the host; never blocks and never raises for what is in it."""
+        if frame.released:
+            self._arena.free(frame.released)
+        if frame.trim:
+            self._arena.trim()
         for request in frame.requests:
             self._accept(request)
         for cancel in frame.cancels:
@@ -154,7 +161,7 @@ class Attachment:
             link=self.host,
         )
         if request.stream:
-            context._outlet = Outlet(request, self._out.put, self._config)
+            context._outlet = Outlet(request, self._out.put, self._config, self._arena)
         run = Run(request, context, command.asynchronous, self._work, self._done)
         self.live[request.id] = run
         self._dispatcher.executor.submit(run)
@@ -175,14 +182,14 @@ class Attachment:
     def _work(self, run: Run):
         request = run.request
         is_batch = request.HasField("batch")
-        args = None if is_batch else arguments(request)
+        args = None if is_batch else arguments(request, self._arena, self._released)
         if request.session and self._dispatcher.session_hook is not None:
             self._dispatcher.session_hook(request.session)
         if self._dispatcher.context_hook is not None:
             self._dispatcher.context_hook(run.context)
         command = self._commands[request.command]
         if is_batch:
-            return batches.start(run, command, self._config)
+            return batches.start(run, command, self._config, self._arena, self._released)
         value = command.call(args, run.context, stream=request.stream)
         return run.context._outlet.drain(value) if request.stream else value
 
@@ -215,21 +222,26 @@ class Attachment:
         try:
             if hasattr(value, "__next__") or hasattr(value, "__anext__"):
                 raise _yields(run.request.command, value)
-            payload = encode(value, marker=self._config.marker)
-            size = len(payload[0]) + sum(map(len, payload[1]))
+            data, buffers = encode(value, marker=self._config.marker)
+            if not buffers and len(data) <= self._config.max_message_size:
+                return data, buffers
+            size = len(data) + self._arena.in_band(buffers)
             limit = self._config.max_message_size
             if size > limit:
                 words = f"the result has {size:,} bytes, the limit is {limit:,} (max_message_size)"
                 raise PayloadTooLarge(f"{run.request.command}: {words}", {"size": size, "limit": limit})
-            return payload
+            return data, self._arena.place(buffers)
         except BaseException as error:  # noqa: BLE001 - the user's to_dict and its like may raise SystemExit too
             return failure_of(error)
 
     def _release(self, request: pb.Request) -> None:
         if request.args.buffers or request.refs:
             payloads = [request.args, *(ref.value for ref in request.refs)]
-            for released in segment_ids(buffer for payload in payloads for buffer in payload.buffers):
-                self._out.put(Released(released))
+            ids = segment_ids(buffer for payload in payloads for buffer in payload.buffers)
+            self._arena.forget(ids, self._released)
+
+    def _released(self, id: str) -> None:
+        self._out.put(Released(id))
 
     # ---- out ---------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+from snakepit_bridge.arena import Placed
 from snakepit_bridge.failures import PayloadTooLarge
 from snakepit_bridge.hostcalls import fill_payload
 from snakepit_bridge.quick import quick
@@ -24,13 +25,14 @@ _UNLIMITED = float("inf")
 class Outlet:
     """Where the chunks of one request go. `send(item)` queues an item whose `fill` the sender calls."""
 
-    def __init__(self, request, send, config) -> None:
+    def __init__(self, request, send, config, arena) -> None:
         self._id = request.id
         self._command = request.command
         self._pack = request.pack
         self._send = send
         self._marker = config.marker
         self._limit = config.max_message_size
+        self._arena = arena
         self._chunks = request.credit
         self._bytes = request.credit_bytes or _UNLIMITED
         self._lock = threading.Lock()
@@ -155,12 +157,12 @@ class Outlet:
         text = quick(value)
         if text is not None and len(text) <= self._limit:
             return (text, ()), len(text)
-        payload = encode(value, marker=self._marker, root="chunk")
-        size = len(payload[0]) + sum(map(len, payload[1]))
+        text, buffers = encode(value, marker=self._marker, root="chunk")
+        size = len(text) + self._arena.in_band(buffers)
         if size > self._limit:
             words = f"a chunk has {size:,} bytes, the limit is {self._limit:,} (max_message_size)"
             raise PayloadTooLarge(f"{self._command}: {words}", {"size": size, "limit": self._limit})
-        return payload, size
+        return (text, self._arena.place(buffers)), len(text) + sum(map(len, buffers))
 
     # ---- with the lock held ------------------------------------------------------------------------------
 
@@ -169,6 +171,7 @@ class Outlet:
 
     def _add(self, payload, size: int) -> bool:
         if self._stopped:
+            self._arena.free([buffer.id for buffer in payload[1] if type(buffer) is Placed])
             return False
         if self._latest is not None:
             self._add_latest()

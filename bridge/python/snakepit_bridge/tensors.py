@@ -29,7 +29,15 @@ def tensor(value):
     name = array.dtype.str
     if not _DTYPE.fullmatch(name):
         raise Refused(f"cannot encode an array of dtype {array.dtype}", value)
-    return Binary(array.tobytes(), kind="tensor", dtype=name, shape=list(array.shape))
+    return Binary(_flat(array), kind="tensor", dtype=name, shape=list(array.shape))
+
+
+def _flat(array):
+    """Its elements in C order, without a copy where they lie so already."""
+    import numpy
+
+    rows = numpy.ascontiguousarray(array).reshape(-1)
+    return memoryview(rows.view(numpy.uint8)) if rows.size else b""
 
 
 def _as_numpy(value):
@@ -57,7 +65,7 @@ def table(value) -> Binary:
     frame = _as_arrow(pyarrow, value)
     with pyarrow.ipc.new_stream(sink, frame.schema) as writer:
         writer.write_table(frame)
-    return Binary(sink.getvalue().to_pybytes(), kind="table")
+    return Binary(memoryview(sink.getvalue()), kind="table")
 
 
 def _as_arrow(pyarrow, value):
@@ -70,7 +78,7 @@ def _as_arrow(pyarrow, value):
     return pyarrow.table(value)
 
 
-def read_tensor(data: bytes, dtype, shape):
+def read_tensor(data, dtype, shape):
     """A read-only numpy array over `data`."""
     if type(dtype) is not str or not _DTYPE.fullmatch(dtype):
         raise Refused(f"cannot decode the dtype {dtype!r:.80}: a little-endian NumPy typestr is expected")
@@ -95,12 +103,14 @@ def read_tensor(data: bytes, dtype, shape):
             expected = elements * kind.itemsize
             words = f"{expected} expected"
             raise Refused(f"cannot decode {len(data)} bytes as {dtype} of shape {shape!r:.80}: {words}")
-        return numpy.frombuffer(data, kind).reshape(shape)
+        array = numpy.frombuffer(data, kind).reshape(shape)
+        array.flags.writeable = False
+        return array
     except (TypeError, ValueError, OverflowError) as error:
         raise Refused(f"cannot decode an array of dtype {dtype} and shape {shape!r:.80}: {error}") from None
 
 
-def read_table(data: bytes):
+def read_table(data):
     """A pyarrow.Table over `data`, validated: offsets in a damaged stream would otherwise read foreign
     memory.
     """

@@ -109,8 +109,8 @@ class Refused(Exception):
 
 
 def encode(
-    value, *, marker: bool = False, root: str = "result", buffers: list[bytes] | None = None
-) -> tuple[bytes, list[bytes]]:
+    value, *, marker: bool = False, root: str = "result", buffers: list | None = None
+) -> tuple[bytes, list]:
     """(UTF-8 JSON, buffers) of `value`. Raises EncodingError naming the path; with `marker` what cannot be
     carried becomes a marker. `buffers`: those of other values of the same payload, which its own follow.
     """
@@ -137,7 +137,7 @@ def type_name(value) -> str:
 class _Walk:
     """One value on its way to JSON: its buffers, and the containers that are open, to see a cycle."""
 
-    def __init__(self, marker: bool, strict: bool, buffers: list[bytes]) -> None:
+    def __init__(self, marker: bool, strict: bool, buffers: list) -> None:
         self.buffers = buffers
         self._marker = marker
         self._strict = strict

@@ -168,6 +168,10 @@ class Commands(Adapter):
         return b"x" * size
 
     @command
+    def large_text(self, size: int):
+        return "x" * size
+
+    @command
     def many(self, count: int):
         return [os.getpid()] * count
 

@@ -26,20 +26,22 @@ BATCH_ERRORS_RETURN: BatchErrors
 BATCH_ERRORS_APART: BatchErrors
 
 class ToInterpreter(_message.Message):
-    __slots__ = ("hello", "requests", "cancels", "credits", "host_replies", "released")
+    __slots__ = ("hello", "requests", "cancels", "credits", "host_replies", "released", "trim")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     CANCELS_FIELD_NUMBER: _ClassVar[int]
     CREDITS_FIELD_NUMBER: _ClassVar[int]
     HOST_REPLIES_FIELD_NUMBER: _ClassVar[int]
     RELEASED_FIELD_NUMBER: _ClassVar[int]
+    TRIM_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     requests: _containers.RepeatedCompositeFieldContainer[Request]
     cancels: _containers.RepeatedCompositeFieldContainer[Cancel]
     credits: _containers.RepeatedCompositeFieldContainer[Credit]
     host_replies: _containers.RepeatedCompositeFieldContainer[HostReply]
     released: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[Cancel, _Mapping]]] = ..., credits: _Optional[_Iterable[_Union[Credit, _Mapping]]] = ..., host_replies: _Optional[_Iterable[_Union[HostReply, _Mapping]]] = ..., released: _Optional[_Iterable[str]] = ...) -> None: ...
+    trim: bool
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[Cancel, _Mapping]]] = ..., credits: _Optional[_Iterable[_Union[Credit, _Mapping]]] = ..., host_replies: _Optional[_Iterable[_Union[HostReply, _Mapping]]] = ..., released: _Optional[_Iterable[str]] = ..., trim: bool = ...) -> None: ...
 
 class FromInterpreter(_message.Message):
     __slots__ = ("welcome", "replies", "chunks", "host_calls", "released")
@@ -282,24 +284,24 @@ class NamedPayload(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
 
 class Buffer(_message.Message):
-    __slots__ = ("inline", "segment")
+    __slots__ = ("inline", "segment", "beside")
     INLINE_FIELD_NUMBER: _ClassVar[int]
     SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    BESIDE_FIELD_NUMBER: _ClassVar[int]
     inline: bytes
     segment: Segment
-    def __init__(self, inline: _Optional[bytes] = ..., segment: _Optional[_Union[Segment, _Mapping]] = ...) -> None: ...
+    beside: int
+    def __init__(self, inline: _Optional[bytes] = ..., segment: _Optional[_Union[Segment, _Mapping]] = ..., beside: _Optional[int] = ...) -> None: ...
 
 class Segment(_message.Message):
-    __slots__ = ("id", "path", "offset", "size")
+    __slots__ = ("id", "offset", "size")
     ID_FIELD_NUMBER: _ClassVar[int]
-    PATH_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     id: str
-    path: str
     offset: int
     size: int
-    def __init__(self, id: _Optional[str] = ..., path: _Optional[str] = ..., offset: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., offset: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
 
 class HostCall(_message.Message):
     __slots__ = ("id", "request_id", "method", "session", "args")

@@ -1,0 +1,15 @@
+"""What the benchmark of arrays runs in the interpreter."""
+
+from snakepit_bridge import Adapter, command
+
+
+class Arrays(Adapter):
+    @command
+    def plus_one(self, x):
+        return x + 1
+
+    @command
+    def plus_one_list(self, x):
+        import numpy
+
+        return (numpy.array(x) + 1).tolist()

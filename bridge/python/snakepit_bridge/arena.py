@@ -1,0 +1,230 @@
+"""Knows the memory that this process shares with its host: arguments are read where they lie, large results
+are written there.
+
+Rules: one memory each way, of a fixed size, mapped once; an argument's range is released when the last object
+that looks at it is gone, a result's range is used again when the host has released it; what does not fit
+travels in the message, and is said once on stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+
+from snakepit_bridge.failures import PayloadTooLarge
+from snakepit_bridge.values import Refused
+
+GRAIN = 4096  # bytes: a page
+MOST_IN_BAND = 2_000_000_000  # bytes of buffers in one message; protobuf ends at 2^31
+
+
+class Placed:
+    """A buffer of a result, in a range of the memory."""
+
+    __slots__ = ("id", "offset", "size")
+
+    def __init__(self, id: str, offset: int, size: int) -> None:
+        self.id = id
+        self.offset = offset
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class Arena:
+    """Both memories; `given` is what the host said of them, None where there are none."""
+
+    def __init__(self, given: dict | None, threshold: int) -> None:
+        self.threshold = threshold
+        self.usable = given is not None
+        self._arguments = _Arguments(given["arguments"], given["size"]) if given else None
+        self._results = given["results"] if given else -1
+        self._gaps = Gaps(given["size"] if given else 0)
+        self._lent: dict[str, int] = {}
+        self._count = 0
+        self._lock = threading.Lock()
+        self._complained = False
+
+    # ---- arguments -----------------------------------------------------------------------------------------
+
+    def view(self, segment, release):
+        """The bytes of a segment as an object with the buffer interface; `release(id)` is called when nothing
+        looks at them any more. Raises Refused for a range that is not there.
+        """
+        if self._arguments is None:
+            raise Refused(f"cannot decode the segment {segment.id!r}: there is no shared memory")
+        return self._arguments.view(segment, release)
+
+    def forget(self, ids, release) -> None:
+        """Their request has ended: releases the segments among `ids` that nobody has ever looked at."""
+        for id in ids:
+            if self._arguments is None or not self._arguments.was_viewed(id):
+                release(id)
+
+    # ---- results -------------------------------------------------------------------------------------------
+
+    def in_band(self, buffers) -> int:
+        """Bytes of those that travel in the message."""
+        return sum(len(buffer) for buffer in buffers if len(buffer) <= self.threshold)
+
+    def place(self, buffers: list) -> list:
+        """The buffers as they travel: bytes, or where one is larger than the threshold, Placed. Raises
+        PayloadTooLarge when they neither find a place nor fit into one message.
+        """
+        places = [self._placed(b) if len(b) > self.threshold else _bytes(b) for b in buffers]
+        size = sum(len(place) for place in places if type(place) is bytes)
+        if size > MOST_IN_BAND:
+            self.free([place.id for place in places if type(place) is Placed])
+            raise PayloadTooLarge(
+                f"{size:,} bytes find no place in the shared memory, and a message holds at most "
+                f"{MOST_IN_BAND:,}; raise shared_memory",
+                {"size": size, "limit": MOST_IN_BAND},
+            )
+        return places
+
+    def _placed(self, buffer):
+        offset = None
+        if self.usable:
+            with self._lock:
+                offset = self._gaps.take(len(buffer))
+        if offset is None:
+            return self._in_band(buffer)
+        try:
+            _write(self._results, buffer, offset)
+        except OSError:  # there is no more memory on this machine
+            with self._lock:
+                self._gaps.give(offset)
+            return self._in_band(buffer)
+        with self._lock:
+            self._count += 1
+            id = str(self._count)
+            self._lent[id] = offset
+        return Placed(id, offset, len(buffer))
+
+    def _in_band(self, buffer) -> bytes:
+        if self.usable and not self._complained:
+            self._complained = True
+            print(
+                f"snakepit_bridge: {len(buffer):,} bytes of a result find no place in the shared memory "
+                f"({self._gaps.size:,} bytes, {self._gaps.used:,} in use) and travel in the message, which "
+                "is slower: raise shared_memory (said once)",
+                file=sys.stderr,
+            )
+        return _bytes(buffer)
+
+    def free(self, ids) -> None:
+        """The host has finished with these results."""
+        with self._lock:
+            for id in ids:
+                offset = self._lent.pop(id, None)
+                if offset is not None:
+                    self._gaps.give(offset)
+
+    def trim(self) -> None:
+        """Gives the pages of free results back to the system."""
+        if not self.usable:
+            return
+        import mmap
+
+        with self._lock:
+            gaps = self._gaps.trim()
+            if gaps and hasattr(mmap, "MADV_REMOVE"):
+                with mmap.mmap(self._results, self._gaps.size) as memory:
+                    for offset, size in gaps:
+                        memory.madvise(mmap.MADV_REMOVE, offset, size)
+
+
+class _Arguments:
+    """The memory that the host writes."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        import ctypes
+        import mmap
+
+        self._char = ctypes.c_char
+        self._map = mmap.mmap(descriptor, size)
+        self._size = size
+        self._watched: dict[str, weakref.ref] = {}
+        self._viewed: set[str] = set()  # of requests that have not ended
+
+    def was_viewed(self, id: str) -> bool:
+        """Whether anybody has looked at it; asked once."""
+        viewed = id in self._viewed
+        self._viewed.discard(id)
+        return viewed
+
+    def view(self, segment, release):
+        offset, size, id = segment.offset, segment.size, segment.id
+        if not 0 < size <= self._size - offset:
+            where = f"{size} bytes at {offset} of a shared memory of {self._size}"
+            raise Refused(f"cannot decode the segment {id!r}: {where}")
+        known = self._watched.get(id)
+        view = known() if known is not None else None
+        if view is None:
+            view = (self._char * size).from_buffer(self._map, offset)
+
+            def gone(_, watched=self._watched) -> None:
+                if watched.pop(id, None) is not None:
+                    release(id)
+
+            self._watched[id] = weakref.ref(view, gone)
+            self._viewed.add(id)
+        return view
+
+
+class Gaps:
+    """`size` bytes of which ranges are taken: the lowest gap that is large enough, so that what was used
+    before is used again.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size - size % GRAIN
+        self.used = 0
+        self._taken: list[tuple[int, int]] = []  # (begin, end), in order
+        self._touched = 0  # nothing from here on was used since the last `trim`
+
+    def take(self, size: int):
+        """The offset of a range of `size` > 0 bytes; None where there is no such gap."""
+        size = -(-size // GRAIN) * GRAIN
+        begin = place = 0
+        for begun, end in self._taken:
+            if begun - begin >= size:
+                break
+            begin, place = end, place + 1
+        if begin + size > self.size:
+            return None
+        self._taken.insert(place, (begin, begin + size))
+        self.used += size
+        self._touched = max(self._touched, begin + size)
+        return begin
+
+    def give(self, offset: int) -> None:
+        """The range at `offset` is free again."""
+        for place, (begin, end) in enumerate(self._taken):
+            if begin == offset:
+                del self._taken[place]
+                self.used -= end - begin
+                return
+
+    def trim(self) -> list[tuple[int, int]]:
+        """The free ranges, (offset, size), that were used since the last time."""
+        gaps, begin = [], 0
+        for begun, end in [*self._taken, (self._touched, self._touched)]:
+            if begun > begin:
+                gaps.append((begin, begun - begin))
+            begin = max(begin, end)
+        self._touched = self._taken[-1][1] if self._taken else 0
+        return gaps
+
+
+def _bytes(buffer) -> bytes:
+    return buffer if type(buffer) is bytes else bytes(buffer)
+
+
+def _write(descriptor: int, buffer, offset: int) -> None:
+    view, done = memoryview(buffer), 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done:], offset + done)

@@ -1,0 +1,63 @@
+"""Knows which ranges of one fixed space are taken: where the next one goes, and which free ones were used
+before.
+
+Rules: no two taken ranges overlap; the lowest gap that is large enough is taken, so that what was touched
+before is used again; offsets and sizes are whole grains. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+
+GRAIN = 4096  # bytes: a page, so that what is free can be given back to the system
+
+
+class Space:
+    """`size` bytes, of which ranges are taken and given back."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size - size % GRAIN
+        self.used = 0  # bytes in taken ranges
+        self._taken: list[tuple[int, int]] = []  # (begin, end), in order
+        self._touched = 0  # nothing from here on was taken since the last `trim`
+
+    def __len__(self) -> int:
+        """How many ranges are taken."""
+        return len(self._taken)
+
+    def take(self, size: int) -> int | None:
+        """The offset of a range of at least `size` > 0 bytes; None where no gap is large enough."""
+        size = whole_grains(size)
+        begin = 0
+        for taken in self._taken:
+            if taken[0] - begin >= size:
+                break
+            begin = taken[1]
+        if begin + size > self.size:
+            return None
+        insort(self._taken, (begin, begin + size))
+        self.used += size
+        self._touched = max(self._touched, begin + size)
+        return begin
+
+    def give(self, offset: int) -> None:
+        """The range that was taken at `offset` is free again. Raises KeyError where none was."""
+        index = bisect_left(self._taken, (offset, 0))
+        if index == len(self._taken) or self._taken[index][0] != offset:
+            raise KeyError(offset)
+        begin, end = self._taken.pop(index)
+        self.used -= end - begin
+
+    def trim(self) -> list[tuple[int, int]]:
+        """The free ranges (offset, size) that were used since the last time."""
+        gaps, begin = [], 0
+        for taken in [*self._taken, (self._touched, self._touched)]:
+            if taken[0] > begin:
+                gaps.append((begin, taken[0] - begin))
+            begin = max(begin, taken[1])
+        self._touched = self._taken[-1][1] if self._taken else 0
+        return gaps
+
+
+def whole_grains(size: int) -> int:
+    """`size` bytes, rounded up."""
+    return -(-size // GRAIN) * GRAIN

@@ -1,0 +1,80 @@
+"""Knows one piece of memory that this process shares with its child, through a descriptor that the child
+inherits.
+
+Rules: it has no name, so it is gone with the last process that has it; its size is sealed, so that nobody can
+take away what another one reads (memfd_create(2)); pages exist from the first write to `drop`; bytes go in by
+pwrite, where memory that has run out is an error and not a signal."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import mmap
+import os
+import weakref
+from collections.abc import Callable
+from pickle import PickleBuffer
+from typing import Any
+
+NAME = "snakepit-arena"
+SEALS = 0x1 | 0x2 | 0x4  # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW of fcntl(2)
+ADD_SEALS = 1033  # F_ADD_SEALS
+
+
+class SharedMemory:
+    """`size` bytes. Raises OSError or ValueError where the system has no such memory."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        if not hasattr(os, "memfd_create"):
+            raise OSError("this system has no memfd_create")
+        self.descriptor = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(self.descriptor, size)
+            fcntl.fcntl(self.descriptor, ADD_SEALS, SEALS)
+            self._map = mmap.mmap(self.descriptor, size)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        self._views: dict[int, weakref.ref[Any]] = {}
+
+    def write(self, offset: int, data: Any) -> None:
+        """Copies a buffer to `offset`; without the GIL. Raises OSError when there is no more memory."""
+        view = memoryview(data).cast("B") if not isinstance(data, bytes) else memoryview(data)
+        done = 0
+        while done < len(view):
+            done += os.pwrite(self.descriptor, view[done:], offset + done)
+
+    def view(self, offset: int, size: int, dead: Callable[[], None]) -> memoryview:
+        """`size` > 0 bytes at `offset`, without a copy; `dead()` is called, in any thread, when nothing looks
+        at them any more. Raises ValueError outside of the memory."""
+        if offset < 0 or size <= 0 or offset + size > self.size:
+            raise ValueError(f"{size} bytes at {offset} of a shared memory of {self.size}")
+        guard = (ctypes.c_char * size).from_buffer(self._map, offset)
+        key = id(guard)
+
+        def gone(_: object, views: dict[int, Any] = self._views) -> None:
+            del views[key]
+            dead()
+
+        self._views[key] = weakref.ref(guard, gone)
+        return PickleBuffer(guard).raw().toreadonly()
+
+    def drop(self, offset: int, size: int) -> None:
+        """Gives the pages of a range of whole pages back to the system; they read as zeros."""
+        with contextlib.suppress(OSError, ValueError):  # a system that cannot: they stay until the end
+            self._map.madvise(mmap.MADV_REMOVE, offset, size)
+
+    @property
+    def resident(self) -> int:
+        """Bytes that exist now."""
+        return os.fstat(self.descriptor).st_blocks * 512
+
+    def close(self) -> None:
+        """This process is done with it; views that live stay good. Safe to repeat."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+        with contextlib.suppress(BufferError):  # the last view's end unmaps it
+            self._map.close()
