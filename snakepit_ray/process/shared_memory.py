@@ -2,8 +2,8 @@
 inherits.
 
 Rules: it has no name, so it is gone with the last process that has it; its size is sealed, so that nobody can
-take away what another one reads (memfd_create(2)); pages exist from the first write to `drop`; bytes go in by
-pwrite, where memory that has run out is an error and not a signal."""
+take away what another one reads (memfd_create(2)); pages exist from the first write to `drop`, and are asked
+for before they are stored to, so that memory that has run out is an error and not a signal."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from pickle import PickleBuffer
@@ -38,13 +39,23 @@ class SharedMemory:
             os.close(self.descriptor)
             raise
         self._views: dict[int, weakref.ref[Any]] = {}
+        self._backed = 0  # every page before this one exists
+        self._lock = threading.Lock()
 
     def write(self, offset: int, data: Any) -> None:
         """Copies a buffer to `offset`; without the GIL. Raises OSError when there is no more memory."""
-        view = memoryview(data).cast("B") if not isinstance(data, bytes) else memoryview(data)
-        done = 0
-        while done < len(view):
-            done += os.pwrite(self.descriptor, view[done:], offset + done)
+        with memoryview(data) as given, given.cast("B") as view:
+            self._ask_for(offset, len(view))
+            into = ctypes.c_char.from_buffer(self._map, offset)
+            with _address(view) as source:
+                ctypes.memmove(ctypes.addressof(into), source, len(view))
+
+    def _ask_for(self, offset: int, size: int) -> None:
+        with self._lock:
+            if offset + size > self._backed:
+                os.posix_fallocate(self.descriptor, offset, size)
+                if offset <= self._backed:
+                    self._backed = offset + size
 
     def view(self, offset: int, size: int, dead: Callable[[], None]) -> memoryview:
         """`size` > 0 bytes at `offset`, without a copy; `dead()` is called, in any thread, when nothing looks
@@ -63,13 +74,15 @@ class SharedMemory:
 
     def drop(self, offset: int, size: int) -> None:
         """Gives the pages of a range of whole pages back to the system; they read as zeros."""
+        with self._lock:
+            self._backed = min(self._backed, offset)
         with contextlib.suppress(OSError, ValueError):  # a system that cannot: they stay until the end
             self._map.madvise(mmap.MADV_REMOVE, offset, size)
 
     @property
     def resident(self) -> int:
-        """Bytes that exist now."""
-        return os.fstat(self.descriptor).st_blocks * 512
+        """Bytes that exist now; 0 when it is closed."""
+        return os.fstat(self.descriptor).st_blocks * 512 if self.descriptor >= 0 else 0
 
     def close(self) -> None:
         """This process is done with it; views that live stay good. Safe to repeat."""
@@ -78,3 +91,42 @@ class SharedMemory:
             self.descriptor = -1
         with contextlib.suppress(BufferError):  # the last view's end unmaps it
             self._map.close()
+
+
+# ---- the address of a buffer ---------------------------------------------------------------------------
+
+
+class _PyBuffer(ctypes.Structure):
+    """Py_buffer of the C API, which is the only way to the address of a buffer that is read-only."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.c_void_p),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+_get_buffer = ctypes.pythonapi.PyObject_GetBuffer
+_get_buffer.argtypes = (ctypes.py_object, ctypes.POINTER(_PyBuffer), ctypes.c_int)
+_release_buffer = ctypes.pythonapi.PyBuffer_Release
+_release_buffer.argtypes = (ctypes.POINTER(_PyBuffer),)
+_release_buffer.restype = None
+
+
+@contextlib.contextmanager
+def _address(view: memoryview) -> Any:
+    """Where its bytes are, for as long as this is open."""
+    buffer = _PyBuffer()
+    _get_buffer(view, ctypes.byref(buffer), 0)
+    try:
+        yield buffer.buf
+    finally:
+        _release_buffer(ctypes.byref(buffer))

@@ -41,7 +41,7 @@ class Arena:
         self.threshold = threshold
         self.usable = given is not None
         self._arguments = _Arguments(given["arguments"], given["size"]) if given else None
-        self._results = given["results"] if given else -1
+        self._results = _Results(given["results"], given["size"]) if given else None
         self._gaps = Gaps(given["size"] if given else 0)
         self._lent: dict[str, int] = {}
         self._count = 0
@@ -93,7 +93,7 @@ class Arena:
         if offset is None:
             return self._in_band(buffer)
         try:
-            _write(self._results, buffer, offset)
+            self._results.write(offset, buffer)
         except OSError:  # there is no more memory on this machine
             with self._lock:
                 self._gaps.give(offset)
@@ -125,26 +125,17 @@ class Arena:
 
     def trim(self) -> None:
         """Gives the pages of free results back to the system."""
-        if not self.usable:
-            return
-        import mmap
-
         with self._lock:
-            gaps = self._gaps.trim()
-            if gaps and hasattr(mmap, "MADV_REMOVE"):
-                with mmap.mmap(self._results, self._gaps.size) as memory:
-                    for offset, size in gaps:
-                        memory.madvise(mmap.MADV_REMOVE, offset, size)
+            for offset, size in self._gaps.trim():
+                self._results.drop(offset, size)
 
 
 class _Arguments:
     """The memory that the host writes."""
 
     def __init__(self, descriptor: int, size: int) -> None:
-        import ctypes
         import mmap
 
-        self._char = ctypes.c_char
         self._map = mmap.mmap(descriptor, size)
         self._size = size
         self._watched: dict[str, weakref.ref] = {}
@@ -164,7 +155,9 @@ class _Arguments:
         known = self._watched.get(id)
         view = known() if known is not None else None
         if view is None:
-            view = (self._char * size).from_buffer(self._map, offset)
+            from snakepit_bridge.addresses import part
+
+            view = part(self._map, offset, size)
 
             def gone(_, watched=self._watched) -> None:
                 if watched.pop(id, None) is not None:
@@ -173,6 +166,44 @@ class _Arguments:
             self._watched[id] = weakref.ref(view, gone)
             self._viewed.add(id)
         return view
+
+
+class _Results:
+    """The memory that we write. Pages are asked for before they are stored to: memory that has run out is an
+    error, not a signal.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._size = size
+        self._map = None
+        self._backed = 0  # every page before this one exists
+        self._lock = threading.Lock()
+
+    def write(self, offset: int, data) -> None:
+        """Copies a buffer to `offset`, without the GIL. Raises OSError."""
+        from snakepit_bridge.addresses import copy
+
+        with self._lock:
+            if self._map is None:
+                import mmap
+
+                self._map = mmap.mmap(self._descriptor, self._size)
+            end = offset + len(data)
+            if end > self._backed:
+                os.posix_fallocate(self._descriptor, offset, len(data))
+                if offset <= self._backed:
+                    self._backed = end
+        copy(data, self._map, offset)
+
+    def drop(self, offset: int, size: int) -> None:
+        """Gives the pages of a range back to the system."""
+        import mmap
+
+        with self._lock:
+            self._backed = min(self._backed, offset)
+            if self._map is not None and hasattr(mmap, "MADV_REMOVE"):
+                self._map.madvise(mmap.MADV_REMOVE, offset, size)
 
 
 class Gaps:
@@ -222,9 +253,3 @@ class Gaps:
 
 def _bytes(buffer) -> bytes:
     return buffer if type(buffer) is bytes else bytes(buffer)
-
-
-def _write(descriptor: int, buffer, offset: int) -> None:
-    view, done = memoryview(buffer), 0
-    while done < len(view):
-        done += os.pwrite(descriptor, view[done:], offset + done)
