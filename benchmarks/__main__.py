@@ -16,6 +16,7 @@ NAMES = (
     "recovery",
     "soak",
     "tensors",
+    "memory",
 )
 
 

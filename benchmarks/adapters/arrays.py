@@ -13,3 +13,13 @@ class Arrays(Adapter):
         import numpy
 
         return (numpy.array(x) + 1).tolist()
+
+    @command
+    def total(self, x):
+        return float(x.sum())
+
+    @command
+    def filled(self, n):
+        import numpy
+
+        return numpy.full(n, 1.0)

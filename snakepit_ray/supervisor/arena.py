@@ -120,9 +120,11 @@ class Arena:
                 memory.write(offset, data)
             else:
                 await self._in_thread(partial(memory.write, offset, data), offset)
-        except OSError as error:  # this machine has no more memory
-            log.warning("worker %s: shared memory cannot be written: %s", self._worker_id, error)
+        except Exception as error:
             self._space.give(offset)
+            if not isinstance(error, OSError):
+                raise
+            log.warning("worker %s: this machine has no more shared memory: %s", self._worker_id, error)
             return None
         self._count += 1
         segment = pb.Segment(id=str(self._count), offset=offset, size=size)

@@ -54,6 +54,32 @@ class Arrays(Adapter):
         return None
 
     @command
+    def counted(self, n):
+        """The same array each time, one more than the last time."""
+        if self.held is None:
+            self.held = np.zeros(n)
+        self.held += 1
+        return self.held
+
+    @command
+    def total(self, x):
+        """What every array in it sums up to."""
+        items = x.values() if isinstance(x, dict) else x if isinstance(x, list) else [x]
+        return float(sum(np.sum(item) for item in items))
+
+    @command
+    def chunks(self, n, count, path):
+        """`count` arrays of `n` numbers; says in a file how many were made when it ends."""
+        made = 0
+        try:
+            for value in range(count):
+                made += 1
+                yield np.full(n, float(value))
+        finally:
+            with open(path, "w") as file:
+                file.write(str(made))
+
+    @command
     def lent(self):
         """How many results the host has not finished with."""
         (arena,) = [thing for thing in gc.get_objects() if isinstance(thing, Arena)]
