@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-import psutil
-
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.recycling import Limits
+from snakepit_ray.process.usage import machine_memory
 from snakepit_ray.runtimes import resolve_runtime
 from snakepit_ray.supervisor import CarePolicy, InterpreterSpec, WorkerPolicy
 
@@ -44,7 +43,7 @@ def interpreter_spec(config: PoolConfig, worker_id: str) -> InterpreterSpec:
         thread_limits=config.effective_thread_limits,
         startup_timeout=config.startup_timeout,
         shutdown_grace=config.shutdown_grace,
-        shared_memory=config.shared_memory if config.shared_memory is not None else _half_of_memory(),
+        shared_memory=config.shared_memory if config.shared_memory is not None else machine_memory() // 2,
         binary_threshold=config.binary_threshold,
         config={
             "adapter": config.adapter,
@@ -60,8 +59,3 @@ def interpreter_spec(config: PoolConfig, worker_id: str) -> InterpreterSpec:
             "code_paths": [cwd],
         },
     )
-
-
-def _half_of_memory() -> int:
-    """Of this machine; only what is used of it exists."""
-    return int(psutil.virtual_memory().total) // 2

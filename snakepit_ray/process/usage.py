@@ -4,6 +4,20 @@ from __future__ import annotations
 
 import psutil
 
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # v2, v1
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine has, or this container may use (cgroups(7))."""
+    total = int(psutil.virtual_memory().total)
+    for path in CGROUP_LIMITS:
+        try:
+            with open(path) as file:
+                total = min(total, int(file.read()))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return total
+
 
 def cpu_seconds(pid: int) -> float | None:
     """Processor time of one process so far, user and system."""

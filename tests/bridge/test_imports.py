@@ -66,9 +66,21 @@ def test_only_few_know_protobuf_numpy_and_pyarrow() -> None:
 
 def test_a_started_interpreter_has_loaded_neither_arrays_nor_the_other_half_of_grpc(bridge) -> None:
     stream = bridge("commands:Commands").start().attach()
-    assert stream.run("modules") == ["asyncio"]  # grpc's own
+    assert stream.run("modules") == []
     assert stream.run("grpc_aio") == "grpc.aio._server"  # and it is there when somebody wants it
-    assert stream.run("modules") == ["asyncio", "grpc.aio._server"]
+    assert stream.run("modules") == ["asyncio.base_events", "grpc.aio._server"]
+
+
+def test_a_deferred_package_is_itself_for_who_imports_it_or_a_part_of_it() -> None:
+    for use in (
+        "import asyncio; assert asyncio.run(asyncio.sleep(0, 5)) == 5",
+        "import asyncio.subprocess; assert asyncio.subprocess.PIPE == -1 and asyncio.Event()",
+        "from asyncio import *; from asyncio.events import new_event_loop; new_event_loop().close()",
+        "from asyncio import gather, TimeoutError; import asyncio; assert asyncio.gather is gather",
+    ):
+        assert "asyncio.base_events" in loaded(
+            f"from snakepit_bridge.deferred import defer; assert defer('asyncio'); {use}"
+        )
 
 
 def test_a_deferred_module_is_whole_for_all_threads_that_touch_it(tmp_path) -> None:

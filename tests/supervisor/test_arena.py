@@ -17,6 +17,7 @@ import pytest
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.codec import encode_args
 from snakepit_ray.errors import DeadlineExceeded, EncodingError, WorkerCrashed
+from snakepit_ray.process import usage
 from snakepit_ray.requests import _payload, outcome
 from snakepit_ray.supervisor import Done, Supervisor
 from tests.supervisor import harness
@@ -254,3 +255,22 @@ def test_a_segment_that_is_not_there_is_an_error(tmp_path: Path, offset: int, si
 
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def test_arguments_on_their_way_are_not_the_interpreters_own_memory(tmp_path: Path) -> None:
+    async def body() -> None:
+        worker = await started(tmp_path, shared_memory=256 << 20)
+        interpreter = worker.interpreter
+        assert interpreter is not None
+        await call(worker, "total", 1, x=np.ones(10))  # numpy is loaded now
+        before = worker._care._memory(interpreter)
+        x = np.ones(8_000_000)  # 64 MB
+        await call(worker, "keep", 2, x=x)
+        await call(worker, "kept", 3)
+        after = worker._care._memory(interpreter)
+        resident = usage.tree_rss(interpreter.child.pid)
+        assert before is not None and after is not None and resident is not None
+        assert after - before < 16_000_000 and resident - after > x.nbytes
+        await worker.stop()
+
+    harness.run(body)

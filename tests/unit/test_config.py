@@ -72,6 +72,7 @@ DEFAULTS = {  # the table of contract.md
     "thread_limits": None,
     "binary_threshold": 10_240,
     "max_message_size": 100 * 1024 * 1024,
+    "shared_memory": None,
 }
 
 

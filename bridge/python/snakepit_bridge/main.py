@@ -14,6 +14,7 @@ import threading
 
 from snakepit_bridge import lifeline, loading, protocol
 from snakepit_bridge.config import Config, error_line, ready_line
+from snakepit_bridge.deferred import defer
 from snakepit_bridge.loading import StartError
 
 START_FAILED_STATUS = 3
@@ -73,6 +74,7 @@ class Bridge:
         return config
 
     def _load(self) -> None:
+        defer("asyncio")  # before gRPC, or a user, imports it for commands that may never run
         protocol.inside(self.serve)
         kind = loading.find_class(self._config.adapter, self._config.cwd)
         if kind is not None:

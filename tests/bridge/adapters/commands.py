@@ -201,7 +201,11 @@ class Commands(Adapter):
 
     @command
     def modules(self):
-        return [name for name in ("numpy", "pyarrow", "asyncio", "grpc.aio._server") if name in sys.modules]
+        return [
+            name
+            for name in ("numpy", "pyarrow", "asyncio.base_events", "grpc.aio._server")
+            if name in sys.modules
+        ]
 
     @command
     def grpc_aio(self):
