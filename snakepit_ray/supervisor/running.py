@@ -103,10 +103,9 @@ class Running:
         """The request with its buffers where the interpreter finds them; while they are copied it may end."""
         try:
             request = await run.interpreter.arena.carry(run.request, beside)
-        except SnakepitError as error:
+        except Exception:
             self._withdrawn(run)
-            run.settle(error)
-            return run.request
+            raise
         if run.outcome.done():
             run.interpreter.arena.withdraw(request)
         return request
@@ -129,7 +128,8 @@ class Running:
             run.settle(error)
 
     def _overdue(self, run: Run) -> None:
-        run.settle(DeadlineExceeded.after(run.budget or 0.0, "running", run.request.command))
+        phase = "running" if run.sent else "waiting"  # still on its way into the interpreter
+        run.settle(DeadlineExceeded.after(run.budget or 0.0, phase, run.request.command))
         self._tell_to_stop(run, DEADLINE)
 
     def _tell_to_stop(self, run: Run, reason: pb.Cancel.Reason) -> None:

@@ -242,11 +242,10 @@ from ray.cluster_utils import Cluster
 import snakepit_ray as snakepit
 
 cluster = Cluster()
-head = cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
-nodes = {
-    name: cluster.add_node(num_cpus=1, resources={name: 1}, object_store_memory=100_000_000)
-    for name in ("a", "b")
-}
+cluster.add_node(num_cpus=1, include_dashboard=False, object_store_memory=100_000_000)
+for name in ("a", "b"):
+    cluster.add_node(False, num_cpus=1, resources={name: 1}, object_store_memory=100_000_000)
+cluster.wait_for_nodes()
 ray.init(address=cluster.address, log_to_driver=False)
 pools = {
     name: snakepit.start(name=name, size=1, adapter=sys.argv[1], resources={name: 0.1})
