@@ -79,6 +79,7 @@ def test_round_trip(value):
     same(there_and_back(value), value)
 
 
+@settings(max_examples=50)  # each is many values
 @given(st.dictionaries(texts, values, max_size=6))
 def test_arguments_round_trip(args):
     encoded = encode_args(args)
