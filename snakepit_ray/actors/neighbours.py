@@ -91,7 +91,7 @@ class Neighbours(Surroundings):
         worker that does, with the request to send; None when it runs here."""
         strict = bool(request.options.affinity)
         if request.session:
-            claimed = await self.membership.claim(request.session, strict, request.options.rebind)
+            claimed = await self.membership.sessions.claim(request.session, strict, request.options.rebind)
             if claimed is not None:
                 return self._owner(request, claimed, strict)
         away = self.supervisor.state in (WorkerState.DRAINING, WorkerState.QUARANTINED)

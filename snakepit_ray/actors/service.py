@@ -111,8 +111,12 @@ class Service:
         options = request.options
         pinned = bool(request.session and options.affinity)
         if pinned and not options.rebind:
-            self._membership.check(request.session)  # at once, not after a wait for the next interpreter
-        on_slot = partial(self._membership.enter, request.session, options.rebind) if pinned else None
+            self._membership.sessions.check(
+                request.session
+            )  # at once, not after a wait for the next interpreter
+        on_slot = (
+            partial(self._membership.sessions.enter, request.session, options.rebind) if pinned else None
+        )
         done = await self._supervisor.execute(request, may_move=movable and not pinned, on_slot=on_slot)
         if isinstance(done, Relayed):
             return done.value

@@ -27,6 +27,7 @@ from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.process import registry
 from snakepit_ray.process.journal import Journal
+from snakepit_ray.process.session_log import SessionLog
 from snakepit_ray.supervisor import Supervisor
 
 
@@ -40,7 +41,9 @@ class WorkerActor:
         self.node_id = ray_port.node_id()
         self.started_at = time.time()
         # Named by the actor, too: another cluster of this machine may have a pool of the same name.
-        self.journal = Journal.open(f"{worker_id}-{ray_port.actor_id()}")
+        name = f"{worker_id}-{ray_port.actor_id()}"
+        self.journal = Journal.open(name)
+        self.session_log = SessionLog.open(name, config.max_sessions)
         incarnation = self.journal.next_incarnation(time.time_ns() // 1_000_000)
         self.neighbours = Neighbours(config.name, self.journal, incarnation)
         host = HostCalls(worker_id, config.name, self.node_id, lambda: self.epoch)
@@ -55,7 +58,13 @@ class WorkerActor:
             around=self.neighbours,
         )
         self.membership = Membership(
-            self.supervisor, config, worker_id, self.facts, self.neighbours.peers, self._gone
+            self.supervisor,
+            config,
+            worker_id,
+            self.facts,
+            self.neighbours.peers,
+            self._gone,
+            self.session_log,
         )
         self.neighbours.supervisor, self.neighbours.membership = self.supervisor, self.membership
         self.gate = Gate(config, worker_id, self.membership)
@@ -80,14 +89,19 @@ class WorkerActor:
 
     def _raylet_died(self) -> None:
         """This node is no node any more: nobody could reach or end what runs here."""
-        self.journal.remove()
+        self._forget()
         self.supervisor.kill_now()
         os._exit(1)
 
     async def _gone(self) -> None:
         """The router is gone for good: so is this worker, interpreter first."""
         await self.supervisor.stop()
+        self._forget()
+
+    def _forget(self) -> None:
+        """There is no next life: what was written down for it goes."""
         self.journal.remove()
+        self.session_log.remove()
 
     # ---- control: called by the router --------------------------------------------------------------------
 
@@ -115,7 +129,7 @@ class WorkerActor:
 
     async def disown(self, sessions: list[str]) -> None:
         """These sessions live elsewhere, or not at all."""
-        self.membership.disown(sessions)
+        self.membership.sessions.disown(sessions)
 
     async def set_circuit(self, open_for: float) -> None:
         """The pool's circuit is open for so many seconds, 0: closed."""
