@@ -14,7 +14,9 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors import ray_port
+from snakepit_ray.actors.answers import About, Answers
 from snakepit_ray.actors.gate import Gate
 from snakepit_ray.actors.host_calls import HostCalls
 from snakepit_ray.actors.membership import Membership
@@ -27,6 +29,7 @@ from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.process import registry
 from snakepit_ray.process.journal import Journal
+from snakepit_ray.process.outcome_ring import OutcomeRing
 from snakepit_ray.process.session_log import SessionLog
 from snakepit_ray.supervisor import Supervisor
 
@@ -45,7 +48,9 @@ class WorkerActor:
         self.journal = Journal.open(name)
         self.session_log = SessionLog.open(name, config.max_sessions)
         incarnation = self.journal.next_incarnation(time.time_ns() // 1_000_000)
-        self.neighbours = Neighbours(config.name, self.journal, incarnation)
+        self.ring = OutcomeRing.open(name)
+        answers = Answers(About(worker_id, self.node_id), self.ring)
+        self.neighbours = Neighbours(config.name, self.journal, incarnation, answers)
         host = HostCalls(worker_id, config.name, self.node_id, lambda: self.epoch)
         self.supervisor = Supervisor(
             lambda: interpreter_spec(config, worker_id),
@@ -68,8 +73,7 @@ class WorkerActor:
         )
         self.neighbours.supervisor, self.neighbours.membership = self.supervisor, self.membership
         self.gate = Gate(config, worker_id, self.membership)
-        about = (worker_id, self.node_id)
-        self.service = Service(config, about, self.supervisor, self.membership, self.neighbours, self.gate)
+        self.service = Service(config, answers, self.supervisor, self.membership, self.neighbours, self.gate)
         self._forever = asyncio.Event()
         self._running = asyncio.ensure_future(self._run())
 
@@ -102,6 +106,7 @@ class WorkerActor:
         """There is no next life: what was written down for it goes."""
         self.journal.remove()
         self.session_log.remove()
+        self.ring.remove()
 
     # ---- control: called by the router --------------------------------------------------------------------
 
@@ -141,13 +146,14 @@ class WorkerActor:
         return self.supervisor.drop(lambda request_id: request_id.startswith(prefixes))
 
     @ray_port.survives_restarts
-    async def has_begun(self, request_id: str) -> bool:
-        """Whether a request that was sent here may have begun before this process."""
-        return not self.journal.found or self.journal.started_before(request_id)
-
-    async def recall(self, request_id: str) -> Delegated | None:
-        """What became of a request that another worker had moved here; None where that is not known."""
-        return await self.service.recall(request_id)
+    async def recall(self, blob: bytes) -> Delegated | bool:
+        """What became of a request that another worker had moved here (without its arguments); where that is
+        not known, whether it may have begun."""
+        request = pb.Request.FromString(blob)
+        known = await self.service.recall(request)
+        if known is not None:
+            return known
+        return not self.journal.found or self.journal.started_before(request.id)
 
     async def recycle(self) -> None:
         """Wishes for a planned replacement of the interpreter."""
