@@ -27,6 +27,10 @@ class Claims:
     def __len__(self) -> int:
         return len(self._bindings)
 
+    def knows(self, session: str) -> bool:
+        """Whether it has an owner."""
+        return self._bindings.owner(session, time.monotonic()) is not None
+
     def claim(self, session: str, claimant: str, strict: bool, rebind: bool, life: int) -> Claimed | None:
         """Who owns `session`: its present owner, or from now on `claimant`, which is in that `life` (its
         actor's incarnation). None: no room for another session."""

@@ -2,7 +2,7 @@
 has handed on the answer asks for it when it is back.
 
 Rules: one that still runs is waited for; what is large, or older than the newest KEPT, is not kept (its
-relay then says that it may have run)."""
+relay then says that it may have run); this is the memory of one process, answers.py has what outlives it."""
 
 from __future__ import annotations
 

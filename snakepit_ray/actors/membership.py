@@ -1,50 +1,40 @@
-"""Knows a worker's side of its talk with the router: belonging, reporting, claiming sessions, obeying moves.
+"""Knows a worker's side of its talk with the router: belonging, reporting, obeying moves.
 
 Rules: a worker belongs as long as the router lives: it holds again while the router restarts and ends itself,
-interpreter first, when that is gone for good; reports are as few as core/reporting.py allows; a session that
-this worker knows to be its own costs no message."""
+interpreter first, when that is gone for good; reports are as few as core/reporting.py allows."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.messages import (
     Claimed,
     Hello,
     MoveOrder,
-    Owned,
     PoolMemory,
     ReportAnswer,
     WorkerFacts,
 )
+from snakepit_ray.actors.sessions import OwnSessions
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.circuit import Admit
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.core.reporting import Decision, Report, Reporter
-from snakepit_ray.errors import PoolNotFound, SessionQuotaExceeded, SessionWorkerLost
+from snakepit_ray.errors import PoolNotFound
+from snakepit_ray.process.session_log import SessionLog
 from snakepit_ray.supervisor import Supervisor
 
 HOLD_AGAIN_SECONDS = 0.2
 HAND_OVER_SECONDS = 0.05
-CLAIM_AGAIN = 0.5  # of session_ttl: a session is claimed anew long before the router may have let it expire
-
-
-class Ownership(NamedTuple):
-    """A session of this worker: when the router last confirmed it and under which version, and which
-    interpreter has its state (None: none)."""
-
-    claimed_at: float
-    epoch: tuple[int, int] | None
-    version: int = 0
-    strict: bool = False
 
 
 class Membership:
-    """One worker's membership in its pool. `peers` learns the actors that the router names."""
+    """One worker's membership in its pool. `peers` learns the actors that the router names; `log` has the
+    sessions of an earlier process of this worker."""
 
     def __init__(
         self,
@@ -54,10 +44,12 @@ class Membership:
         facts: Callable[[], WorkerFacts],
         peers: dict[str, Any],
         gone: Callable[[], Awaitable[None]],
+        log: SessionLog,
     ) -> None:
         self.reports = 0
         self.memory = PoolMemory()
         self.generation = 0  # of the router that answered last
+        self.sessions = OwnSessions(supervisor, config, worker_id, log, self._claim)
         self._supervisor = supervisor
         self._config = config
         self._worker_id = worker_id
@@ -73,8 +65,6 @@ class Membership:
         self._wake: asyncio.TimerHandle | None = None
         self._wake_at = 0.0
         self._sending: asyncio.Task[None] | None = None
-        self._mine: dict[str, Ownership] = {}
-        self._claims: dict[str, asyncio.Future[Claimed]] = {}
         supervisor.admission.changed = self._changed
         supervisor.admission.progressed = lambda: self._reporter.progressed(time.monotonic())
 
@@ -86,7 +76,7 @@ class Membership:
             try:
                 self._router = ray_port.find_router(self._config.name)
                 self._reporter = Reporter(time.monotonic())  # a router that restarted counts from 0
-                await self._router.hold.remote(Hello(self._facts(), self.memory, self._owned()))
+                await self._router.hold.remote(Hello(self._facts(), self.memory, self.sessions.owned()))
             except ray_port.ActorUnavailable:
                 await asyncio.sleep(HOLD_AGAIN_SECONDS)
             except (ray_port.RayError, PoolNotFound):
@@ -150,6 +140,13 @@ class Membership:
         """Says something that the router learns in another way if it is lost: nobody waits for the answer."""
         if self._router is not None and not self._stopped:
             getattr(self._router, method).remote(*args)
+
+    async def _claim(self, session: str, strict: bool, rebind: bool, life: int) -> Claimed | None:
+        router = self._router or ray_port.find_router(self._config.name)
+        # Who may go on without a router is not asked to wait for one; a strict session has one home.
+        claim = router.claim.options(max_task_retries=-1) if strict else router.claim
+        claimed: Claimed | None = await claim.remote(session, self._worker_id, strict, rebind, life)
+        return claimed
 
     # ---- reporting ----------------------------------------------------------------------------------------
 
@@ -228,89 +225,3 @@ class Membership:
         order = await self.room() if waiting else None
         if order is not None:
             self.obey(order._replace(requests=max(1, waiting // 2)))
-
-    # ---- sessions -----------------------------------------------------------------------------------------
-
-    async def claim(self, session: str, strict: bool, rebind: bool) -> Claimed | None:
-        """None: the session is this worker's. Otherwise who owns it.
-
-        Raises SessionQuotaExceeded, and for strict sessions SessionWorkerLost when the interpreter that held
-        the state is not the one that serves now."""
-        now = time.monotonic()
-        mine = self._mine.get(session)
-        if mine is None or now - mine.claimed_at > self._config.session_ttl * CLAIM_AGAIN:
-            claimed = await self._claim_once(session, strict, rebind)
-            if claimed.owner != self._worker_id:
-                self._mine.pop(session, None)
-                return claimed
-            epoch = mine.epoch if mine else self._earlier(claimed, rebind)
-            self._keep(session, Ownership(now, epoch, claimed.version, strict))
-        return None
-
-    def _earlier(self, claimed: Claimed, rebind: bool) -> tuple[int, int] | None:
-        """Where the state of a session is that this process has never seen: in a life before this one, or
-        nowhere yet."""
-        lost = claimed.life not in (0, self._epoch()[0]) and not rebind
-        return (claimed.life, 0) if lost else None
-
-    def check(self, session: str) -> None:
-        """Raises SessionWorkerLost when the interpreter that holds a strict session's state is not the one
-        that serves now."""
-        mine, epoch = self._mine.get(session), self._epoch()
-        if mine is not None and mine.epoch not in (None, epoch):
-            why = self._supervisor.life.why_ended(mine.epoch[1]) if mine.epoch[0] == epoch[0] else "crashed"
-            raise SessionWorkerLost.of(session, why, mine.epoch, epoch)
-
-    def enter(self, session: str, rebind: bool) -> None:
-        """A strict session's request is about to run: `check`, unless the caller accepts another interpreter
-        with `rebind`; from now on the state is in the one that serves."""
-        if not rebind:
-            self.check(session)
-        mine = self._mine.get(session) or Ownership(time.monotonic(), None)
-        self._keep(session, mine._replace(epoch=self._epoch(), strict=True))
-
-    def _keep(self, session: str, mine: Ownership) -> None:
-        self._mine.pop(
-            session, None
-        )  # the least recently claimed are the first, and the first to be forgotten
-        self._mine[session] = mine
-        while len(self._mine) > self._config.max_sessions:
-            del self._mine[next(iter(self._mine))]
-
-    def _owned(self) -> list[Owned]:
-        now, ttl = time.monotonic(), self._config.session_ttl
-        return [
-            Owned(session, mine.version, mine.strict, (mine.epoch or self._epoch())[0])
-            for session, mine in self._mine.items()
-            if now - mine.claimed_at < ttl
-        ]
-
-    async def _claim_once(self, session: str, strict: bool, rebind: bool) -> Claimed:
-        """One claim at the router for all requests of a session that arrive together."""
-        pending = self._claims.get(session)
-        if pending is None:
-            pending = self._claims[session] = asyncio.ensure_future(self._ask(session, strict, rebind))
-            pending.add_done_callback(lambda _: self._claims.pop(session, None))
-        return await asyncio.shield(pending)
-
-    async def _ask(self, session: str, strict: bool, rebind: bool) -> Claimed:
-        try:
-            claimed: Claimed | None = await self._router.claim.remote(
-                session, self._worker_id, strict, rebind, self._epoch()[0]
-            )
-        except ray_port.RayError:
-            # Without a router nobody can move the session either: it lives where its caller sent it.
-            return Claimed(self._worker_id, None, 0)
-        if claimed is None:
-            limit = self._config.max_sessions
-            raise SessionQuotaExceeded.of("max_sessions", limit, limit)
-        return claimed
-
-    def disown(self, sessions: list[str]) -> None:
-        """The router says that these sessions live elsewhere, or not at all."""
-        for session in sessions:
-            self._mine.pop(session, None)
-
-    def _epoch(self) -> tuple[int, int]:
-        epoch = self._supervisor.epoch
-        return epoch.incarnation, epoch.number

@@ -1,9 +1,10 @@
 """Knows the world around one worker: the other workers that it hands requests to, and what it told its
-interpreter in an earlier life.
+interpreter, and heard of it, in an earlier life.
 
 Rules: a request is delegated at most once; a delegated request that was refused keeps its place where it was;
 whatever is about to run is written into the journal first, here and where it is sent on, so that no restart
-of this actor runs it a second time."""
+of this actor runs it a second time; what had come to its end before a restart, here or there, is asked for,
+not run again (where that means to wait for a restart, an idempotent one runs again instead)."""
 
 from __future__ import annotations
 
@@ -14,13 +15,14 @@ import ray
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors import ray_port
+from snakepit_ray.actors.answers import Answers, is_part
 from snakepit_ray.actors.membership import Membership
 from snakepit_ray.actors.messages import Claimed, Delegated, Refused
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.errors import NotNow, SessionWorkerLost, WorkerCrashed
 from snakepit_ray.process.journal import HERE, Journal
 from snakepit_ray.requests import parcel
-from snakepit_ray.supervisor import Relayed, Supervisor, Surroundings
+from snakepit_ray.supervisor import Done, Relayed, Supervisor, Surroundings
 
 BACK_SECONDS = 10.0  # for an actor that died to be restarted and say what it knows
 
@@ -31,17 +33,18 @@ class Neighbours(Surroundings):
     supervisor: Supervisor
     membership: Membership
 
-    def __init__(self, pool: str, journal: Journal, incarnation: int) -> None:
+    def __init__(self, pool: str, journal: Journal, incarnation: int, answers: Answers) -> None:
         self._pool = pool
         self.peers: dict[str, Any] = {}
         self.incarnation = incarnation
         self._journal = journal
+        self._answers = answers
         self._whole_recorded = ""  # the batch whose parts run now
 
     # ---- what has begun -----------------------------------------------------------------------------------
 
     def begins(self, request: pb.Request) -> None:
-        if _is_part(request):
+        if is_part(request):
             self._record_whole(request)
         else:
             self._journal.record(request.id)
@@ -52,8 +55,11 @@ class Neighbours(Surroundings):
             self._journal.record(self._whole_recorded)
 
     def _withdraw(self, request: pb.Request) -> None:
-        if not _is_part(request):  # other parts of the batch may have begun
+        if not is_part(request):  # other parts of the batch may have begun
             self._journal.withdraw(request.id)
+
+    def ended(self, request: pb.Request, done: Done) -> None:
+        self._answers.keep(request, done)
 
     def begun_before(self, request: pb.Request) -> bool:
         whole = request.id if request.options.hops else _whole(request)
@@ -91,7 +97,7 @@ class Neighbours(Surroundings):
         worker that does, with the request to send; None when it runs here."""
         strict = bool(request.options.affinity)
         if request.session:
-            claimed = await self.membership.claim(request.session, strict, request.options.rebind)
+            claimed = await self.membership.sessions.claim(request.session, strict, request.options.rebind)
             if claimed is not None:
                 return self._owner(request, claimed, strict)
         away = self.supervisor.state in (WorkerState.DRAINING, WorkerState.QUARANTINED)
@@ -100,19 +106,32 @@ class Neighbours(Surroundings):
         return None
 
     async def _recalled(self, request: pb.Request) -> Relayed | None:
-        """What became of a request that this worker, in an earlier life, had moved to another one; None where
-        that is not known."""
+        """What became of a request in an earlier life of this worker, which ran it or had moved it to another
+        one; None where that is not known."""
         place = self._journal.where(request.id)
         if place == HERE:
-            return None
+            return self._answers.kept(request)
         try:
             actor = ray_port.find_worker(f"{self._pool}-{place - 1}")
-            outcome: Delegated | None = await asyncio.wait_for(
-                actor.recall.remote(request.id), request.budget_ms / 1000 or None
-            )
-        except (ValueError, ray_port.RayError, asyncio.TimeoutError):
+        except ValueError:
             return None
-        return None if outcome is None else Relayed(outcome.value)
+        asked = _one_hop_more(request, may_wait=True)
+        outcome = await self._recall(actor, asked, request.budget_ms / 1000 or None)
+        return outcome if isinstance(outcome, Relayed) else None
+
+    async def _recall(self, actor: Any, request: pb.Request, seconds: float | None) -> Relayed | bool:
+        """What became of a request that was moved to `actor`, which may be waiting for its restart; where
+        that is not known, whether it may have begun there."""
+        asked = pb.Request(id=request.id, command=request.command, options=request.options)
+        asked.batch.count = request.batch.count
+        # One that may run twice does not wait for an actor that is down.
+        retries = 0 if self.supervisor.is_idempotent(request) else -1
+        try:
+            ref = actor.recall.options(max_task_retries=retries).remote(asked.SerializeToString())
+            outcome: Delegated | bool = await asyncio.wait_for(ref, seconds)
+        except (ray_port.RayError, asyncio.TimeoutError):
+            return True
+        return Relayed(outcome.value) if isinstance(outcome, Delegated) else outcome
 
     def _owner(self, request: pb.Request, claimed: Claimed, strict: bool) -> tuple[str, pb.Request]:
         if claimed.actor is None:
@@ -143,7 +162,7 @@ class Neighbours(Surroundings):
         request.options.chained = chained
         request.options.more = bool(self.supervisor.admission.queue.movable)
         request.options.incarnation = 0  # of another worker than the one it was sent to
-        if _is_part(request):
+        if is_part(request):
             self._record_whole(request)
         else:
             self._journal.record(request.id, 1 + int(target.rpartition("-")[2]))
@@ -156,9 +175,7 @@ class Neighbours(Surroundings):
             ray.cancel(ref)
             raise
         except (ray_port.ActorDied, ray_port.ActorUnavailable) as error:
-            if not await self._may_have_run(target, actor, request, error):
-                self._withdraw(request)
-            return None
+            return await self._after_its_death(target, actor, request, error)
         if isinstance(value, Refused):
             self._withdraw(request)
             if not chained:
@@ -168,33 +185,26 @@ class Neighbours(Surroundings):
             self._withdraw(request)
         return Relayed(value.value, value.free)
 
-    async def _may_have_run(self, target: str, actor: Any, request: pb.Request, error: Exception) -> bool:
-        """Whether a request may have begun at a worker that died, where it may run again. Raises
+    async def _after_its_death(
+        self, target: str, actor: Any, request: pb.Request, error: Exception
+    ) -> Relayed | None:
+        """What became of a request whose worker died with it; None where it may run again. Raises
         WorkerCrashed where it may not."""
         self.peers.pop(target, None)
         if self.supervisor.is_idempotent(request):
-            return True
-        if not await self._has_begun(actor, request.id):
-            return False
+            return None
+        outcome = await self._recall(actor, request, BACK_SECONDS)
+        if isinstance(outcome, Relayed):
+            return outcome
+        if not outcome:
+            self._withdraw(request)
+            return None
         raise WorkerCrashed(
             f"worker {target} died while it had a request that was moved to it ({type(error).__name__}), "
             "which may or may not have run; retry it if it is idempotent",
             worker_id=target,
             may_have_started=True,
         ) from error
-
-    async def _has_begun(self, actor: Any, request_id: str) -> bool:
-        """What the journal over there says, once its worker is back; True where nobody can say."""
-        try:
-            begun: bool = await asyncio.wait_for(actor.has_begun.remote(request_id), BACK_SECONDS)
-        except (ray_port.RayError, asyncio.TimeoutError):
-            return True
-        return begun
-
-
-def _is_part(request: pb.Request) -> bool:
-    """Whether it is a part of a batch that is divided at this worker."""
-    return not request.options.hops and "/" in request.id
 
 
 def _whole(request: pb.Request) -> str:

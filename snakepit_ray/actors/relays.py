@@ -108,8 +108,10 @@ class Streams:
         options = request.options
         pinned = bool(request.session and options.affinity)
         if pinned and not options.rebind:
-            self._membership.check(request.session)
-        on_slot = partial(self._membership.enter, request.session, options.rebind) if pinned else None
+            self._membership.sessions.check(request.session)
+        on_slot = (
+            partial(self._membership.sessions.enter, request.session, options.rebind) if pinned else None
+        )
         stream = Stream(self._supervisor, request, on_slot=on_slot)
         self._open[request.id] = stream.close
         try:

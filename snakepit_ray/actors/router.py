@@ -3,7 +3,8 @@ which free slot.
 
 Rules: the control plane only: no request and no result passes here, and `message_counts` shows it; a plain
 class (`ray_port.spawn_router` wraps it); after a restart it rebuilds its table, its bindings and its
-counters from what the workers say, and answers nobody from a table that is not whole; whatever it numbers
+counters from what the workers say, and answers nobody from a table that is not whole; a strict session that
+it does not know may be one of a worker that has yet to say so, and waits for all of them; whatever it numbers
 goes on above the numbers of the router before it."""
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class RouterActor:
         self.circuit = PoolCircuit(config.circuit_breaker, self.members)
         self.calls: Counter[str] = Counter()
         self._forever = asyncio.Event()
+        self._everybody = asyncio.Event()  # has said which sessions are its own, or has had the time
         self._recovering = asyncio.ensure_future(self._recover())
 
     # ---- beginning and end --------------------------------------------------------------------------------
@@ -71,6 +73,7 @@ class RouterActor:
         if not self.members.by_id and not self.news.known.is_set():
             self.crew.spawn(self.crew.size)
         self.news.known.set()
+        self._everybody.set()
 
     async def _recover(self) -> None:
         """Nobody calls `start` on a router that Ray has restarted: its workers are there already."""
@@ -80,6 +83,7 @@ class RouterActor:
             return
         self.news.known.set()
         await asyncio.sleep(REPLACE_SECONDS)
+        self._everybody.set()
         if self.members.by_id and not self.crew.closed:
             self.crew.spawn(self.crew.size - len(self.members.by_id))
 
@@ -94,6 +98,7 @@ class RouterActor:
         self.claims.learn(facts.worker_id, hello.sessions)
         if len(self.members.by_id) >= self.crew.size:
             self.news.known.set()
+            self._everybody.set()
         await self._forever.wait()
 
     async def progress(self) -> tuple[int, int, int]:
@@ -313,4 +318,6 @@ class RouterActor:
         actor's incarnation). None: no room for another session."""
         self.calls["claim"] += 1
         await self.news.known.wait()  # the session may be bound to a worker that has yet to say so
+        if strict and not self.claims.knows(session):
+            await self._everybody.wait()
         return self.claims.claim(session, claimant, strict, rebind, life)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.actors.answers import Answers
 from snakepit_ray.actors.batch_runs import BatchRun
 from snakepit_ray.actors.gate import Gate
 from snakepit_ray.actors.kept import Kept
@@ -23,26 +24,26 @@ from snakepit_ray.actors.relays import Streams
 from snakepit_ray.codec import BatchEnvelope, Info
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import SnakepitError
-from snakepit_ray.requests import outcome, unpack
-from snakepit_ray.supervisor import Done, Relayed, Supervisor
+from snakepit_ray.requests import unpack
+from snakepit_ray.supervisor import Relayed, Supervisor
 
 LARGE_REFS_BYTES = 1_000_000
 
 
 class Service:
-    """Serves one worker's requests; `about`: the ids of the worker and of its node."""
+    """Serves one worker's requests."""
 
     def __init__(
         self,
         config: PoolConfig,
-        about: tuple[str, str],
+        answers: Answers,
         supervisor: Supervisor,
         membership: Membership,
         neighbours: Neighbours,
         gate: Gate,
     ) -> None:
         self._config = config
-        self._worker_id, self._node_id = about
+        self._answers = answers
         self._supervisor = supervisor
         self._membership = membership
         self._neighbours = neighbours
@@ -90,9 +91,14 @@ class Service:
         """Nobody takes its chunks any more."""
         self._streams.close(request_id)
 
-    async def recall(self, request_id: str) -> Delegated | None:
-        """What became of a request that another worker had moved here."""
-        return await self._kept.recall(request_id)
+    async def recall(self, request: pb.Request) -> Delegated | None:
+        """What became of a request that another worker had moved here, to this process or to one before it;
+        None where that is not known."""
+        known = await self._kept.recall(request.id)
+        if known is not None:
+            return known
+        kept = self._answers.kept(request)
+        return None if kept is None else Delegated(kept.value, self._supervisor.admission.free > 0)
 
     async def _execute(self, request: pb.Request, *, movable: bool) -> Any:
         relayed = await self._neighbours.elsewhere(request)
@@ -111,17 +117,16 @@ class Service:
         options = request.options
         pinned = bool(request.session and options.affinity)
         if pinned and not options.rebind:
-            self._membership.check(request.session)  # at once, not after a wait for the next interpreter
-        on_slot = partial(self._membership.enter, request.session, options.rebind) if pinned else None
+            self._membership.sessions.check(
+                request.session
+            )  # at once, not after a wait for the next interpreter
+        on_slot = (
+            partial(self._membership.sessions.enter, request.session, options.rebind) if pinned else None
+        )
         done = await self._supervisor.execute(request, may_move=movable and not pinned, on_slot=on_slot)
         if isinstance(done, Relayed):
             return done.value
-        return outcome(
-            done.answer.reply,
-            done.answer.buffers,
-            request,
-            self._info(request, done) if options.info or request.batch.count else None,
-        )
+        return self._answers.of(request, done)
 
     async def _execute_delegated(self, request: pb.Request) -> Refused | Delegated:
         """Runs another worker's request. Its error travels as a value: Ray would wrap it twice, and its
@@ -131,7 +136,7 @@ class Service:
             accepted = bool(self._supervisor.admission.free)
             self._membership.delegate_arrived(accepted, options.chained)
             if not accepted:
-                return Refused(self._worker_id)
+                return Refused(self._supervisor.worker_id)
         self._kept.begins(request.id)
         ended: Delegated | None = None
         try:
@@ -144,17 +149,10 @@ class Service:
         self._membership.delegate_ended(ended.free and options.more)
         return ended
 
-    def _info(self, request: pb.Request, done: Done) -> Info:
-        ran = done.answer.reply.ran_us / 1e6
-        return self._about(request, done.pid, done.waited, ran, done.attempt)
-
     def _stream_info(self, request: pb.Request, waited: float, ran: float) -> Info:
-        interpreter = self._supervisor.interpreter
-        return self._about(request, interpreter.child.pid if interpreter is not None else 0, waited, ran, 1)
-
-    def _about(self, request: pb.Request, pid: int, waited: float, ran: float, attempt: int) -> Info:
-        delegated = bool(request.options.hops)
-        return self._worker_id, self._epoch, pid, self._node_id, request.id, waited, ran, attempt, delegated
+        epoch, interpreter = self._supervisor.epoch, self._supervisor.interpreter
+        pid = interpreter.child.pid if interpreter is not None else 0
+        return self._answers.info(request, (epoch.incarnation, epoch.number), pid, waited, ran, 1)
 
     async def _unpacked(self, requests: Sequence[pb.Request], values: tuple[Any, ...]) -> list[Any]:
         """The buffers that travel beside the requests; the values that Ray resolved for refs are among them
@@ -163,8 +161,3 @@ class Service:
         if sum(sys.getsizeof(value) for value in values) < LARGE_REFS_BYTES:
             return fill()
         return await asyncio.to_thread(fill)  # encoding a large value takes a while: not on the loop
-
-    @property
-    def _epoch(self) -> tuple[int, int]:
-        epoch = self._supervisor.epoch
-        return epoch.incarnation, epoch.number

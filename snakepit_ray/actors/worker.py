@@ -14,7 +14,9 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors import ray_port
+from snakepit_ray.actors.answers import About, Answers
 from snakepit_ray.actors.gate import Gate
 from snakepit_ray.actors.host_calls import HostCalls
 from snakepit_ray.actors.membership import Membership
@@ -27,6 +29,8 @@ from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.process import registry
 from snakepit_ray.process.journal import Journal
+from snakepit_ray.process.outcome_ring import OutcomeRing
+from snakepit_ray.process.session_log import SessionLog
 from snakepit_ray.supervisor import Supervisor
 
 
@@ -40,9 +44,13 @@ class WorkerActor:
         self.node_id = ray_port.node_id()
         self.started_at = time.time()
         # Named by the actor, too: another cluster of this machine may have a pool of the same name.
-        self.journal = Journal.open(f"{worker_id}-{ray_port.actor_id()}")
+        name = f"{worker_id}-{ray_port.actor_id()}"
+        self.journal = Journal.open(name)
+        self.session_log = SessionLog.open(name, config.max_sessions)
         incarnation = self.journal.next_incarnation(time.time_ns() // 1_000_000)
-        self.neighbours = Neighbours(config.name, self.journal, incarnation)
+        self.ring = OutcomeRing.open(name)
+        answers = Answers(About(worker_id, self.node_id), self.ring)
+        self.neighbours = Neighbours(config.name, self.journal, incarnation, answers)
         host = HostCalls(worker_id, config.name, self.node_id, lambda: self.epoch)
         self.supervisor = Supervisor(
             lambda: interpreter_spec(config, worker_id),
@@ -55,12 +63,17 @@ class WorkerActor:
             around=self.neighbours,
         )
         self.membership = Membership(
-            self.supervisor, config, worker_id, self.facts, self.neighbours.peers, self._gone
+            self.supervisor,
+            config,
+            worker_id,
+            self.facts,
+            self.neighbours.peers,
+            self._gone,
+            self.session_log,
         )
         self.neighbours.supervisor, self.neighbours.membership = self.supervisor, self.membership
         self.gate = Gate(config, worker_id, self.membership)
-        about = (worker_id, self.node_id)
-        self.service = Service(config, about, self.supervisor, self.membership, self.neighbours, self.gate)
+        self.service = Service(config, answers, self.supervisor, self.membership, self.neighbours, self.gate)
         self._forever = asyncio.Event()
         self._running = asyncio.ensure_future(self._run())
 
@@ -80,14 +93,20 @@ class WorkerActor:
 
     def _raylet_died(self) -> None:
         """This node is no node any more: nobody could reach or end what runs here."""
-        self.journal.remove()
+        self._forget()
         self.supervisor.kill_now()
         os._exit(1)
 
     async def _gone(self) -> None:
         """The router is gone for good: so is this worker, interpreter first."""
         await self.supervisor.stop()
+        self._forget()
+
+    def _forget(self) -> None:
+        """There is no next life: what was written down for it goes."""
         self.journal.remove()
+        self.session_log.remove()
+        self.ring.remove()
 
     # ---- control: called by the router --------------------------------------------------------------------
 
@@ -115,7 +134,7 @@ class WorkerActor:
 
     async def disown(self, sessions: list[str]) -> None:
         """These sessions live elsewhere, or not at all."""
-        self.membership.disown(sessions)
+        self.membership.sessions.disown(sessions)
 
     async def set_circuit(self, open_for: float) -> None:
         """The pool's circuit is open for so many seconds, 0: closed."""
@@ -127,13 +146,14 @@ class WorkerActor:
         return self.supervisor.drop(lambda request_id: request_id.startswith(prefixes))
 
     @ray_port.survives_restarts
-    async def has_begun(self, request_id: str) -> bool:
-        """Whether a request that was sent here may have begun before this process."""
-        return not self.journal.found or self.journal.started_before(request_id)
-
-    async def recall(self, request_id: str) -> Delegated | None:
-        """What became of a request that another worker had moved here; None where that is not known."""
-        return await self.service.recall(request_id)
+    async def recall(self, blob: bytes) -> Delegated | bool:
+        """What became of a request that another worker had moved here (without its arguments); where that is
+        not known, whether it may have begun."""
+        request = pb.Request.FromString(blob)
+        known = await self.service.recall(request)
+        if known is not None:
+            return known
+        return not self.journal.found or self.journal.started_before(request.id)
 
     async def recycle(self) -> None:
         """Wishes for a planned replacement of the interpreter."""

@@ -1,8 +1,7 @@
 """Knows which requests one worker has handed to its interpreters, also after its process was killed.
 
-Rules: a memory-mapped file: what is stored is there for the next process of this node, whatever happens to
-this one (it need not survive the machine); the newest SLOTS requests are known; damage is a fresh journal,
-never an error; while a process has a journal open, no sweep removes it.
+Rules: a memory-mapped file (state_files.py): what is stored is there for the next process of this node,
+whatever happens to this one (it need not survive the machine); the newest SLOTS requests are known.
 
 `record` takes 2 microseconds (measured). It writes the digest first and moves the cursor then. A crash in
 between leaves, in the oldest slot, a digest (or a part of one) of a request that was not handed over yet: the
@@ -11,29 +10,20 @@ next process takes it for started, which is the safe side, and overwrites it fir
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import mmap
-import os
-import stat
 import struct
-from collections.abc import Collection
 from pathlib import Path
-from typing import TypeAlias
-from urllib.parse import quote
 
-from snakepit_ray.process import node
+from snakepit_ray.process import state_files
+from snakepit_ray.process.state_files import Base
 
-Base: TypeAlias = str | os.PathLike[str] | None
-
-FOLDER = "journals"
 SUFFIX = ".journal"
 SLOTS = 4096
 SLOT_BYTES = 16
 DIGEST_BYTES, PLACE_BYTES = 12, 4  # a digest of the request's id, and where it went
 HERE = 0  # to this worker's own interpreter
 WITHDRAW = 256
-UNUSED_SECONDS = 3600.0
 
 # Eight words in the byte order of this node: magic, version, slots, cursor, incarnation, three for later.
 HEADER = struct.Struct("=8sQQQQ24x")
@@ -65,17 +55,9 @@ class Journal:
         """The journal of `worker_id`: the one that is there, else a new one.
 
         Raises ConfigError when the node directory is not ours alone, OSError when no file can be made."""
-        path = node.make(FOLDER, base) / file_name(worker_id)
-        content, damaged = _existing(path)
-        found = content is not None
-        if content is None:
-            # Zeros that are written, not a hole: a store into a hole of a full disk ends the process.
-            fresh = HEADER.pack(MAGIC, VERSION, SLOTS, 0, 0) + bytes(SIZE - HEADER.size)
-            node.write(path, fresh)
-            content, _ = _existing(path)
-            if content is None:
-                raise OSError(f"{path}: the journal that was written just now is not there")
-        touch(worker_id, base)
+        path = state_files.path_of(worker_id, SUFFIX, base)
+        fresh = HEADER.pack(MAGIC, VERSION, SLOTS, 0, 0) + bytes(SIZE - HEADER.size)
+        content, found, damaged = state_files.open_map(path, fresh, _is_whole)
         return cls(path, content, found, damaged)
 
     def started_before(self, request_id: str) -> bool:
@@ -142,65 +124,6 @@ class Journal:
         """Lets go of the file and leaves it as it is. Nothing can be recorded afterwards. Safe to repeat."""
         self._words.release()
         self._map.close()
-
-
-def file_name(worker_id: str) -> str:
-    """What the journal of `worker_id` is called."""
-    return quote(worker_id, safe="", errors="replace") + SUFFIX
-
-
-def touch(worker_id: str, base: Base = None) -> None:
-    """Notes that the journal of `worker_id` is of use; nothing where there is none."""
-    with contextlib.suppress(OSError):
-        os.utime(node.node_directory(base) / FOLDER / file_name(worker_id), follow_symlinks=False)
-
-
-def sweep(workers: Collection[str], now: float, base: Base = None) -> list[Path]:
-    """Removes what no living process has open, belongs to none of `workers` and was not of use for
-    UNUSED_SECONDS; returns it."""
-    folder = node.find(FOLDER, base)
-    kept = {file_name(worker_id) for worker_id in workers}
-    names = set(os.listdir(folder)) - kept if folder else ()
-    return [folder / name for name in sorted(names) if folder and _remove_unused(folder / name, now)]
-
-
-def _remove_unused(path: Path, now: float) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:  # a link, or gone
-        return node.remove_if_ours(path, UNUSED_SECONDS, now)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return node.remove_if_ours(path, UNUSED_SECONDS, now)
-    except OSError:  # somebody has it open
-        return False
-    finally:
-        os.close(descriptor)
-
-
-def _existing(path: Path) -> tuple[mmap.mmap | None, bool]:
-    """What is at `path`, locked against sweeps, and whether it is damaged (and so nothing)."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None, False
-    except OSError:  # a link, a directory, somebody else's
-        return None, True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        facts = os.fstat(descriptor)
-        if facts.st_nlink == 0:  # a sweep removed it just now
-            return None, False
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size != SIZE or facts.st_uid != os.geteuid():
-            return None, True
-        # The map has a duplicate of the descriptor, and with it the lock, until it is closed.
-        content = mmap.mmap(descriptor, SIZE)
-    finally:
-        os.close(descriptor)
-    if _is_whole(content):
-        return content, False
-    content.close()
-    return None, True
 
 
 def _is_whole(content: mmap.mmap) -> bool:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from snakepit_ray.process import journal, node, tree
+from snakepit_ray.process import node, state_files, tree
 from snakepit_ray.process.node import node_directory
 
 Base: TypeAlias = str | os.PathLike[str] | None
@@ -137,7 +137,7 @@ def entries(*, base: Base = None) -> list[Entry]:
 
 def sweep(*, base: Base = None) -> Swept:
     """Ends what is left of incarnations whose owner is gone; removes their entries and socket directories,
-    files that are no entries, and journals that nobody needs.
+    files that are no entries, and state files that nobody needs.
 
     Blocks, up to KILL_SECONDS when something does not want to die. Raises ConfigError when the node directory
     is not ours alone."""
@@ -148,15 +148,15 @@ def sweep(*, base: Base = None) -> Swept:
     killed, carried = (
         tree.end({record.token for record in abandoned}, KILL_SECONDS) if abandoned else ([], set())
     )
-    for worker_id in {record.worker_id for record in abandoned}:
-        journal.touch(worker_id, base)  # its worker may come back: its time runs from now
+    # Their workers may come back: the time of what these left for themselves runs from now.
+    state_files.touch({record.worker_id for record in abandoned}, base)
     ended = [record for record in abandoned if record.token not in carried]
     files = _remove_directories(ended, base)
     removed = sum(_remove_entry(record, 0.0, now, base) for record in ended)
     elsewhere = (record for record in records if lives[record] is None)
     removed += sum(_remove_entry(record, ELSEWHERE_SECONDS, now, base) for record in elsewhere)
     files += [path for path in rubbish if node.remove_if_ours(path, RUBBISH_SECONDS, now)]
-    files += journal.sweep({record.worker_id for record in records}, now, base)
+    files += state_files.sweep({record.worker_id for record in records}, now, base)
     return Swept(killed, removed, files)
 
 

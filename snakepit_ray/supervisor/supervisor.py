@@ -238,14 +238,15 @@ class Supervisor:
         answer = await self._runs.run(
             request, interpreter, attempt.left, attempt.budget, attempt.sink, self.cargo.beside(request)
         )
-        reply = answer.reply
+        reply, done = answer.reply, Done(answer, waited, attempt.number, interpreter.child.pid)
+        self.around.ended(request, done)
         self._care.answered()
         if not request.options.hops:
             self.counters.errors += len(reply.failures) or reply.HasField("failure") * (
                 request.batch.count or 1
             )
         self.story.ran(request, reply)
-        return Done(answer, waited, attempt.number, interpreter.child.pid)
+        return done
 
     def must_not_run_again(self, request: pb.Request) -> bool:
         """Whether it may have begun in an earlier life of this worker, and a second run may do harm."""

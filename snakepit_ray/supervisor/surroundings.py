@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.lifecycle import WorkerState
-from snakepit_ray.supervisor.outcomes import Relayed
+from snakepit_ray.supervisor.outcomes import Done, Relayed
 
 
 class Surroundings:
@@ -32,6 +32,9 @@ class Surroundings:
 
     def begins(self, request: pb.Request) -> None:
         """The request is about to reach the interpreter."""
+
+    def ended(self, request: pb.Request, done: Done) -> None:
+        """The interpreter has answered, and nobody has heard of it yet."""
 
     def begun_before(self, request: pb.Request) -> bool:
         """Whether an earlier process of this worker may have sent the request to its interpreter."""

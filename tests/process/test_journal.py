@@ -307,9 +307,10 @@ def test_a_sweep_removes_what_nobody_needs(tmp_path: Path) -> None:
     assert sweep(base=tmp_path) == Swept([], 0, [folder / "open.journal"])
 
 
-def test_the_journal_of_a_worker_that_was_killed_has_an_hour_from_then(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["w-0", "w-0-1f5e"], ids=["a worker", "its actor"])
+def test_the_journal_of_a_worker_that_was_killed_has_an_hour_from_then(tmp_path: Path, name: str) -> None:
     """Its process ran for long without a change of the file's time; Ray may start the worker again."""
-    one = Journal.open("w-0", tmp_path)
+    one = Journal.open(name, tmp_path)
     one.close()
     make_older(one.path, 10 * HOUR)
     write_entry(tmp_path, "t", worker_id="w-0", **GONE)
@@ -317,6 +318,14 @@ def test_the_journal_of_a_worker_that_was_killed_has_an_hour_from_then(tmp_path:
     assert sweep(base=tmp_path) == NOTHING
     make_older(one.path, 2 * HOUR)
     assert sweep(base=tmp_path) == Swept([], 0, [one.path])
+
+
+def test_a_name_that_only_begins_alike_is_another_workers(tmp_path: Path) -> None:
+    Journal.open("w-01", tmp_path).close()
+    path = node_directory(tmp_path) / "journals/w-01.journal"
+    make_older(path, 2 * HOUR)
+    write_entry(tmp_path, "t", worker_id="w-0", **GONE)
+    assert sweep(base=tmp_path) == Swept([], 1, [path])
 
 
 def test_opening_is_a_use(tmp_path: Path) -> None:

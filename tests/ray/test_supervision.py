@@ -194,6 +194,50 @@ def test_epochs_rise_when_router_and_worker_die_together(start: Any) -> None:
     assert pool.execute("add", {"a": 1, "b": 1}) == {"result": 2}
 
 
+def test_strict_sessions_are_told_when_router_and_worker_die_together(start: Any, tmp_path: Path) -> None:
+    """Also those whose call comes to a worker that is not theirs, from a handle that does not know it."""
+    pool, _ = start_log(start, tmp_path, size=2, affinity="strict_queue")
+    names = [f"s{i}" for i in range(8)]
+    homes = {name: pool.session(name).execute("remember", {"value": 1})["pid"] for name in names}
+    victim = pool.workers()[0]
+    lost = [name for name in names if homes[name] == victim.pid]
+    assert 0 < len(lost) < len(names)
+    router = router_pid(pool)
+    os.kill(victim.actor_pid, signal.SIGKILL)
+    os.kill(router, signal.SIGKILL)
+    stranger = driver(STRANGER.format(name=pool.name, names=names))
+    told = {name: _told(pool, name) for name in names}
+    elsewhere = json.loads(stranger.stdout.readline())
+    assert stranger.wait(30) == 0
+    expected = {name: "SessionWorkerLost" if name in lost else [1, 2] for name in names}
+    assert {name: answer if name in lost else answer[:2] for name, answer in told.items()} == expected
+    assert {name: answer for name, answer in elsewhere.items() if name in lost} == dict.fromkeys(
+        lost, "SessionWorkerLost"
+    )
+    back = {name: pool.session(name).execute("remember", {"value": 3}, rebind=True) for name in lost}
+    assert {name: answer["values"] for name, answer in back.items()} == {name: [3] for name in lost}
+    assert _told(pool, lost[0]) == [3, 2], "the new home is remembered"
+
+
+STRANGER = """
+pool, told = snakepit.connect({name!r}), {{}}
+for name in {names!r}:
+    try:
+        told[name] = pool.session(name).execute("remember", {{"value": 2}}, timeout=30.0)["values"]
+    except snakepit.SnakepitError as error:
+        told[name] = type(error).__name__
+print(json.dumps(told), flush=True)
+"""
+
+
+def _told(pool: Any, name: str) -> Any:
+    """The values that the session has, or the name of the error that it gets."""
+    try:
+        return pool.session(name).execute("remember", {"value": 2}, timeout=30.0)["values"]
+    except snakepit.SnakepitError as error:
+        return type(error).__name__
+
+
 # ---- callers that are gone --------------------------------------------------------------------------------
 
 

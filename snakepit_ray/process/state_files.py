@@ -1,0 +1,129 @@
+"""Knows the files in which a worker of this node leaves word for its next life: what they are called, how a
+process holds one, when a sweep may remove it.
+
+Rules: they lie in one folder of the node directory and begin with their worker's name; one that a living
+process holds (a shared lock) is never swept; what is no such file (a link, another's, the wrong size) is
+damage, and damage is a fresh file, never an error."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import stat
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import quote
+
+from snakepit_ray.process import node
+
+Base: TypeAlias = str | os.PathLike[str] | None
+
+FOLDER = "journals"
+UNUSED_SECONDS = 3600.0
+
+
+def path_of(worker_id: str, suffix: str, base: Base = None) -> Path:
+    """Where that file of that worker is, or would be; its folder is made.
+
+    Raises ConfigError when the node directory is not ours alone, OSError when it cannot be made."""
+    return node.make(FOLDER, base) / f"{_name(worker_id)}{suffix}"
+
+
+def hold(path: Path, flags: int = os.O_RDWR) -> tuple[int | None, bool]:
+    """A descriptor of the file, locked against sweeps until it is closed (a duplicate keeps the lock); None
+    where there is none, and whether what is there instead is damage."""
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None, False
+    except OSError:  # a link, a directory, somebody else's
+        return None, True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        facts = os.fstat(descriptor)
+    except OSError:
+        os.close(descriptor)
+        return None, True
+    ours = stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid()
+    if ours and facts.st_nlink:
+        return descriptor, False
+    os.close(descriptor)
+    return None, not ours  # ours without a name: a sweep removed it just now
+
+
+def open_map(path: Path, fresh: bytes, is_whole: Callable[[mmap.mmap], bool]) -> tuple[mmap.mmap, bool, bool]:
+    """The file's memory, `fresh` where there was none or it was damaged; whether it was found, and whether it
+    was damaged. Raises OSError when no file can be made."""
+    content, damaged = _map(path, len(fresh), is_whole)
+    found = content is not None
+    if content is None:
+        # Zeros that are written, not a hole: a store into a hole of a full disk ends the process.
+        node.write(path, fresh)
+        content, _ = _map(path, len(fresh), is_whole)
+        if content is None:
+            raise OSError(f"{path}: the file that was written just now is not there")
+    with contextlib.suppress(OSError):
+        os.utime(path, follow_symlinks=False)
+    return content, found, damaged
+
+
+def _map(path: Path, size: int, is_whole: Callable[[mmap.mmap], bool]) -> tuple[mmap.mmap | None, bool]:
+    descriptor, damaged = hold(path)
+    if descriptor is None:
+        return None, damaged
+    try:
+        if os.fstat(descriptor).st_size != size:
+            return None, True
+        content = mmap.mmap(descriptor, size)  # has a duplicate of the descriptor, and with it the lock
+    finally:
+        os.close(descriptor)
+    if is_whole(content):
+        return content, False
+    content.close()
+    return None, True
+
+
+def touch(workers: Collection[str], base: Base = None) -> None:
+    """Notes that the files of `workers` are of use."""
+    for path in _paths(base):
+        if _is_of(path.name, workers):
+            with contextlib.suppress(OSError):
+                os.utime(path, follow_symlinks=False)
+
+
+def sweep(workers: Collection[str], now: float, base: Base = None) -> list[Path]:
+    """Removes what no living process holds, belongs to none of `workers` and was not of use for
+    UNUSED_SECONDS; returns it."""
+    return [path for path in _paths(base) if not _is_of(path.name, workers) and _remove_unused(path, now)]
+
+
+def _paths(base: Base) -> list[Path]:
+    folder = node.find(FOLDER, base)
+    return [folder / name for name in sorted(os.listdir(folder))] if folder else []
+
+
+def _is_of(name: str, workers: Collection[str]) -> bool:
+    """A worker actor's files have its actor's id after the worker's own."""
+    stem = name.rpartition(".")[0]
+    return any(stem == one or stem.startswith(f"{one}-") for one in map(_name, workers))
+
+
+def _name(worker_id: str) -> str:
+    return quote(worker_id, safe="", errors="replace")
+
+
+def _remove_unused(path: Path, now: float) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # a link, or gone
+        return node.remove_if_ours(path, UNUSED_SECONDS, now)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return node.remove_if_ours(path, UNUSED_SECONDS, now)
+    except OSError:  # somebody holds it
+        return False
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,183 @@
+"""A worker's own sessions over its restarts, and a router that waits for who has yet to speak; no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from snakepit_ray.actors import ray_port, router, sessions
+from snakepit_ray.actors.messages import Claimed, Hello, Owned, PoolMemory, WorkerFacts
+from snakepit_ray.actors.router import RouterActor
+from snakepit_ray.actors.sessions import OwnSessions
+from snakepit_ray.config import PoolConfig
+from snakepit_ray.errors import SessionWorkerLost
+from snakepit_ray.process.session_log import SessionLog
+
+
+class Worker:
+    """One life of a worker, and what its router answers."""
+
+    def __init__(self, base: Path, life: int, owner: str = "w-0", life_of_state: int = 0) -> None:
+        self.supervisor: Any = SimpleNamespace(
+            epoch=SimpleNamespace(incarnation=life, number=1),
+            life=SimpleNamespace(why_ended=lambda number: "crashed"),
+        )
+        self.asked: list[str] = []
+        self.answer = Claimed(owner, None, 7, life_of_state)
+        self.log = SessionLog.open("w-0", 100, base)
+        config = PoolConfig(name="w", size=1, session_ttl=100.0)
+        self.sessions = OwnSessions(self.supervisor, config, "w-0", self.log, self.ask)
+
+    async def ask(self, session: str, strict: bool, rebind: bool, life: int) -> Claimed | None:
+        self.asked.append(session)
+        return self.answer
+
+    async def call(self, session: str, *, strict: bool = True, rebind: bool = False) -> Claimed | None:
+        claimed = await self.sessions.claim(session, strict, rebind)
+        if claimed is None and strict:
+            self.sessions.enter(session, rebind)
+        return claimed
+
+    def dies(self) -> None:
+        self.log.close()
+
+
+def run(body: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(body(), 20))
+
+
+def test_what_an_earlier_life_held_is_lost_until_rebind_whatever_the_router_knows(tmp_path: Path) -> None:
+    async def body() -> None:
+        first = Worker(tmp_path, 1)
+        for name in ("a", "b", "moved"):
+            assert await first.call(name) is None
+        first.dies()
+        second = Worker(tmp_path, 2)
+        assert second.sessions.owned() == [Owned(name, 7, True, 1) for name in ("a", "b", "moved")]
+        for _ in range(2):
+            with pytest.raises(SessionWorkerLost) as lost:
+                await second.call("a")
+        assert (lost.value.old_epoch, lost.value.new_epoch) == ((1, 1), (2, 1))
+        assert second.asked == ["a"], "confirmed once"
+        with pytest.raises(SessionWorkerLost):
+            second.sessions.enter("b", rebind=False)  # as another worker's request does
+        assert await second.call("a", rebind=True) is None
+        assert await second.call("a") is None
+        second.answer = Claimed("w-1", None, 9)
+        assert await second.call("moved") == second.answer, "the router has the last word"
+        second.dies()
+        third = Worker(tmp_path, 3)
+        assert {one.session: one.life for one in third.sessions.owned()} == {"b": 1, "a": 2}
+        third.sessions.disown(["a", "b", "never"])
+        third.dies()
+        assert Worker(tmp_path, 4).sessions.owned() == []
+
+    run(body)
+
+
+def test_hints_and_what_has_no_state_yet_are_not_written_down(tmp_path: Path) -> None:
+    async def body() -> None:
+        worker = Worker(tmp_path, 1)
+        await worker.call("hint", strict=False)
+        await worker.sessions.claim("claimed", True, False)
+        assert worker.log.homes == {}
+        await worker.call("hint", strict=True)
+        assert list(worker.log.homes) == ["hint"], "it is one no more"
+
+    run(body)
+
+
+def test_only_changes_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        worker, now = Worker(tmp_path, 1), [time.monotonic()]
+        monkeypatch.setattr(sessions.time, "monotonic", lambda: now[0])
+        await worker.call("s")
+        size = worker.log.path.stat().st_size
+        for _ in range(100):
+            await worker.call("s")
+            worker.sessions.enter("s", rebind=False)
+        assert worker.log.path.stat().st_size == size and worker.asked == ["s"]
+        now[0] += 51  # more than half of session_ttl
+        worker.sessions.enter("s", rebind=False)
+        assert worker.log.path.stat().st_size > size, "sent here by another worker: confirmed now"
+        await worker.call("s")
+        assert worker.asked == ["s"]
+
+    run(body)
+
+
+def test_what_has_expired_meanwhile_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        worker = Worker(tmp_path, 1)
+        await worker.call("s")
+        worker.dies()
+        monkeypatch.setattr(sessions.time, "time", lambda: real() + 101)
+        after = Worker(tmp_path, 2)
+        assert after.sessions.owned() == [] and after.log.homes == {}
+        assert await after.call("s") is None
+
+    real = time.time
+    run(body)
+
+
+# ---- the router -----------------------------------------------------------------------------------------
+
+
+class Actor:
+    """A worker's actor that never answers."""
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=lambda *args: asyncio.get_running_loop().create_future())
+
+
+def hello(number: int, *owned: Owned) -> Hello:
+    facts = WorkerFacts(f"p-{number}", "node", 1, 1, (5, 1), "ready", 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0)
+    return Hello(facts, PoolMemory(), list(owned))
+
+
+def test_a_router_that_was_restarted_asks_everybody_before_it_gives_a_strict_session_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_port, "find_worker", lambda name: Actor())
+    monkeypatch.setattr(ray_port, "when_raylet_dies", lambda act: None)
+    monkeypatch.setattr(router, "RECOVER_SECONDS", 0.01)
+
+    async def body() -> None:
+        table = RouterActor(PoolConfig(name="p", size=2), detached=False)
+        holds = [asyncio.ensure_future(table.hold(hello(0)))]
+        strict = asyncio.ensure_future(table.claim("s", "p-0", True, False, 5))
+        hint = await table.claim("h", "p-0", False, False, 5)
+        assert hint is not None and hint.owner == "p-0", "its time to recover is over"
+        assert not strict.done()
+        holds.append(asyncio.ensure_future(table.hold(hello(1, Owned("s", 3, True, 4)))))
+        claimed = await strict
+        assert claimed is not None and (claimed.owner, claimed.life) == ("p-1", 4)
+        other = await table.claim("new", "p-0", True, False, 5)
+        assert other is not None and other.owner == "p-0"
+
+    run(body)
+
+
+def test_a_router_does_not_wait_for_ever_for_a_worker_that_does_not_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_port, "find_worker", lambda name: Actor())
+    monkeypatch.setattr(ray_port, "spawn_worker", lambda config, name: Actor())
+    monkeypatch.setattr(ray_port, "when_raylet_dies", lambda act: None)
+    monkeypatch.setattr(router, "RECOVER_SECONDS", 0.01)
+    monkeypatch.setattr(router, "REPLACE_SECONDS", 0.01)
+
+    async def body() -> None:
+        table = RouterActor(PoolConfig(name="p", size=2), detached=False)
+        hold = asyncio.ensure_future(table.hold(hello(0)))
+        claimed = await table.claim("s", "p-0", True, False, 5)
+        assert claimed is not None and claimed.owner == "p-0"
+        hold.cancel()
+
+    run(body)
