@@ -14,9 +14,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from snakepit_ray.process import registry
+
+# A machine that is busy makes every test slow: that is no fault of a test.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 GONE_SECONDS = 8.0
 PURE = ("core", "unit")  # folders of tests that start nothing, unless they are marked
