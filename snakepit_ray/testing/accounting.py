@@ -6,7 +6,7 @@ was executed."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,8 +26,8 @@ class Outcome(NamedTuple):
 
 
 class Killed(NamedTuple):
-    """One process that the storm killed. `token`: its interpreter's, "" for the router; `at`: seconds after
-    the beginning."""
+    """One process that the storm killed. `token`: its interpreter's, "" for the router; `at`: seconds from
+    the beginning to just before it."""
 
     target: Target
     pid: int
@@ -52,7 +52,8 @@ class StormResult:
 
     `duplicated`: answers that came again; `misplaced`: answers of another request; `ran_again`: requests that
     ran more than once; `denied`: those that ran though their error says that they did not, and answers that
-    nobody wrote down; `running_when_killed`: requests begun and not ended in what was killed. Failures are of
+    nobody wrote down; `running_when_killed`: requests begun in what was killed and not ended by then (an
+    interpreter outlives its actor for a moment: nobody hears of what it ends in that). Failures are of
     requests that had begun in something that was killed, of `unbegun` ones that a crash took before the
     interpreter's first line, or `unexplained`."""
 
@@ -131,7 +132,7 @@ class StormResult:
 @dataclass(frozen=True)
 class Storming:
     """What a storm brought home. `outcomes` has one entry for each request that was sent; `missed`: strikes
-    that found nothing alive."""
+    that found nothing alive; `began`: of time.monotonic."""
 
     seed: int
     idempotent: bool
@@ -139,6 +140,7 @@ class Storming:
     outcomes: Sequence[Outcome]
     killed: Sequence[Killed]
     missed: int
+    began: float
 
 
 def account(storm: Storming, seen: Witnessed, after: Aftermath) -> StormResult:
@@ -166,7 +168,7 @@ def account(storm: Storming, seen: Witnessed, after: Aftermath) -> StormResult:
         denied=sum(_contradicts(outcome, seen) for outcome in outcomes),
         kills=dict(Counter(killed.target.value for killed in storm.killed)),
         missed=storm.missed,
-        running_when_killed=sum(len(mine & set(seen.unfinished(token))) for token in tokens),
+        running_when_killed=len(mine & set(_running(storm, seen))),
         unbegun=sum(_unbegun(outcome, seen) for outcome in failed),
         unexplained=sum(not (_unbegun(o, seen) or tokens & set(seen.begun.get(o.tag, ()))) for o in failed),
         p50_ms=times[len(times) // 2],
@@ -175,6 +177,12 @@ def account(storm: Storming, seen: Witnessed, after: Aftermath) -> StormResult:
         aftermath=after,
         examples={_name(outcome.error): str(outcome.error)[:300] for outcome in reversed(failed)},
     )
+
+
+def _running(storm: Storming, seen: Witnessed) -> Iterator[str]:
+    for killed in storm.killed:
+        if killed.token:
+            yield from seen.unfinished(killed.token, storm.began + killed.at)
 
 
 def _name(error: BaseException | None) -> str:

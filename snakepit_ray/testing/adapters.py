@@ -3,7 +3,8 @@ no worker likes.
 
 Rules: each command writes its tag before it does anything else; a line is one write to a file opened for
 appending, so that it survives a SIGKILL and several interpreters share the file; runs in any Python from 3.9.
-The lines: `up TOKEN PID PARENT` once an interpreter, `begin TAG TOKEN`, `end TAG TOKEN`."""
+The lines: `up TOKEN PID PARENT` once an interpreter, `begin TAG TOKEN`, `end TAG TOKEN TIME` (time.monotonic,
+which all processes of a machine share)."""
 
 import os
 import subprocess
@@ -37,7 +38,7 @@ class Witness(Adapter):
         """Takes `seconds`; answers with its tag."""
         self.note(f"begin {tag} {self._token}")
         time.sleep(seconds)
-        self.note(f"end {tag} {self._token}")
+        self.note(f"end {tag} {self._token} {time.monotonic()}")
         return {"tag": tag, "pid": os.getpid()}
 
 
@@ -57,7 +58,7 @@ class Misbehaving(Witness):
         each = (time.perf_counter() - began) / SAMPLE
         began = time.perf_counter()
         sum(range(int(seconds / each)))
-        self.note(f"end {tag} {self._token}")
+        self.note(f"end {tag} {self._token} {time.monotonic()}")
         return {"tag": tag, "held_s": time.perf_counter() - began}
 
     @command
@@ -67,7 +68,7 @@ class Misbehaving(Witness):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(0.005)
-        self.note(f"end {tag} {self._token}")
+        self.note(f"end {tag} {self._token} {time.monotonic()}")
         return {"tag": tag}
 
     @command
@@ -75,7 +76,7 @@ class Misbehaving(Witness):
         """Takes that much memory, touched, and keeps it."""
         self.note(f"begin {tag} {self._token}")
         self._kept.extend(b"x" * CHUNK for _ in range(megabytes))
-        self.note(f"end {tag} {self._token}")
+        self.note(f"end {tag} {self._token} {time.monotonic()}")
         return {"tag": tag, "kept_mb": len(self._kept)}
 
     @command
@@ -84,7 +85,7 @@ class Misbehaving(Witness):
         self.note(f"begin {tag} {self._token}")
         child = subprocess.Popen([sys.executable, "-c", CHILD, str(megabytes), str(seconds)])
         self._kept.append(child)
-        self.note(f"end {tag} {self._token}")
+        self.note(f"end {tag} {self._token} {time.monotonic()}")
         return {"tag": tag, "child": child.pid}
 
     @command

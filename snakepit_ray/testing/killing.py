@@ -76,31 +76,34 @@ class Killer:
         while True:
             found = hit(strike)
             if found is not None:
-                pid, token = found
-                return Killed(strike.target, pid, token, time.monotonic() - self._began)
+                pid, token, at = found
+                return Killed(strike.target, pid, token, at - self._began)
             if time.monotonic() > deadline or self._over.wait(LOOK_AGAIN_SECONDS):
                 return None
 
-    def _interpreter(self, strike: Strike) -> tuple[int, str] | None:
+    def _interpreter(self, strike: Strike) -> tuple[int, str, float] | None:
         alive = [one for one in self._look().incarnations.values() if machine.supervised(one)]
         if not alive:
             return None
         victim = strike.victim(alive)
+        at = time.monotonic()
         sent = machine.kill(victim.pid, lambda: machine.serves(victim))
-        return (victim.pid, victim.token) if sent else None
+        return (victim.pid, victim.token, at) if sent else None
 
-    def _actor(self, strike: Strike) -> tuple[int, str] | None:
+    def _actor(self, strike: Strike) -> tuple[int, str, float] | None:
         alive = [one for one in self._look().incarnations.values() if machine.supervised(one)]
         if not alive:
             return None
         victim = strike.victim(alive)
+        at = time.monotonic()
         sent = machine.kill(victim.parent, lambda: machine.supervised(victim))
-        return (victim.parent, victim.token) if sent else None
+        return (victim.parent, victim.token, at) if sent else None
 
-    def _router(self, strike: Strike) -> tuple[int, str] | None:
+    def _router(self, strike: Strike) -> tuple[int, str, float] | None:
         with contextlib.suppress(SnakepitError, ray_port.RayError):  # it is down: it is asked again
             router = ray_port.find_router(self._pool)
             pid: int = ray_port.get(router.get_pid.remote(), ROUTER_SECONDS, self._pool)
+            at = time.monotonic()
             if machine.kill(pid, lambda: machine.is_rays(pid)):
-                return pid, ""
+                return pid, "", at
         return None

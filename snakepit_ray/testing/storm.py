@@ -69,7 +69,9 @@ class Storm:
         killer.stop()
         seconds = time.monotonic() - began
         after = scene.aftermath(self.end_pool)
-        storming = Storming(self.seed, self.idempotent, seconds, outcomes, killer.killed, killer.missed)
+        storming = Storming(
+            self.seed, self.idempotent, seconds, outcomes, killer.killed, killer.missed, began
+        )
         return account(storming, scene.look(), after)
 
     def _load(self, pool: str, slots: int) -> Load:

@@ -21,18 +21,18 @@ class Incarnation(NamedTuple):
 @dataclass
 class Witnessed:
     """Everything that the log says. `begun`: for each tag the tokens of the interpreters that began it;
-    `ended`: those that ended it."""
+    `ended`: those that ended it, and when (time.monotonic)."""
 
     incarnations: dict[str, Incarnation] = field(default_factory=dict)
     begun: dict[str, list[str]] = field(default_factory=dict)
-    ended: dict[str, list[str]] = field(default_factory=dict)
+    ended: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
 
-    def unfinished(self, token: str) -> list[str]:
-        """Tags that were begun and not ended in one interpreter."""
+    def unfinished(self, token: str, at: float = float("inf")) -> list[str]:
+        """Tags that were begun and not ended in one interpreter until that time."""
         return [
             tag
             for tag, tokens in self.begun.items()
-            if tokens.count(token) > self.ended.get(tag, []).count(token)
+            if tokens.count(token) > sum(one == token and t <= at for one, t in self.ended.get(tag, ()))
         ]
 
 
@@ -43,7 +43,15 @@ def read(lines: Iterable[str]) -> Witnessed:
         kind, *rest = line.split() or [""]
         if kind == "up" and len(rest) == 3 and rest[1].isdigit() and rest[2].isdigit():
             seen.incarnations[rest[0]] = Incarnation(rest[0], int(rest[1]), int(rest[2]))
-        elif kind in ("begin", "end") and len(rest) == 2:
-            where = seen.begun if kind == "begin" else seen.ended
-            where.setdefault(rest[0], []).append(rest[1])
+        elif kind == "begin" and len(rest) == 2:
+            seen.begun.setdefault(rest[0], []).append(rest[1])
+        elif kind == "end" and len(rest) == 3 and (at := _time(rest[2])) is not None:
+            seen.ended.setdefault(rest[0], []).append((rest[1], at))
     return seen
+
+
+def _time(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None

@@ -23,7 +23,8 @@ from snakepit_ray.process.registry import Swept, sweep
 from tests.process.conftest import ROOT
 from tests.process.test_journal import HOUR, files, make_older, words
 
-quiet = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+patient = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+quiet = settings(max_examples=30, deadline=None, suppress_health_check=patient)
 keys = st.text(max_size=8) | st.integers(0, 30).map(str)
 outcomes = st.binary(max_size=60) | st.builds(
     lambda size, byte: bytes([byte]) * size, st.integers(0, LARGEST), st.integers(0, 255)

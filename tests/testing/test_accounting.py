@@ -28,22 +28,26 @@ def result(
 ) -> StormResult:
     """Of a storm that killed the interpreters whose tokens are in `killed`."""
     strikes = [Killed(Target.INTERPRETER, 1, token, 0.5) for token in killed.split()]
-    return account(Storming(7, idempotent, 2.0, outcomes, strikes, missed=0), read(log.splitlines()), after)
+    return account(
+        Storming(7, idempotent, 2.0, outcomes, strikes, missed=0, began=100.0), read(log.splitlines()), after
+    )
 
 
 def answered(*tags: str) -> list[Outcome]:
     return [Outcome(tag, 0.01, answer=tag) for tag in tags]
 
 
-def logged(*tags: str, token: str = "A") -> str:
-    return "".join(f"begin {tag} {token}\nend {tag} {token}\n" for tag in tags)
+def logged(*tags: str, token: str = "A", at: float = 100.2) -> str:
+    return "".join(f"begin {tag} {token}\nend {tag} {token} {at}\n" for tag in tags)
 
 
 def test_the_log() -> None:
-    seen = read(["up A 10 9", "begin t A", "begin u A", "end t A", "nonsense", "", "up B x", "begin v"])
+    log = ["up A 10 9", "begin t A", "begin u A", "end t A 3.5", "nonsense", "", "up B x", "begin v"]
+    seen = read([*log, "end u A", "end u A x"])
     assert seen.incarnations == {"A": Incarnation("A", 10, 9)}
-    assert (seen.begun, seen.ended) == ({"t": ["A"], "u": ["A"]}, {"t": ["A"]})
+    assert (seen.begun, seen.ended) == ({"t": ["A"], "u": ["A"]}, {"t": [("A", 3.5)]})
     assert (seen.unfinished("A"), seen.unfinished("B")) == (["u"], [])
+    assert (seen.unfinished("A", 3.4), seen.unfinished("A", 3.5)) == (["t", "u"], ["u"])
 
 
 def test_a_quiet_storm_held() -> None:
@@ -65,9 +69,11 @@ def test_a_failure_in_what_was_killed_is_explained() -> None:
     running = Outcome("a", 0.1, error=CRASHED)
     on_its_way = Outcome("b", 0.1, error=CRASHED)
     answer_not_sent = Outcome("c", 0.1, error=CRASHED)
-    log = "begin a A\n" + logged("c")
-    storm = result([running, on_its_way, answer_not_sent], log, killed="A", idempotent=False)
-    assert (storm.failed, storm.running_when_killed) == ({"WorkerCrashed": 3}, 1)
+    ended_unheard = Outcome("d", 0.1, error=CRASHED)  # its actor had been killed 0.1 s before
+    log = "begin a A\n" + logged("c") + logged("d", at=100.6)
+    outcomes = [running, on_its_way, answer_not_sent, ended_unheard]
+    storm = result(outcomes, log, killed="A", idempotent=False)
+    assert (storm.failed, storm.running_when_killed) == ({"WorkerCrashed": 4}, 2)
     assert (storm.unbegun, storm.unexplained, storm.wrong) == (1, 0, ())
 
 
