@@ -100,6 +100,25 @@ def uss_mb(pids: Iterable[int]) -> float:
     return total
 
 
+def store_file_mb() -> float:
+    """Memory that the object store of the raylets below this process takes in /dev/shm, in MB: at least what
+    its objects need, and what it has not given back."""
+    raylets = [child for child in psutil.Process().children(recursive=True) if child.name() == "raylet"]
+    files: dict[int, int] = {}
+    for entry in (entry for raylet in raylets for entry in Path(f"/proc/{raylet.pid}/fd").iterdir()):
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if "/plasma" in os.readlink(entry):  # Ray unlinks the file at once: only descriptors lead to it
+                facts = entry.stat()
+                files[facts.st_ino] = facts.st_blocks * 512
+    return sum(files.values()) / 1e6
+
+
+def store_objects_mb() -> float:
+    """What the objects in the cluster's store take, in MB; Ray tells it about a second late."""
+    key = "object_store_memory"
+    return float(ray.cluster_resources().get(key, 0.0) - ray.available_resources().get(key, 0.0)) / 1e6
+
+
 def router_pid(pool: str) -> int:
     """The process of a pool's router."""
     pid: int = ray.get(ray.get_actor(f"snakepit:router:{pool}", "snakepit").get_pid.remote(), timeout=30)

@@ -1,5 +1,9 @@
 """Does memory grow? 100,000 requests on one pool of 4; private memory (USS) of router, worker actors and
-interpreters all along, and how much they grew from the first tenth to the end.
+interpreters and the object store's memory all along, and how much they grew from the first tenth to the end.
+
+Part of what grows is Ray's: each export of its metrics (every 10 s) is a new thread, which takes the next of
+malloc's 8 arenas for each processor, until all of them are warm. RAY_metrics_report_interval_ms=1000 has that
+behind it in the first tenth, RAY_enable_metrics_collection=false does without.
 
 Draws soak.png beside the figures where matplotlib is, else a plot of letters."""
 
@@ -12,12 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import snakepit_ray as snakepit
-from benchmarks.common import RESULTS, arguments, closed_loop, init_ray, machine, router_pid, save, uss_mb
+from benchmarks.common import (
+    RESULTS,
+    arguments,
+    closed_loop,
+    init_ray,
+    machine,
+    router_pid,
+    save,
+    store_file_mb,
+    store_objects_mb,
+    uss_mb,
+)
 
 WORKERS = 4
 IN_FLIGHT = 16
 SAMPLES = 100
-KINDS = ("router", "actors", "interpreters")
+KINDS = ("router", "actors", "interpreters", "store")
 WIDTH, HEIGHT = 80, 8
 
 
@@ -33,14 +48,15 @@ def main() -> None:
         print(f"| {kind} | {first:.1f} | {last:.1f} | {last - first:+.1f} |")
     rate = args.requests * args.rounds / samples[-1]["seconds"]
     stats = pool.stats()
-    print(f"\n{rate:.0f} requests/s, {stats.errors} errors, {stats.restarts} restarts\n")
+    print(f"\n{rate:.0f} requests/s, {stats.errors} errors, {stats.restarts} restarts")
+    print(f"objects in the store at the end: {samples[-1]['store_objects']:.1f} MB\n")
     draw(samples, Path(args.json).with_suffix(".png") if args.json else RESULTS / "soak.png")
     save("soak", args.json, {"machine": header, "workers": WORKERS, "samples": samples})
     snakepit.shutdown()
 
 
 def soak(pool: Any, requests: int) -> list[dict[str, float]]:
-    """USS of each kind after each hundredth of the requests."""
+    """Memory of each kind after each hundredth of the requests."""
     part = max(1, requests // SAMPLES)
     router = router_pid(pool.name)
     began, samples = time.perf_counter(), []
@@ -54,6 +70,8 @@ def soak(pool: Any, requests: int) -> list[dict[str, float]]:
                 "router": uss_mb([router]),
                 "actors": uss_mb(worker.actor_pid for worker in workers),
                 "interpreters": uss_mb(worker.pid for worker in workers),
+                "store": store_file_mb(),
+                "store_objects": store_objects_mb(),
             }
         )
         if number % (SAMPLES // 10) == 0:
@@ -77,7 +95,7 @@ def draw(samples: list[dict[str, float]], path: Path) -> None:
         for kind in KINDS:
             print(letters(kind, [sample[kind] for sample in samples]))
         return
-    figure, axes = pyplot.subplots(len(KINDS), 1, sharex=True, figsize=(8, 8))
+    figure, axes = pyplot.subplots(len(KINDS), 1, sharex=True, figsize=(8, 10))
     for axis, kind in zip(axes, KINDS, strict=True):
         axis.plot([sample["requests"] for sample in samples], [sample[kind] for sample in samples])
         axis.set_ylabel(f"{kind}, MB")

@@ -91,11 +91,12 @@ def spawn_router(config: PoolConfig, detached: bool) -> Any:
 
 def spawn_worker(config: PoolConfig, worker_id: str) -> Any:
     """Creates a worker actor. It is detached: it watches the router itself and ends when that is gone for
-    good."""
+    good. What is returned is `find_worker`'s handle: a reply that carries the one which created the actor
+    leaves 400 bytes in the replying process, where Ray counts it for ever."""
     from snakepit_ray.actors.worker import WorkerActor
 
     strategy = {"spread": "SPREAD", "pack": "DEFAULT"}.get(config.placement, config.placement)
-    return (
+    (
         ray.remote(WorkerActor)
         .options(
             name=worker_id,
@@ -112,6 +113,7 @@ def spawn_worker(config: PoolConfig, worker_id: str) -> Any:
         )
         .remote(config, worker_id)
     )
+    return find_worker(worker_id)
 
 
 def survives_restarts(method: Method) -> Method:
@@ -162,7 +164,8 @@ def pool_names() -> list[str]:
 
 
 def find_worker(worker_id: str) -> Any:
-    """The worker actor of that id. Raises ValueError when there is none."""
+    """The worker actor of that id, by a handle that Ray does not count: the actor is detached. Raises
+    ValueError when there is none."""
     return ray.get_actor(worker_id, NAMESPACE)
 
 

@@ -202,6 +202,27 @@ def test_run_as_script_ends_with_a_status_and_leaves_nothing(cluster: None, body
     assert "script" not in snakepit_names()
 
 
+def test_what_the_router_answers_leaves_nothing_in_its_process(start: Any) -> None:
+    """Ray never forgets a counted handle that an actor's reply contained: 400 bytes for each."""
+    pool = start(size=2)
+    router = pool._link.router
+    order = ray.get(router.room.remote(f"{pool.name}-0"), timeout=30)
+    claims = [router.claim.remote("one", f"{pool.name}-{i}", True, False, 1) for i in (0, 1)]
+    snapshot = ray.get(router.snapshot.remote(), timeout=30)
+    update = ray.get(router.watch.remote("somebody", 0, 0, 0, 0.0), timeout=30)
+    answers = [order, *ray.get(claims, timeout=30), snapshot, update]
+    handles = [order.actor, *(entry.actor for entry in (*snapshot.entries, *update.entries))]
+    assert len(handles) == 5
+    assert all(isinstance(handle, ray.actor.ActorHandle) for handle in handles)
+    assert [counted(answer) for answer in answers] == [0] * len(answers)
+
+
+def counted(value: Any) -> int:
+    """References in a value that Ray counts where it is serialized."""
+    context = ray._private.worker.global_worker.get_serialization_context()
+    return len(context.serialize(value).contained_object_refs)
+
+
 def test_a_killed_worker_actor_comes_back_with_a_later_epoch(start: Any) -> None:
     pool = start(size=1)
     (before,) = pool.workers()
