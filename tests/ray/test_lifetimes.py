@@ -36,8 +36,14 @@ def driver(body: str, **options: Any) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
         env=env,
+        preexec_fn=_hears_interrupts,
         **options,
     )
+
+
+def _hears_interrupts() -> None:
+    """What a shell runs in its background is deaf to SIGINT, and so is what that starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_several_pools_side_by_side(start: Any) -> None:

@@ -415,7 +415,7 @@ def test_a_driver_that_ends_takes_its_pool_along(cluster: None, how: str) -> Non
         "sys.exit(0 if ray.get(ref)['task_number'] == 7 else 9)",
     }
     process = driver(
-        "pool = snakepit.start(name='ending', size=2, interpreter=sys.executable)\n"
+        f"pool = snakepit.start(name='ending-{how.split()[0]}', size=2, interpreter=sys.executable)\n"
         "pool.execute('ping')\n"
         "print(json.dumps([w.pid for w in pool.workers()]), flush=True)\n"
         + endings.get(how, "time.sleep(600)"),
