@@ -13,6 +13,7 @@ import sys
 import threading
 import weakref
 
+from snakepit_bridge.buffers import as_bytes
 from snakepit_bridge.failures import PayloadTooLarge
 from snakepit_bridge.values import Refused
 
@@ -70,11 +71,25 @@ class Arena:
         """Bytes of those that travel in the message."""
         return sum(len(buffer) for buffer in buffers if len(buffer) <= self.threshold)
 
+    def outgoing(self, what: str, payload: tuple, limit: int, before: int = 0) -> tuple:
+        """A (JSON, buffers) as it travels: see `place`. At once: the command may change an array that it has
+        returned. Raises PayloadTooLarge when what goes into a message that has `before` bytes makes it larger
+        than `limit`.
+        """
+        text, buffers = payload
+        size = len(text) + self.in_band(buffers)
+        if before + size > limit:
+            raise PayloadTooLarge(
+                f"{what} has {size:,} bytes, the limit is {limit:,} (max_message_size)",
+                {"size": size, "limit": limit},
+            )
+        return (text, self.place(buffers)) if buffers else payload
+
     def place(self, buffers: list) -> list:
         """The buffers as they travel: bytes, or where one is larger than the threshold, Placed. Raises
         PayloadTooLarge when they neither find a place nor fit into one message.
         """
-        places = [self._placed(b) if len(b) > self.threshold else _bytes(b) for b in buffers]
+        places = [self._placed(b) if len(b) > self.threshold else as_bytes(b) for b in buffers]
         size = sum(len(place) for place in places if type(place) is bytes)
         if size > MOST_IN_BAND:
             self.free([place.id for place in places if type(place) is Placed])
@@ -94,9 +109,11 @@ class Arena:
             return self._in_band(buffer)
         try:
             self._results.write(offset, buffer)
-        except OSError:  # there is no more memory on this machine
+        except BaseException as error:
             with self._lock:
                 self._gaps.give(offset)
+            if not isinstance(error, OSError):  # which says that this machine has no more memory
+                raise
             return self._in_band(buffer)
         with self._lock:
             self._count += 1
@@ -113,7 +130,7 @@ class Arena:
                 "is slower: raise shared_memory (said once)",
                 file=sys.stderr,
             )
-        return _bytes(buffer)
+        return as_bytes(buffer)
 
     def free(self, ids) -> None:
         """The host has finished with these results."""
@@ -249,7 +266,3 @@ class Gaps:
             begin = max(begin, end)
         self._touched = self._taken[-1][1] if self._taken else 0
         return gaps
-
-
-def _bytes(buffer) -> bytes:
-    return buffer if type(buffer) is bytes else bytes(buffer)

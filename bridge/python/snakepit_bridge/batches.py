@@ -14,9 +14,8 @@ from time import perf_counter
 from types import CoroutineType
 
 from snakepit_bridge.adapter import is_a_stream
-from snakepit_bridge.buffers import Buffers
 from snakepit_bridge.decoding import decode_items
-from snakepit_bridge.failures import InvalidArguments, PayloadTooLarge, failure_of
+from snakepit_bridge.failures import InvalidArguments, failure_of
 from snakepit_bridge.values import MAX_INT, TAG, encode, write
 
 BLOCK = 256  # results that are written together, at most
@@ -37,11 +36,11 @@ class Results:
         self.failures = failures
 
 
-def start(run, command, config, arena, release):
+def start(run, command, config, arena, look):
     """The Results of the batch that `run` is, or a coroutine that gives them. Raises InvalidArguments when
     there are no items to run.
     """
-    batch = _Batch(run, command, config, arena, release)
+    batch = _Batch(run, command, config, arena, look)
     steps = batch.steps()
     coroutine = next(steps, None)
     return batch.results() if coroutine is None else _awaiting(batch, steps, coroutine)
@@ -63,11 +62,11 @@ async def _awaiting(batch: _Batch, steps, coroutine):
 class _Batch:
     """One batch on its way through an interpreter."""
 
-    def __init__(self, run, command, config, arena, release) -> None:
+    def __init__(self, run, command, config, arena, look) -> None:
         if command.stream:
             raise is_a_stream(command.name)
         self._run = run
-        self._items = _items(run.request, arena, release)
+        self._items = _items(run.request, look)
         self._call = _caller(command, run.context)
         share = run.request.batch.share_ms
         self._ends_at = perf_counter() + share / 1000 if share else _NEVER
@@ -115,12 +114,12 @@ class _Batch:
         self._written.add([None] * (count - begin))
 
 
-def _items(request, arena, release) -> list:
+def _items(request, look) -> list:
     """The argument objects that are to run; one that cannot be decoded is its InvalidArguments."""
     batch = request.batch
     if request.refs:
         raise InvalidArguments(f"{request.command}: a batch takes no refs")
-    items = decode_items(request.args.json, Buffers(request.args.buffers, arena, release))
+    items = decode_items(request.args.json, look(request.args.buffers))
     chosen = items[batch.first : batch.first + batch.count]
     if len(chosen) != batch.count or not chosen:
         words = f"items {batch.first} to {batch.first + batch.count} of {len(items)}"
@@ -200,8 +199,6 @@ class _Written:
         begin = len(self._buffers)
         try:
             text = self._encoded(value, begin)
-            # At once: the next item may change the array that this one has returned.
-            self._buffers[begin:] = self._arena.place(self._buffers[begin:])
         except BaseException as error:  # noqa: BLE001 - the user's to_dict and its like may raise SystemExit too
             del self._buffers[begin:]
             self._failures[self.count] = failure_of(error)
@@ -215,10 +212,8 @@ class _Written:
             getattr(value, "close", lambda: None)()
             raise is_a_stream(self._command)
         text = encode(value, marker=self._marker, buffers=self._buffers)[0]
-        size = len(text) + self._arena.in_band(self._buffers[begin:])
-        if self._in_band + size > self._limit:
-            words = f"the result has {size:,} bytes, the limit is {self._limit:,} (max_message_size)"
-            raise PayloadTooLarge(f"{self._command}: {words}", {"size": size, "limit": self._limit})
+        what, payload = f"{self._command}: the result", (text, self._buffers[begin:])
+        self._buffers[begin:] = self._arena.outgoing(what, payload, self._limit, self._in_band)[1]
         return text
 
 

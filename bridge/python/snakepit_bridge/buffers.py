@@ -36,6 +36,11 @@ class Buffers:
         raise Refused(f"cannot decode buffer {index}: it is {kind or 'nowhere'}, not in the message")
 
 
+def as_bytes(buffer) -> bytes:
+    """Its bytes; itself where it is bytes."""
+    return buffer if type(buffer) is bytes else bytes(buffer)
+
+
 def segment_ids(places) -> list[str]:
     """The segments that some buffers are in, each once."""
     return list({place.segment.id: None for place in places if place.WhichOneof("place") == "segment"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from snakepit_bridge.buffers import Buffers
+from snakepit_bridge.buffers import Buffers, as_bytes
 from snakepit_bridge.failures import InvalidArguments
 from snakepit_bridge.values import MAX_DEPTH, TAG, Progress, Refused, Unserializable
 
@@ -66,13 +66,15 @@ def _decoded_item(item, buffers):
         return InvalidArguments("args: cannot decode JSON that is nested too deeply")
 
 
-def arguments(request, arena=None, release=None) -> dict:
-    """The keyword arguments of a request. Raises InvalidArguments."""
+def arguments(request, look=Buffers) -> dict:
+    """The keyword arguments of a request; `look(places)` gives the Buffers of a payload. Raises
+    InvalidArguments.
+    """
     payload = request.args
-    args = decode(payload.json, Buffers(payload.buffers, arena, release)) if payload.json else {}
+    args = decode(payload.json, look(payload.buffers)) if payload.json else {}
     for ref in request.refs:
         root = f"args[{ref.name!r}]" if ref.name else "args"
-        value = decode(ref.value.json, Buffers(ref.value.buffers, arena, release), root=root)
+        value = decode(ref.value.json, look(ref.value.buffers), root=root)
         if ref.name:
             args[ref.name] = value
         else:
@@ -142,8 +144,7 @@ class _Back:
             raise Refused(f"cannot decode an integer of {len(digits)} digits: {error}") from None
 
     def _bytes(self, tag: dict, depth: int) -> bytes:
-        data = self._buffer(tag)
-        return data if type(data) is bytes else bytes(data)
+        return as_bytes(self._buffer(tag))
 
     def _tensor(self, tag: dict, depth: int):
         from snakepit_bridge.tensors import read_tensor

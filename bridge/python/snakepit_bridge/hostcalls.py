@@ -13,7 +13,7 @@ import sys
 import threading
 
 from snakepit_bridge.arena import Placed
-from snakepit_bridge.buffers import Buffers
+from snakepit_bridge.buffers import Buffers, as_bytes
 from snakepit_bridge.context import Cancelled, HostError
 from snakepit_bridge.decoding import decode
 from snakepit_bridge.values import encode
@@ -164,7 +164,7 @@ def fill_payload(message, payload) -> int:
             segment.id, segment.offset, segment.size = buffer.id, buffer.offset, buffer.size
             size += 64
         else:
-            message.buffers.add(inline=buffer if type(buffer) is bytes else bytes(buffer))
+            message.buffers.add(inline=as_bytes(buffer))
             size += len(buffer)
     return size + 64
 

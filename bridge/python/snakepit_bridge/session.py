@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from snakepit_bridge import batches, hostcalls
@@ -17,7 +18,7 @@ from snakepit_bridge._pb import interpreter_pb2 as pb
 from snakepit_bridge.adapter import is_a_stream, unknown_command
 from snakepit_bridge.answers import Answer, Released
 from snakepit_bridge.arena import Arena
-from snakepit_bridge.buffers import segment_ids
+from snakepit_bridge.buffers import Buffers, segment_ids
 from snakepit_bridge.context import SessionContext
 from snakepit_bridge.decoding import arguments
 from snakepit_bridge.execution import Deadlines, Executor, Run
@@ -26,7 +27,6 @@ from snakepit_bridge.failures import (
     DEADLINE,
     Failure,
     InvalidArguments,
-    PayloadTooLarge,
     Refusal,
     Stopped,
     failure_of,
@@ -105,6 +105,7 @@ class Attachment:
         self._config = dispatcher.config
         self._commands = dispatcher.commands
         self._arena = dispatcher.arena
+        self._look = partial(Buffers, arena=self._arena, release=self._released)
         self._epoch = hello.epoch if hello.HasField("epoch") else None
         self._out: SimpleQueue = SimpleQueue()
         self.live: dict[str, Run] = {}
@@ -182,14 +183,14 @@ class Attachment:
     def _work(self, run: Run):
         request = run.request
         is_batch = request.HasField("batch")
-        args = None if is_batch else arguments(request, self._arena, self._released)
+        args = None if is_batch else arguments(request, self._look)
         if request.session and self._dispatcher.session_hook is not None:
             self._dispatcher.session_hook(request.session)
         if self._dispatcher.context_hook is not None:
             self._dispatcher.context_hook(run.context)
         command = self._commands[request.command]
         if is_batch:
-            return batches.start(run, command, self._config, self._arena, self._released)
+            return batches.start(run, command, self._config, self._arena, self._look)
         value = command.call(args, run.context, stream=request.stream)
         return run.context._outlet.drain(value) if request.stream else value
 
@@ -222,15 +223,9 @@ class Attachment:
         try:
             if hasattr(value, "__next__") or hasattr(value, "__anext__"):
                 raise _yields(run.request.command, value)
-            data, buffers = encode(value, marker=self._config.marker)
-            if not buffers and len(data) <= self._config.max_message_size:
-                return data, buffers
-            size = len(data) + self._arena.in_band(buffers)
-            limit = self._config.max_message_size
-            if size > limit:
-                words = f"the result has {size:,} bytes, the limit is {limit:,} (max_message_size)"
-                raise PayloadTooLarge(f"{run.request.command}: {words}", {"size": size, "limit": limit})
-            return data, self._arena.place(buffers)
+            payload = encode(value, marker=self._config.marker)
+            what = f"{run.request.command}: the result"
+            return self._arena.outgoing(what, payload, self._config.max_message_size)
         except BaseException as error:  # noqa: BLE001 - the user's to_dict and its like may raise SystemExit too
             return failure_of(error)
 

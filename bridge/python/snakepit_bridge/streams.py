@@ -11,7 +11,6 @@ import threading
 from collections import deque
 
 from snakepit_bridge.arena import Placed
-from snakepit_bridge.failures import PayloadTooLarge
 from snakepit_bridge.hostcalls import fill_payload
 from snakepit_bridge.quick import quick
 from snakepit_bridge.values import Progress, encode
@@ -157,12 +156,9 @@ class Outlet:
         text = quick(value)
         if text is not None and len(text) <= self._limit:
             return (text, ()), len(text)
-        text, buffers = encode(value, marker=self._marker, root="chunk")
-        size = len(text) + self._arena.in_band(buffers)
-        if size > self._limit:
-            words = f"a chunk has {size:,} bytes, the limit is {self._limit:,} (max_message_size)"
-            raise PayloadTooLarge(f"{self._command}: {words}", {"size": size, "limit": self._limit})
-        return (text, self._arena.place(buffers)), len(text) + sum(map(len, buffers))
+        payload = encode(value, marker=self._marker, root="chunk")
+        payload = self._arena.outgoing(f"{self._command}: a chunk", payload, self._limit)
+        return payload, len(payload[0]) + sum(map(len, payload[1]))
 
     # ---- with the lock held ------------------------------------------------------------------------------
 
