@@ -9,7 +9,6 @@ next process takes it for started, which is the safe side, and overwrites it fir
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import mmap
 import struct
@@ -34,17 +33,15 @@ SIZE = HEADER.size + SLOTS * SLOT_BYTES
 EMPTY = bytes(SLOT_BYTES)
 
 
-class Journal:
+class Journal(state_files.MappedFile):
     """The journal of one worker. Make it with `Journal.open`.
 
     `found`: an earlier process left it. `damaged`: what was left cannot be read, and this is a new one."""
 
     def __init__(self, path: Path, content: mmap.mmap, found: bool, damaged: bool) -> None:
-        self.path = path
+        super().__init__(path, content)
         self.found = found
         self.damaged = damaged
-        self._map = content
-        self._words = memoryview(content).cast("Q")  # an aligned word is stored at once, never by halves
         self._known: dict[bytes, tuple[int, int]] = {}  # digest -> in how many slots, where the newest says
         for at in range(HEADER.size, SIZE, SLOT_BYTES):
             self._learn(content[at : at + SLOT_BYTES])
@@ -114,16 +111,6 @@ class Journal:
         number = max(candidate, self._words[INCARNATION] + 1)
         self._words[INCARNATION] = number
         return number
-
-    def remove(self) -> None:
-        """For a worker that ends politely; what is recorded later is for nobody. Safe to repeat."""
-        with contextlib.suppress(OSError):
-            self.path.unlink()
-
-    def close(self) -> None:
-        """Lets go of the file and leaves it as it is. Nothing can be recorded afterwards. Safe to repeat."""
-        self._words.release()
-        self._map.close()
 
 
 def _is_whole(content: mmap.mmap) -> bool:

@@ -10,7 +10,6 @@ of 100 bytes, which is more than a second of what one worker can do, and costs e
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import struct
 import zlib
@@ -38,16 +37,14 @@ NUMBER_LIMIT = 2**63
 assert HEADER.size % 8 == 0
 
 
-class OutcomeRing:
+class OutcomeRing(state_files.MappedFile):
     """The ring of one worker. Make it with `OutcomeRing.open`.
 
     Places count all bytes that were ever written, so that an entry is known to be of this round or not; 0 is
     no place: the first entry has BYTES."""
 
     def __init__(self, path: Path, content: mmap.mmap) -> None:
-        self.path = path
-        self._map = content
-        self._words = memoryview(content).cast("Q")  # an aligned word is stored at once, never by halves
+        super().__init__(path, content)
         self._newest, self._next = 0, BYTES
         self._earlier: dict[str, int] = {}  # of the processes before this one: where the newest of a key is
         for place, end, key in self._entries(self._words[NEWEST]):
@@ -121,16 +118,6 @@ class OutcomeRing:
         if CHECKSUM.unpack_from(entry)[0] != zlib.crc32(entry[CHECKSUM.size :]):
             return None
         return before, entry[FIXED : FIXED + key].decode(errors="replace"), entry[FIXED + key :]
-
-    def remove(self) -> None:
-        """For a worker that ends politely; what is kept later is for nobody. Safe to repeat."""
-        with contextlib.suppress(OSError):
-            self.path.unlink()
-
-    def close(self) -> None:
-        """Lets go of the file and leaves it as it is. Nothing can be kept afterwards. Safe to repeat."""
-        self._words.release()
-        self._map.close()
 
 
 def _is_whole(content: mmap.mmap) -> bool:

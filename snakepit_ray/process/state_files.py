@@ -25,6 +25,26 @@ FOLDER = "journals"
 UNUSED_SECONDS = 3600.0
 
 
+class MappedFile:
+    """A worker's file in memory; `_words` are its aligned words, each of which is stored at once, never by
+    halves."""
+
+    def __init__(self, path: Path, content: mmap.mmap) -> None:
+        self.path = path
+        self._map = content
+        self._words = memoryview(content).cast("Q")
+
+    def remove(self) -> None:
+        """For a worker that ends politely; what is stored later is for nobody. Safe to repeat."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+    def close(self) -> None:
+        """Lets go of the file and leaves it as it is. Nothing can be stored afterwards. Safe to repeat."""
+        self._words.release()
+        self._map.close()
+
+
 def path_of(worker_id: str, suffix: str, base: Base = None) -> Path:
     """Where that file of that worker is, or would be; its folder is made.
 
