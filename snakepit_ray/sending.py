@@ -5,7 +5,8 @@ cannot be sent fails before anything has left."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
@@ -69,34 +70,30 @@ class Sender:
         execute, incarnation = self._link.batch_target(options.session)
         size = max(1, min(PIECE, len(items) // (4 * self.slots_for(options))))
         blobs, beside = [], list[Any]()
+        build = partial(self._builder.build_batch, command, options=options, errors=errors, beside=beside)
         for begin in range(0, len(items), size):
-            for request in self._pieces(command, items[begin : begin + size], options, errors, beside, begin):
+            for request in _pieces(build, items[begin : begin + size], beside, begin):
                 request.options.incarnation = incarnation
                 blobs.append(request.SerializeToString())
         return execute.remote(blobs, *parcel(beside))
 
-    def _pieces(
-        self,
-        command: str,
-        items: Sequence[Any],
-        options: CallOptions,
-        errors: int,
-        beside: list[Any],
-        begin: int,
-    ) -> list[pb.Request]:
-        """The items as requests of which each is small enough to be sent, and moves little beside it."""
-        half, before = len(items) // 2, len(beside)
-        try:
-            request = self._builder.build_batch(command, items, options, errors, beside, begin)
-            if not half or sum(map(nbytes, beside[before:])) <= PIECE_BYTES:
-                return [request]
-        except PayloadTooLarge:
-            if not half:
-                raise
-        del beside[before:]
-        first = self._pieces(command, items[:half], options, errors, beside, begin)
-        return first + self._pieces(command, items[half:], options, errors, beside, begin + half)
-
     def our(self, error: Exception, budget: float | None) -> BaseException:
         """Our error for one of Ray's; itself where it has no meaning of ours."""
         return ray_port.translate(error, self._link.config.name, budget) or error
+
+
+def _pieces(
+    build: Callable[..., pb.Request], items: Sequence[Any], beside: list[Any], begin: int
+) -> list[pb.Request]:
+    """The items as requests of which each is small enough to be sent, and moves little beside it."""
+    half, before = len(items) // 2, len(beside)
+    try:
+        request = build(items=items, begin=begin)
+        if not half or sum(map(nbytes, beside[before:])) <= PIECE_BYTES:
+            return [request]
+    except PayloadTooLarge:
+        if not half:
+            raise
+    del beside[before:]
+    first = _pieces(build, items[:half], beside, begin)
+    return first + _pieces(build, items[half:], beside, begin + half)

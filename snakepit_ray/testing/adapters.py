@@ -33,12 +33,18 @@ class Witness(Adapter):
     def note(self, line: str) -> None:
         os.write(self._file, f"{line}\n".encode())
 
+    def begins(self, tag: str) -> None:
+        self.note(f"begin {tag} {self._token}")
+
+    def ends(self, tag: str) -> None:
+        self.note(f"end {tag} {self._token} {time.monotonic()}")
+
     @command
     def run(self, tag: str, seconds: float = 0.0) -> dict:
         """Takes `seconds`; answers with its tag."""
-        self.note(f"begin {tag} {self._token}")
+        self.begins(tag)
         time.sleep(seconds)
-        self.note(f"end {tag} {self._token} {time.monotonic()}")
+        self.ends(tag)
         return {"tag": tag, "pid": os.getpid()}
 
 
@@ -52,40 +58,40 @@ class Misbehaving(Witness):
     @command
     def hold_gil(self, seconds: float, tag: str = "hold_gil") -> dict:
         """One call into C that keeps the GIL for about `seconds`: no other thread runs meanwhile."""
-        self.note(f"begin {tag} {self._token}")
+        self.begins(tag)
         began = time.perf_counter()
         sum(range(SAMPLE))
         each = (time.perf_counter() - began) / SAMPLE
         began = time.perf_counter()
         sum(range(int(seconds / each)))
-        self.note(f"end {tag} {self._token} {time.monotonic()}")
+        self.ends(tag)
         return {"tag": tag, "held_s": time.perf_counter() - began}
 
     @command
     def deaf(self, seconds: float, tag: str = "deaf") -> dict:
         """Runs for `seconds` whatever it is told meanwhile."""
-        self.note(f"begin {tag} {self._token}")
+        self.begins(tag)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(0.005)
-        self.note(f"end {tag} {self._token} {time.monotonic()}")
+        self.ends(tag)
         return {"tag": tag}
 
     @command
     def leak(self, megabytes: int, tag: str = "leak") -> dict:
         """Takes that much memory, touched, and keeps it."""
-        self.note(f"begin {tag} {self._token}")
+        self.begins(tag)
         self._kept.extend(b"x" * CHUNK for _ in range(megabytes))
-        self.note(f"end {tag} {self._token} {time.monotonic()}")
+        self.ends(tag)
         return {"tag": tag, "kept_mb": len(self._kept)}
 
     @command
     def leak_in_child(self, megabytes: int, seconds: float = 300.0, tag: str = "leak_in_child") -> dict:
         """Starts a process that takes that much and keeps it for `seconds`."""
-        self.note(f"begin {tag} {self._token}")
+        self.begins(tag)
         child = subprocess.Popen([sys.executable, "-c", CHILD, str(megabytes), str(seconds)])
         self._kept.append(child)
-        self.note(f"end {tag} {self._token} {time.monotonic()}")
+        self.ends(tag)
         return {"tag": tag, "child": child.pid}
 
     @command

@@ -15,7 +15,7 @@ from snakepit_ray.errors import SnakepitError
 from snakepit_ray.testing import machine
 from snakepit_ray.testing.accounting import Killed
 from snakepit_ray.testing.plan import Strike, Target
-from snakepit_ray.testing.witness import Witnessed
+from snakepit_ray.testing.witness import Incarnation, Witnessed
 
 PATIENCE_SECONDS = 10.0
 LOOK_AGAIN_SECONDS = 0.05
@@ -74,36 +74,35 @@ class Killer:
         }[strike.target]
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
-            found = hit(strike)
-            if found is not None:
-                pid, token, at = found
-                return Killed(strike.target, pid, token, at - self._began)
+            killed = hit(strike)
+            if killed is not None:
+                return killed
             if time.monotonic() > deadline or self._over.wait(LOOK_AGAIN_SECONDS):
                 return None
 
-    def _interpreter(self, strike: Strike) -> tuple[int, str, float] | None:
-        alive = [one for one in self._look().incarnations.values() if machine.supervised(one)]
-        if not alive:
+    def _interpreter(self, strike: Strike) -> Killed | None:
+        victim = self._victim(strike)
+        if victim is None:
             return None
-        victim = strike.victim(alive)
-        at = time.monotonic()
-        sent = machine.kill(victim.pid, lambda: machine.serves(victim))
-        return (victim.pid, victim.token, at) if sent else None
+        return self._kill(strike.target, victim.pid, victim.token, lambda: machine.serves(victim))
 
-    def _actor(self, strike: Strike) -> tuple[int, str, float] | None:
-        alive = [one for one in self._look().incarnations.values() if machine.supervised(one)]
-        if not alive:
+    def _actor(self, strike: Strike) -> Killed | None:
+        victim = self._victim(strike)
+        if victim is None:
             return None
-        victim = strike.victim(alive)
-        at = time.monotonic()
-        sent = machine.kill(victim.parent, lambda: machine.supervised(victim))
-        return (victim.parent, victim.token, at) if sent else None
+        return self._kill(strike.target, victim.parent, victim.token, lambda: machine.supervised(victim))
 
-    def _router(self, strike: Strike) -> tuple[int, str, float] | None:
+    def _router(self, strike: Strike) -> Killed | None:
         with contextlib.suppress(SnakepitError, ray_port.RayError):  # it is down: it is asked again
             router = ray_port.find_router(self._pool)
             pid: int = ray_port.get(router.get_pid.remote(), ROUTER_SECONDS, self._pool)
-            at = time.monotonic()
-            if machine.kill(pid, lambda: machine.is_rays(pid)):
-                return pid, "", at
+            return self._kill(strike.target, pid, "", lambda: machine.is_rays(pid))
         return None
+
+    def _victim(self, strike: Strike) -> Incarnation | None:
+        alive = [one for one in self._look().incarnations.values() if machine.supervised(one)]
+        return strike.victim(alive) if alive else None
+
+    def _kill(self, target: Target, pid: int, token: str, is_it: Callable[[], bool]) -> Killed | None:
+        at = time.monotonic() - self._began
+        return Killed(target, pid, token, at) if machine.kill(pid, is_it) else None
