@@ -220,7 +220,7 @@ def _memories(size: int, worker_id: str) -> tuple[SharedMemory | None, SharedMem
     if not size:
         return None, None
     try:
-        return SharedMemory(size), SharedMemory(size)
+        return _both(size)
     except (OSError, ValueError) as error:
         log.warning(
             "worker %s: no shared memory of %d bytes (%s): arrays travel in the messages, which is slower; "
@@ -230,6 +230,15 @@ def _memories(size: int, worker_id: str) -> tuple[SharedMemory | None, SharedMem
             error,
         )
         return None, None
+
+
+def _both(size: int) -> tuple[SharedMemory, SharedMemory]:
+    arguments = SharedMemory(size)
+    try:
+        return arguments, SharedMemory(size)
+    except BaseException:
+        arguments.close()
+        raise
 
 
 def _places(request: pb.Request) -> Iterable[pb.Buffer]:

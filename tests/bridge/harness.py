@@ -61,6 +61,14 @@ def carriers(tokens: set[str]) -> set[int]:
     return found
 
 
+def shared_memories(size: int) -> list[int]:
+    """Descriptors of memory for arguments and for results."""
+    memories = [os.memfd_create("snakepit-test") for _ in range(2)]
+    for memory in memories:
+        os.ftruncate(memory, size)
+    return memories
+
+
 class BridgeProcess:
     """One interpreter, started as a worker starts it."""
 
@@ -76,9 +84,7 @@ class BridgeProcess:
         shared: int = 0,
         **config,
     ) -> None:
-        self.memories = [os.memfd_create("snakepit-test") for _ in range(2)] if shared else []
-        for memory in self.memories:
-            os.ftruncate(memory, shared)
+        self.memories = shared_memories(shared) if shared else []
         if shared:
             arguments, results = self.memories
             config["arena"] = {"size": shared, "arguments": arguments, "results": results}

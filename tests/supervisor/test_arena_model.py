@@ -16,6 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.codec import Envelope
 from snakepit_ray.errors import EncodingError
+from snakepit_ray.process.shared_memory import SharedMemory
 from snakepit_ray.supervisor.arena import Arena
 from tests.bridge import harness  # noqa: F401 - puts the bridge's modules on the path
 
@@ -171,3 +172,20 @@ def test_a_memory_that_cannot_be_made_is_said_and_done_without(
     monkeypatch.delattr("os.memfd_create")
     asyncio.run(body())
     assert "set shared_memory=0" in caplog.text
+
+
+def test_a_second_memory_that_cannot_be_made_takes_the_first_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[SharedMemory] = []
+
+    def make(size: int) -> SharedMemory:
+        if made:
+            raise OSError("no more")
+        made.append(SharedMemory(size))
+        return made[0]
+
+    async def body() -> None:
+        assert Arena(1 << 20, THRESHOLD, "w-0").offer is None
+
+    monkeypatch.setattr("snakepit_ray.supervisor.arena.SharedMemory", make)
+    asyncio.run(body())
+    assert made[0].descriptor == -1
