@@ -39,7 +39,10 @@ class Arrays(Adapter):
         self.held = None
 
     @command
-    def wait(self, x):
+    def wait(self, x, path):
+        """Makes a file of that name when it has begun, and then takes a minute."""
+        with open(path, "w"):
+            pass
         threading.Event().wait(60)
 
     @command

@@ -181,8 +181,9 @@ def test_a_crash_gives_everything_back(tmp_path: Path) -> None:
         await call(worker, "keep", 1, x=x)
         assert worker.interpreter is not None
         pid = worker.interpreter.child.pid
-        running = asyncio.ensure_future(call(worker, "wait", 2, x=x))
-        await harness.until(lambda: worker.running == 1 and lent(worker) == 2)
+        running = asyncio.ensure_future(call(worker, "wait", 2, x=x, path=str(tmp_path / "begun")))
+        await harness.until((tmp_path / "begun").exists)
+        assert lent(worker) == 2
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(WorkerCrashed):
             await running

@@ -413,7 +413,7 @@ def test_a_command_that_does_not_stop_costs_its_interpreter_its_life(tmp_path: P
         old, began = pid_of(worker), time.monotonic()
         budget = 0.3 if how == "deadline" else 20.0
         stubborn = asyncio.ensure_future(value(worker, request("deaf", 1, seconds=30, budget=budget)))
-        await until(lambda: worker.running == 1)
+        await until(lambda: "deaf" in executed(tmp_path))
         if how == "cancel":
             stubborn.cancel()
             with pytest.raises(asyncio.CancelledError):
