@@ -22,7 +22,7 @@ from snakepit_ray.codec import (
     nbytes,
 )
 from snakepit_ray.config import CallOptions, PoolConfig
-from snakepit_ray.errors import SnakepitError, failure_to_error
+from snakepit_ray.errors import SnakepitError, WorkerCrashed, failure_to_error
 from snakepit_ray.runtimes import Runtime, has_hooks, runtime_ref
 
 AFFINITY = {
@@ -195,6 +195,20 @@ def batch_of(parts: Sequence[BatchPart], request: pb.Request) -> BatchEnvelope:
     """The envelope of a batch that ran in one or more parts."""
     options = request.options
     return BatchEnvelope(parts, options.errors, options.info, options.runtime, request.command)
+
+
+def crashed(request: pb.Request, crash: WorkerCrashed) -> BatchEnvelope:
+    """What is left of a batch whose interpreter has died: the items that had begun fail, the others are given
+    back. Raises `crash` where there are none of them."""
+    if not crash.begun or crash.begun >= request.batch.count:
+        raise crash
+    return batch_of([failed_part(crash.begun, crash)], request)
+
+
+def failed_part(size: int, error: SnakepitError) -> BatchPart:
+    """Items of a batch that failed together."""
+    nothing = b"[" + b",".join([b"null"] * size) + b"]"
+    return BatchPart(nothing, size, (), [(index, error) for index in range(size)])
 
 
 def _part(reply: pb.Reply, buffers: Sequence[Any], command: str, info: tuple[Any, ...] | None) -> BatchPart:

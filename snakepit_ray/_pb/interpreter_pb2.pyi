@@ -84,7 +84,7 @@ class Epoch(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "command", "args", "refs", "session", "budget_ms", "attempt", "traceparent", "stream", "credit", "options", "credit_bytes", "pack", "batch")
+    __slots__ = ("id", "command", "args", "refs", "session", "budget_ms", "attempt", "traceparent", "stream", "credit", "options", "credit_bytes", "pack", "mark", "batch")
     ID_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
     ARGS_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class Request(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     PACK_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     id: str
     command: str
@@ -112,8 +113,9 @@ class Request(_message.Message):
     options: CallOptions
     credit_bytes: int
     pack: bool
+    mark: int
     batch: Batch
-    def __init__(self, id: _Optional[str] = ..., command: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ..., refs: _Optional[_Iterable[_Union[NamedPayload, _Mapping]]] = ..., session: _Optional[str] = ..., budget_ms: _Optional[int] = ..., attempt: _Optional[int] = ..., traceparent: _Optional[str] = ..., stream: bool = ..., credit: _Optional[int] = ..., options: _Optional[_Union[CallOptions, _Mapping]] = ..., credit_bytes: _Optional[int] = ..., pack: bool = ..., batch: _Optional[_Union[Batch, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., command: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ..., refs: _Optional[_Iterable[_Union[NamedPayload, _Mapping]]] = ..., session: _Optional[str] = ..., budget_ms: _Optional[int] = ..., attempt: _Optional[int] = ..., traceparent: _Optional[str] = ..., stream: bool = ..., credit: _Optional[int] = ..., options: _Optional[_Union[CallOptions, _Mapping]] = ..., credit_bytes: _Optional[int] = ..., pack: bool = ..., mark: _Optional[int] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("first", "count", "share_ms")

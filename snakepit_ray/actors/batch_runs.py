@@ -16,7 +16,7 @@ from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.codec import BatchEnvelope, BatchPart, nbytes
 from snakepit_ray.core.batch_size import SHARE, BatchSize
 from snakepit_ray.errors import DeadlineExceeded, NotNow, SnakepitError
-from snakepit_ray.requests import batch_of
+from snakepit_ray.requests import batch_of, failed_part
 
 FIRST_SIZE = 256  # of the first batches, at most: what takes long in them is given back
 AGAIN_SECONDS = 0.02
@@ -113,8 +113,7 @@ class BatchRun:
                 await asyncio.sleep(AGAIN_SECONDS)
             return
         except SnakepitError as error:
-            nothing = b"[" + b",".join([b"null"] * items.size) + b"]"
-            part = BatchPart(nothing, items.size, (), [(index, error) for index in range(items.size)])
+            part = failed_part(items.size, error)
         else:
             self._size.observe(part.size, part.ran, len(part.json) + sum(map(nbytes, part.buffers)))
         self._refused = False

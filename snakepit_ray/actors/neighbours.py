@@ -21,6 +21,7 @@ from snakepit_ray.actors.messages import Claimed, Delegated, Refused
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.errors import NotNow, SessionWorkerLost, WorkerCrashed
 from snakepit_ray.process.journal import HERE, Journal
+from snakepit_ray.process.marks import ALL
 from snakepit_ray.requests import parcel
 from snakepit_ray.supervisor import Done, Relayed, Supervisor, Surroundings
 
@@ -43,11 +44,15 @@ class Neighbours(Surroundings):
 
     # ---- what has begun -----------------------------------------------------------------------------------
 
-    def begins(self, request: pb.Request) -> None:
+    def begins(self, request: pb.Request, marked: bool) -> int:
         if is_part(request):
             self._record_whole(request)
-        else:
-            self._journal.record(request.id)
+            return 1 + self._journal.marks.take_spare() if marked else 0
+        mark = self._journal.record(request.id, begun=0 if marked else ALL)
+        return 1 + mark if marked else 0
+
+    def begun(self, mark: int) -> int:
+        return self._journal.marks.begun(mark - 1)
 
     def _record_whole(self, request: pb.Request) -> None:
         if self._whole_recorded != _whole(request):
@@ -181,7 +186,7 @@ class Neighbours(Surroundings):
             if not chained:
                 self.membership.refused(target)
             return None
-        if isinstance(value.value, NotNow):  # its queue is full, too, or it waited there for nothing
+        if _never_began(value.value):  # its queue is full, too, or it waited there for nothing
             self._withdraw(request)
         return Relayed(value.value, value.free)
 
@@ -205,6 +210,12 @@ class Neighbours(Surroundings):
             worker_id=target,
             may_have_started=True,
         ) from error
+
+
+def _never_began(outcome: object) -> bool:
+    if isinstance(outcome, WorkerCrashed):
+        return not outcome.may_have_started
+    return isinstance(outcome, NotNow)
 
 
 def _whole(request: pb.Request) -> str:

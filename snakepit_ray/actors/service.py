@@ -23,8 +23,8 @@ from snakepit_ray.actors.neighbours import Neighbours
 from snakepit_ray.actors.relays import Streams
 from snakepit_ray.codec import BatchEnvelope, Info
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.errors import SnakepitError
-from snakepit_ray.requests import unpack
+from snakepit_ray.errors import SnakepitError, WorkerCrashed
+from snakepit_ray.requests import crashed, unpack
 from snakepit_ray.supervisor import Relayed, Supervisor
 
 LARGE_REFS_BYTES = 1_000_000
@@ -123,7 +123,10 @@ class Service:
         on_slot = (
             partial(self._membership.sessions.enter, request.session, options.rebind) if pinned else None
         )
-        done = await self._supervisor.execute(request, may_move=movable and not pinned, on_slot=on_slot)
+        try:
+            done = await self._supervisor.execute(request, may_move=movable and not pinned, on_slot=on_slot)
+        except WorkerCrashed as crash:
+            return crashed(request, crash)
         if isinstance(done, Relayed):
             return done.value
         return self._answers.of(request, done)

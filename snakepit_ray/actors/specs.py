@@ -29,8 +29,8 @@ def worker_policy(config: PoolConfig) -> WorkerPolicy:
     )
 
 
-def interpreter_spec(config: PoolConfig, worker_id: str) -> InterpreterSpec:
-    """What the pool's configuration means for one interpreter."""
+def interpreter_spec(config: PoolConfig, worker_id: str, marks: int | None = None) -> InterpreterSpec:
+    """What the pool's configuration means for one interpreter; `marks`: the descriptor of its worker's."""
     runtime = resolve_runtime(config.runtime)
     cwd = config.cwd or os.getcwd()
     return InterpreterSpec(
@@ -45,6 +45,7 @@ def interpreter_spec(config: PoolConfig, worker_id: str) -> InterpreterSpec:
         shutdown_grace=config.shutdown_grace,
         shared_memory=config.shared_memory if config.shared_memory is not None else machine_memory() // 2,
         binary_threshold=config.binary_threshold,
+        marks=marks,
         config={
             "adapter": config.adapter,
             "adapter_args": dict(config.adapter_args),

@@ -53,7 +53,7 @@ class WorkerActor:
         self.neighbours = Neighbours(config.name, self.journal, incarnation, answers)
         host = HostCalls(worker_id, config.name, self.node_id, lambda: self.epoch)
         self.supervisor = Supervisor(
-            lambda: interpreter_spec(config, worker_id),
+            lambda: interpreter_spec(config, worker_id, self.journal.marks.descriptor),
             worker_id=worker_id,
             pool=config.name,
             policy=worker_policy(config),

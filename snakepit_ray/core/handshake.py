@@ -60,6 +60,7 @@ class Ready:
     adapter: str
     commands: dict[str, Command] = field(default_factory=dict)
     arena: bool = False  # it uses the shared memory that it was offered
+    marks: bool = False  # it says what it has begun where it was offered to
 
 
 def parse_ready(line: bytes) -> Ready | StartFailure:
@@ -104,6 +105,7 @@ def _ready(said: dict[str, Any]) -> Ready:
         capacity=int(said["capacity"]),
         adapter=str(said.get("adapter", "")),
         arena=said.get("arena") is True,
+        marks=said.get("marks") is True,
         commands={name: _command(name, facts) for name, facts in said["commands"].items()},
     )
 

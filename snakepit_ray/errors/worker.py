@@ -33,7 +33,8 @@ class WorkerCrashed(WorkerFault):
     """The interpreter died under a request. Only where `may_have_started` is False is it safe to send it
     again as it is.
 
-    `exit_code` is the exit status, or None when `signal` (such as "SIGSEGV") ended it.
+    `exit_code` is the exit status, or None when `signal` (such as "SIGSEGV") ended it; `begun`, of a batch:
+    how many of its calls had begun, None where nobody knows.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class WorkerCrashed(WorkerFault):
         stderr_tail: str = "",
         argv: Sequence[str] = (),
         may_have_started: bool = True,
+        begun: int | None = None,
     ) -> None:
         super().__init__(message)
         self.worker_id = worker_id
         self.exit_code = exit_code
+        self.begun = begun
         self.signal = signal
         self.stderr_tail = stderr_tail
         self.argv = tuple(argv)
@@ -62,17 +65,18 @@ class WorkerCrashed(WorkerFault):
         returncode: int | None,
         stderr_tail: str = "",
         argv: Sequence[str] = (),
-        may_have_started: bool = True,
         *,
+        begun: int | None = None,
         cause: str = "",
         story: Sequence[str] = (),
     ) -> WorkerCrashed:
-        """`returncode` as `subprocess` has it: negative for a signal; None when nobody knows. `cause`: why we
-        ended it ourselves; `story`: the last events of its worker."""
+        """`returncode` as `subprocess` has it: negative for a signal; None when nobody knows. `begun`: calls
+        of the request that had begun, None when nobody knows; `cause`: why we ended it ourselves; `story`:
+        the last events of its worker."""
         signal = signal_name(-returncode) if returncode is not None and returncode < 0 else None
         effects = (
             "the command may have started, so it is not sent again unless it is idempotent (idempotent=True)"
-            if may_have_started
+            if begun != 0
             else "the command had not started: it is safe to send it again"
         )
         return cls(
@@ -85,7 +89,8 @@ class WorkerCrashed(WorkerFault):
             signal=signal,
             stderr_tail=stderr_tail,
             argv=argv,
-            may_have_started=may_have_started,
+            may_have_started=begun != 0,
+            begun=begun,
         )
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from snakepit_ray.process import state_files
-from snakepit_ray.process.state_files import Base
+from snakepit_ray.process.state_files import Base, Opened
 
 SUFFIX = ".outcomes"
 BYTES = 512 * 1024
@@ -43,8 +43,8 @@ class OutcomeRing(state_files.MappedFile):
     Places count all bytes that were ever written, so that an entry is known to be of this round or not; 0 is
     no place: the first entry has BYTES."""
 
-    def __init__(self, path: Path, content: mmap.mmap) -> None:
-        super().__init__(path, content)
+    def __init__(self, path: Path, opened: Opened) -> None:
+        super().__init__(path, opened)
         self._newest, self._next = 0, BYTES
         self._earlier: dict[str, int] = {}  # of the processes before this one: where the newest of a key is
         for place, end, key in self._entries(self._words[NEWEST]):
@@ -59,10 +59,8 @@ class OutcomeRing(state_files.MappedFile):
 
         Raises ConfigError when the node directory is not ours alone, OSError when no file can be made."""
         path = state_files.path_of(worker_id, SUFFIX, base)
-        content, _, _ = state_files.open_map(
-            path, HEADER.pack(MAGIC, VERSION, BYTES, 0) + bytes(BYTES), _is_whole
-        )
-        return cls(path, content)
+        fresh = HEADER.pack(MAGIC, VERSION, BYTES, 0) + bytes(BYTES)
+        return cls(path, state_files.open_map(path, fresh, _is_whole))
 
     def __len__(self) -> int:
         return sum(1 for _ in self._entries(self._newest))

@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from snakepit_ray.process import node
@@ -25,14 +25,27 @@ FOLDER = "journals"
 UNUSED_SECONDS = 3600.0
 
 
+class Opened(NamedTuple):
+    """A worker's file in memory; `found`: an earlier process left it; `damaged`: what was left cannot be
+    read, and this is a new one."""
+
+    content: mmap.mmap
+    descriptor: int  # has the lock
+    found: bool
+    damaged: bool
+
+
 class MappedFile:
     """A worker's file in memory; `_words` are its aligned words, each of which is stored at once, never by
     halves."""
 
-    def __init__(self, path: Path, content: mmap.mmap) -> None:
+    def __init__(self, path: Path, opened: Opened) -> None:
         self.path = path
-        self._map = content
-        self._words = memoryview(content).cast("Q")
+        self.found = opened.found
+        self.damaged = opened.damaged
+        self.descriptor = opened.descriptor
+        self._map = opened.content
+        self._words = memoryview(opened.content).cast("Q")
 
     def remove(self) -> None:
         """For a worker that ends politely; what is stored later is for nobody. Safe to repeat."""
@@ -43,6 +56,19 @@ class MappedFile:
         """Lets go of the file and leaves it as it is. Nothing can be stored afterwards. Safe to repeat."""
         self._words.release()
         self._map.close()
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def is_ours_alone(self) -> bool:
+        """Whether no other process holds the file, nor what it has started: only we store in it."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        finally:
+            fcntl.flock(self.descriptor, fcntl.LOCK_SH)  # a try that fails has lost it (flock(2))
+        return True
 
 
 def path_of(worker_id: str, suffix: str, base: Base = None) -> Path:
@@ -74,35 +100,36 @@ def hold(path: Path, flags: int = os.O_RDWR) -> tuple[int | None, bool]:
     return None, not ours  # ours without a name: a sweep removed it just now
 
 
-def open_map(path: Path, fresh: bytes, is_whole: Callable[[mmap.mmap], bool]) -> tuple[mmap.mmap, bool, bool]:
-    """The file's memory, `fresh` where there was none or it was damaged; whether it was found, and whether it
-    was damaged. Raises OSError when no file can be made."""
-    content, damaged = _map(path, len(fresh), is_whole)
-    found = content is not None
-    if content is None:
+def open_map(path: Path, fresh: bytes, is_whole: Callable[[mmap.mmap], bool]) -> Opened:
+    """The file's memory, `fresh` where there was none or it was damaged. Raises OSError when no file can be
+    made."""
+    opened, damaged = _map(path, len(fresh), is_whole)
+    if opened is None:
         # Zeros that are written, not a hole: a store into a hole of a full disk ends the process.
         node.write(path, fresh)
-        content, _ = _map(path, len(fresh), is_whole)
-        if content is None:
+        anew, _ = _map(path, len(fresh), is_whole)
+        if anew is None:
             raise OSError(f"{path}: the file that was written just now is not there")
+        opened = anew._replace(found=False, damaged=damaged)
     with contextlib.suppress(OSError):
         os.utime(path, follow_symlinks=False)
-    return content, found, damaged
+    return opened
 
 
-def _map(path: Path, size: int, is_whole: Callable[[mmap.mmap], bool]) -> tuple[mmap.mmap | None, bool]:
+def _map(path: Path, size: int, is_whole: Callable[[mmap.mmap], bool]) -> tuple[Opened | None, bool]:
     descriptor, damaged = hold(path)
     if descriptor is None:
         return None, damaged
     try:
-        if os.fstat(descriptor).st_size != size:
-            return None, True
-        content = mmap.mmap(descriptor, size)  # has a duplicate of the descriptor, and with it the lock
-    finally:
+        if os.fstat(descriptor).st_size == size:
+            content = mmap.mmap(descriptor, size)
+            if is_whole(content):
+                return Opened(content, descriptor, found=True, damaged=False), False
+            content.close()
+    except BaseException:
         os.close(descriptor)
-    if is_whole(content):
-        return content, False
-    content.close()
+        raise
+    os.close(descriptor)
     return None, True
 
 

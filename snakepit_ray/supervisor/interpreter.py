@@ -48,6 +48,7 @@ class InterpreterSpec:
     config: Mapping[str, Any]  # the start line of bridge/README.md, without what is made for each process
     shared_memory: int = 0  # bytes each way; 0: none
     binary_threshold: int = 10_240
+    marks: int | None = None  # the descriptor of the file in which it says what it has begun
 
 
 class Interpreter:
@@ -83,11 +84,13 @@ class Interpreter:
         secret = secrets.token_hex(16)
         socket = os.path.join(registration.record.directory, "s")
         arena = Arena(spec.shared_memory, spec.binary_threshold, spec.worker_id)
-        own = {"snakepit": PROTOCOL, "socket": socket, "secret": secret, "arena": arena.offer}
+        marks, given = ((), None) if spec.marks is None else ((spec.marks,), {"descriptor": spec.marks})
+        own = {"snakepit": PROTOCOL, "socket": socket, "secret": secret, "arena": arena.offer, "marks": given}
         pipe: tuple[int, ...] = ()
         try:
             pipe = ready_read, ready_write = os.pipe()
-            child = await Child.start(launch, {**spec.config, **own}, ready_write, forward, arena.descriptors)
+            inherited = (*arena.descriptors, *marks)
+            child = await Child.start(launch, {**spec.config, **own}, ready_write, forward, inherited)
         except BaseException as error:  # cancelled, too
             arena.close()
             for descriptor in pipe[:1]:  # the child's start has closed the other end

@@ -69,17 +69,21 @@ class Life:
         self.happened(WorkerEvent.DOWN)
 
     def ended(self, interpreter: Interpreter, exit: Exit) -> None:
-        crash = WorkerCrashed.from_exit(
-            interpreter.spec.worker_id,
-            exit.returncode,
-            exit.stderr_tail,
-            exit.argv,
-            may_have_started=True,
-            cause=interpreter.condemned,
-            story=self._story.last(),
-        )
+        story = self._story.last()
+
+        def crash(begun: int | None) -> WorkerCrashed:
+            return WorkerCrashed.from_exit(
+                interpreter.spec.worker_id,
+                exit.returncode,
+                exit.stderr_tail,
+                exit.argv,
+                begun=begun,
+                cause=interpreter.condemned,
+                story=story,
+            )
+
         lost = self._running.lose(interpreter, crash)
-        self._story.crashed(time.time() - interpreter.started_at, crash, lost)
+        self._story.crashed(time.time() - interpreter.started_at, crash(None), lost)
 
     async def drained(self, interpreter: Interpreter) -> None:
         await self._running.drained(interpreter)

@@ -29,6 +29,7 @@ class Run:
     outcome: asyncio.Future[Answer | SnakepitError]
     budget: float | None
     deadline: float | None
+    mark: int = 0  # where the interpreter says what it has begun of it; 0: it does not
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     sent: bool = False
     stopping: bool = False
@@ -41,11 +42,15 @@ class Run:
 
 class Running:
     """What runs at one worker. `released(request_id)` is called when a run is over, before its outcome is
-    known to whoever awaits it."""
+    known to whoever awaits it; `marked(mark)` is how much has begun of a request whose interpreter has ended.
+    """
 
-    def __init__(self, cancel_grace: float, released: Callable[[str], None]) -> None:
+    def __init__(
+        self, cancel_grace: float, released: Callable[[str], None], marked: Callable[[int], int]
+    ) -> None:
         self._cancel_grace = cancel_grace
         self._released = released
+        self._marked = marked
         self._runs: dict[str, Run] = {}
         self._less: asyncio.Event | None = None  # made when somebody waits for runs to end
 
@@ -75,6 +80,8 @@ class Running:
         interpreter: Interpreter,
         left: float | None,
         budget: float | None,
+        *,
+        mark: int = 0,
         sink: Sink | None = None,
         beside: Sequence[Any] = (),
     ) -> Answer:
@@ -83,7 +90,7 @@ class Running:
         and whatever else ended it."""
         loop = asyncio.get_running_loop()
         deadline = None if left is None else time.monotonic() + left
-        run = self._runs[request.id] = Run(request, interpreter, loop.create_future(), budget, deadline)
+        run = self._runs[request.id] = Run(request, interpreter, loop.create_future(), budget, deadline, mark)
         if left is not None:
             run.timers.append(loop.call_later(left, self._overdue, run))
         try:
@@ -114,6 +121,7 @@ class Running:
         if run.deadline is not None:
             request.budget_ms = max(1, int((run.deadline - time.monotonic()) * 1000))
         run.sent = True
+        request.mark = run.mark
         on_chunk = None if sink is None else sink.opened(run.interpreter)
         run.interpreter.client.request(request, lambda reply: self._answered(run, reply), on_chunk)
 
@@ -155,13 +163,20 @@ class Running:
             f"cancel_grace={self._cancel_grace:g} s"
         )
 
-    def lose(self, interpreter: Interpreter, error: SnakepitError) -> int:
-        """The interpreter is gone: what ran in it ends with `error`; how many did."""
+    def lose(self, interpreter: Interpreter, crash: Callable[[int | None], SnakepitError]) -> int:
+        """The interpreter has ended: what was in it ends with `crash(calls of it that have begun)`, None
+        where nobody knows how many; how many did."""
         lost = self.of(interpreter)
         for run in lost:
+            begun = self._begun(run)
             self._over(run)
-            run.settle(error)
+            run.settle(crash(begun))
         return len(lost)
+
+    def _begun(self, run: Run) -> int | None:
+        if not run.sent:
+            return 0
+        return self._marked(run.mark) if run.mark else None
 
     def refuse(self, error: SnakepitError) -> None:
         """The worker stops: nobody waits any longer."""

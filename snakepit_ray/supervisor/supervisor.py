@@ -66,7 +66,7 @@ class Supervisor:
         self.around = around or Surroundings()
         self.story = Story(pool, worker_id, lambda: self.epoch)
         self.admission = Admission(policy.capacity, policy.queue_limit, time.monotonic)
-        self._runs = Running(policy.cancel_grace, self.admission.release)
+        self._runs = Running(policy.cancel_grace, self.admission.release, self.around.begun)
         self.life = Life(self.admission, self._runs, self.story, self.counters, self.around)
         self.keeper = Keeper(make_spec, incarnation, on_host_call, forward, self.life, overlap=policy.overlap)
         self._waiting_room = WaitingRoom(
@@ -166,7 +166,7 @@ class Supervisor:
             self.story.executed(request, attempt.began, "")
             return done
         except SnakepitError as error:
-            self.counters.errors += first_here * size
+            self.counters.errors += first_here * (getattr(error, "begun", None) or size)
             self.story.executed(request, attempt.began, type(error).__name__)
             raise
         finally:
@@ -180,6 +180,9 @@ class Supervisor:
             try:
                 return await self._try(attempt, may_move, on_slot)
             except WorkerCrashed as error:
+                if not error.may_have_started and self._stays(attempt.request):
+                    attempt.entered = time.monotonic()
+                    continue  # it waits for the next interpreter, as if it had never left the queue
                 crash = error
                 pause = self.policy.retry_backoff * 2 ** (attempt.number - 1) * random.uniform(0.5, 1.0)
                 if not self._may_retry(attempt, pause):
@@ -202,12 +205,15 @@ class Supervisor:
 
     def _may_retry(self, attempt: Attempt, pause: float) -> bool:
         request = attempt.request
-        if attempt.sink is not None:
+        if attempt.sink is not None or not self._stays(request):
             return False
-        if request.options.hops and not request.options.may_wait:
-            return False  # the worker that it came from tries again, where it may move
         in_time = attempt.left is None or attempt.left > pause
         return in_time and self.is_idempotent(request) and attempt.number <= request.options.retries
+
+    def _stays(self, request: pb.Request) -> bool:
+        """Whether it may wait here for another try: else the worker that it came from tries again, where it
+        may move."""
+        return not request.options.hops or request.options.may_wait
 
     def is_idempotent(self, request: pb.Request) -> bool:
         """Whether running it twice does no harm: its caller or its command says so."""
@@ -234,9 +240,14 @@ class Supervisor:
         except BaseException:
             self.admission.release(request.id)
             raise
-        self.around.begins(request)
         answer = await self._runs.run(
-            request, interpreter, attempt.left, attempt.budget, attempt.sink, self.cargo.beside(request)
+            request,
+            interpreter,
+            attempt.left,
+            attempt.budget,
+            mark=self.around.begins(request, interpreter.ready.marks),
+            sink=attempt.sink,
+            beside=self.cargo.beside(request),
         )
         reply, done = answer.reply, Done(answer, waited, attempt.number, interpreter.child.pid)
         self.around.ended(request, done)

@@ -30,8 +30,14 @@ class Surroundings:
     def state_changed(self, state: WorkerState) -> None:
         """The worker's state is another one."""
 
-    def begins(self, request: pb.Request) -> None:
-        """The request is about to reach the interpreter."""
+    def begins(self, request: pb.Request, marked: bool) -> int:
+        """The request is about to reach the interpreter, which says what it begins if it is `marked`: the
+        number of the word where it does so, counted from 1; 0 where it does not."""
+        return 0
+
+    def begun(self, mark: int) -> int:
+        """How many calls of the request with that mark have begun in an interpreter that has ended."""
+        raise NotImplementedError("no mark was given")
 
     def ended(self, request: pb.Request, done: Done) -> None:
         """The interpreter has answered, and nobody has heard of it yet."""

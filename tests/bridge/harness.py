@@ -82,6 +82,7 @@ class BridgeProcess:
         script=SCRIPT,
         env=None,
         shared: int = 0,
+        inherited=(),
         **config,
     ) -> None:
         self.memories = shared_memories(shared) if shared else []
@@ -125,7 +126,7 @@ class BridgeProcess:
             stdout=self._stdout,
             stderr=self._stderr,
             env=environ,
-            pass_fds=(child_end, *self.memories),
+            pass_fds=(child_end, *self.memories, *inherited),
         )
         os.close(child_end)
         self._ready_fd = ready

@@ -36,7 +36,8 @@ def reopened(old: Journal, base: Path, worker_id: str = "w-0") -> Journal:
 
 
 def files(base: Path) -> list[str]:
-    return sorted(os.listdir(node_directory(base) / "journals"))
+    """All but the marks, whose tests are test_marks.py."""
+    return sorted(name for name in os.listdir(node_directory(base) / "journals") if ".marks" not in name)
 
 
 def make_older(path: Path, seconds: float) -> None:
@@ -75,20 +76,27 @@ class AgainstModel(RuleBasedStateMachine):
         super().__init__()
         self.base = Path(tempfile.mkdtemp(prefix="journal-"))
         self.journal = Journal.open("w-0", self.base)
-        self.ring: deque[str | None] = deque(maxlen=SLOTS)  # None: withdrawn
+        # None: withdrawn; else the request and whether it has begun
+        self.ring: deque[tuple[str, bool] | None] = deque(maxlen=SLOTS)
         self.count = self.last = 0
 
-    @rule(ids=st.lists(st.text(max_size=5), max_size=20))
-    def record(self, ids: list[str]) -> None:
-        for one in ids:
-            self.journal.record(one)
-            self.ring.append(one)
+    @rule(
+        ids=st.lists(
+            st.tuples(st.text(max_size=5), st.sampled_from(["unknown", "begun", "not"])), max_size=20
+        )
+    )
+    def record(self, ids: list[tuple[str, str]]) -> None:
+        for one, fate in ids:
+            mark = self.journal.record(one) if fate == "unknown" else self.journal.record(one, begun=0)
+            if fate == "begun":
+                self.journal.marks.set(mark, 1)
+            self.ring.append((one, fate != "not"))
 
     @rule(many=st.integers(SLOTS // 2, SLOTS + 3))
     def record_many(self, many: int) -> None:
         for number in range(self.count, self.count + many):
             self.journal.record(f"many-{number}")
-            self.ring.append(f"many-{number}")
+            self.ring.append((f"many-{number}", True))
         self.count += many
 
     @rule()
@@ -98,10 +106,10 @@ class AgainstModel(RuleBasedStateMachine):
 
     @rule(back=st.integers(1, 2 * WITHDRAW))
     def withdraw(self, back: int) -> None:
-        newest = [one for one in self.ring if one is not None][-back:]
+        newest = [one[0] for one in self.ring if one is not None][-back:]
         if newest:
             self.journal.withdraw(newest[0])
-            places = [i for i, one in enumerate(self.ring) if one == newest[0]]
+            places = [i for i, one in enumerate(self.ring) if one and one[0] == newest[0]]
             if len(self.ring) - places[-1] <= WITHDRAW:
                 self.ring[places[-1]] = None
 
@@ -113,8 +121,8 @@ class AgainstModel(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        known = {one for one in self.ring if one is not None}
-        asked = {*known, *(f"many-{i}" for i in range(0, self.count, 97)), "", "0"}
+        known = {one[0] for one in self.ring if one is not None and one[1]}
+        asked = {*(one[0] for one in self.ring if one), *(f"many-{i}" for i in range(0, self.count, 97)), "0"}
         wrong = {one for one in asked if self.journal.started_before(one) != (one in known)}
         assert not wrong
 

@@ -383,6 +383,17 @@ def test_the_circuit_opens_tries_one_and_closes(start: Any, tmp_path: Path) -> N
     assert [pool.execute("run", {"tag": "y"})["tag"] for _ in range(10)] == ["y"] * 10
 
 
+def test_what_an_interpreter_had_not_begun_runs_after_its_actors_death(start: Any, tmp_path: Path) -> None:
+    pool, log = start_log(start, tmp_path, size=1)
+    (before,) = pool.workers()
+    os.kill(before.pid, signal.SIGSTOP)
+    sent = pool.execute.remote("run", {"tag": "once"})
+    wait_until(lambda: pool.stats().busy == 1, what="it was sent")
+    os.kill(before.actor_pid, signal.SIGKILL)
+    assert ray.get(sent, timeout=30)["pid"] != before.pid
+    assert executed(log) == ["once"]
+
+
 def test_commands_that_raise_do_not_open_the_circuit(start: Any, tmp_path: Path) -> None:
     pool, _ = start_log(start, tmp_path, size=1, circuit_breaker={"failures": 2, "window": 30, "reset": 30})
     for _ in range(5):

@@ -101,7 +101,7 @@ HELPED = [
     DeadlineExceeded.after(60.0, "running", "add"),
     RequestCancelled.because("the caller cancelled it", "add", may_have_started=False),
     errors.WorkerBusy.pinned("s", "w1", 1, 1),
-    WorkerCrashed.from_exit("w1", -9, "last words", ["python", "main.py"], False),
+    WorkerCrashed.from_exit("w1", -9, "last words", ["python", "main.py"], begun=0),
     errors.SessionNotFound.named("s"),
     errors.SessionExpired.after("s", 3700.0, 3600.0),
     errors.SessionQuotaExceeded.of("max_sessions", 10, 10),
@@ -204,13 +204,13 @@ def test_messages_have_the_numbers_and_what_to_do():
     ],
 )
 def test_a_crash_explains_itself(returncode, exit_code, signal, words):
-    error = WorkerCrashed.from_exit("w1", returncode, "boom\n", ["python", "main.py"], may_have_started=True)
+    error = WorkerCrashed.from_exit("w1", returncode, "boom\n", ["python", "main.py"])
     assert (error.exit_code, error.signal, error.may_have_started) == (exit_code, signal, True)
     assert words in str(error)
     assert "boom" in str(error)
     assert "python main.py" in str(error)
     assert "may have started" in str(error)
-    assert "safe to send it again" in str(WorkerCrashed.from_exit("w1", 1, may_have_started=False))
+    assert "safe to send it again" in str(WorkerCrashed.from_exit("w1", 1, begun=0))
 
 
 def test_the_worker_crash_is_pessimistic_by_default():

@@ -42,6 +42,7 @@ class Config:
         self.marker: bool = _take(given, "unserializable", str, "error") == "marker"
         self.threshold: int = _take(given, "binary_threshold", int, 10_240)
         self.arena: dict | None = _arena(given.get("arena"))
+        self.marks: int | None = _marks(given.get("marks"))
         self.max_message_size: int = _take(given, "max_message_size", int, 100 * 1024 * 1024)
         self.worker_id: str = _take(given, "worker_id", str, "")
         self.pool: str = _take(given, "pool", str, "")
@@ -72,6 +73,15 @@ def _arena(given) -> dict | None:
     return arena
 
 
+def _marks(given) -> int | None:
+    """The descriptor of the marks, kept from what this process will start."""
+    if given is None:
+        return None
+    descriptor = _take(given, "descriptor", int)
+    os.set_inheritable(descriptor, False)
+    return descriptor
+
+
 def ready_line(config: Config, commands: dict) -> bytes:
     """The line that says that the interpreter serves, without its newline."""
     line = {
@@ -84,6 +94,7 @@ def ready_line(config: Config, commands: dict) -> bytes:
         "capacity": config.capacity,
         "adapter": config.adapter,
         "arena": config.arena is not None,
+        "marks": config.marks is not None,
         "commands": {name: command.describe() for name, command in commands.items()},
     }
     return json.dumps(line).encode()

@@ -34,13 +34,15 @@ class Run:
         "deadline",
         "done",
         "kind",
+        "mark",
         "request",
         "started",
         "work",
     )
 
-    def __init__(self, request, context, asynchronous: bool, work, done) -> None:
+    def __init__(self, request, context, asynchronous: bool, work, done, mark=None) -> None:
         self.request = request
+        self.mark = mark  # says to the host how much has begun, where it wants to know
         self.context = context
         self.asynchronous = asynchronous
         self.deadline = context.deadline if context.deadline is not None else _NEVER
@@ -58,6 +60,8 @@ class Run:
         if not self._begun.acquire(False):
             return False
         self.started = time.perf_counter_ns()
+        if self.mark is not None:
+            self.mark(1)
         return True
 
     def cancel(self, kind: int) -> None:

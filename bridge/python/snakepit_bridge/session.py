@@ -31,6 +31,7 @@ from snakepit_bridge.failures import (
     Stopped,
     failure_of,
 )
+from snakepit_bridge.marks import Marks
 from snakepit_bridge.streams import Outlet
 from snakepit_bridge.values import encode
 
@@ -53,6 +54,7 @@ class Dispatcher:
         self.config = config
         self.executor = Executor(config.capacity)
         self.arena = Arena(config.arena, config.threshold)
+        self.marks = Marks(config.marks)
         self.deadlines = Deadlines(self._live, self.executor.cancel)
         self.stopping = False
         self.session_hook = session_hook
@@ -163,7 +165,8 @@ class Attachment:
         )
         if request.stream:
             context._outlet = Outlet(request, self._out.put, self._config, self._arena)
-        run = Run(request, context, command.asynchronous, self._work, self._done)
+        mark = self._dispatcher.marks.of(request)
+        run = Run(request, context, command.asynchronous, self._work, self._done, mark)
         self.live[request.id] = run
         self._dispatcher.executor.submit(run)
         if budget:

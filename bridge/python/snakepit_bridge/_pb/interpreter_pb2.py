@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsnakepit/v1/interpreter.proto\x12\x0bsnakepit.v1\"\xf4\x01\n\rToInterpreter\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x12.snakepit.v1.Hello\x12&\n\x08requests\x18\x02 \x03(\x0b\x32\x14.snakepit.v1.Request\x12$\n\x07\x63\x61ncels\x18\x03 \x03(\x0b\x32\x13.snakepit.v1.Cancel\x12$\n\x07\x63redits\x18\x04 \x03(\x0b\x32\x13.snakepit.v1.Credit\x12,\n\x0chost_replies\x18\x05 \x03(\x0b\x32\x16.snakepit.v1.HostReply\x12\x10\n\x08released\x18\x06 \x03(\t\x12\x0c\n\x04trim\x18\x07 \x01(\x08\"\xbe\x01\n\x0f\x46romInterpreter\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.snakepit.v1.Welcome\x12#\n\x07replies\x18\x02 \x03(\x0b\x32\x12.snakepit.v1.Reply\x12\"\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x12.snakepit.v1.Chunk\x12)\n\nhost_calls\x18\x04 \x03(\x0b\x32\x15.snakepit.v1.HostCall\x12\x10\n\x08released\x18\x05 \x03(\t\"O\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12!\n\x05\x65poch\x18\x03 \x01(\x0b\x32\x12.snakepit.v1.Epoch\"(\n\x07Welcome\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0b\n\x03pid\x18\x02 \x01(\r\",\n\x05\x45poch\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12\x0e\n\x06number\x18\x02 \x01(\x04\"\xcf\x02\n\x07Request\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\t\x12\"\n\x04\x61rgs\x18\x03 \x01(\x0b\x32\x14.snakepit.v1.Payload\x12\'\n\x04refs\x18\x04 \x03(\x0b\x32\x19.snakepit.v1.NamedPayload\x12\x0f\n\x07session\x18\x05 \x01(\t\x12\x11\n\tbudget_ms\x18\x06 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x0e\n\x06stream\x18\t \x01(\x08\x12\x0e\n\x06\x63redit\x18\n \x01(\r\x12)\n\x07options\x18\x0b \x01(\x0b\x32\x18.snakepit.v1.CallOptions\x12\x14\n\x0c\x63redit_bytes\x18\x0c \x01(\x04\x12\x0c\n\x04pack\x18\r \x01(\x08\x12!\n\x05\x62\x61tch\x18\x14 \x01(\x0b\x32\x12.snakepit.v1.Batch\"7\n\x05\x42\x61tch\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x10\n\x08share_ms\x18\x03 \x01(\r\"\xb2\x02\n\x0b\x43\x61llOptions\x12\'\n\x08\x61\x66\x66inity\x18\x01 \x01(\x0e\x32\x15.snakepit.v1.Affinity\x12\x12\n\nidempotent\x18\x02 \x01(\x08\x12\x0c\n\x04info\x18\x03 \x01(\x08\x12\x0e\n\x06rebind\x18\x04 \x01(\x08\x12\x10\n\x08queue_ms\x18\x05 \x01(\r\x12\x0c\n\x04hops\x18\x06 \x01(\r\x12\x0f\n\x07runtime\x18\x07 \x01(\t\x12\x13\n\x0bincarnation\x18\x08 \x01(\x04\x12\x0f\n\x07retries\x18\t \x01(\r\x12\x10\n\x08may_wait\x18\x0b \x01(\x08\x12\x0f\n\x07\x63hained\x18\x0c \x01(\x08\x12\x0c\n\x04more\x18\r \x01(\x08\x12(\n\x06\x65rrors\x18\x14 \x01(\x0e\x32\x18.snakepit.v1.BatchErrors\x12\x16\n\x0e\x64\x65\x66\x61ult_budget\x18\n \x01(\x08\"r\n\x06\x43\x61ncel\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.snakepit.v1.Cancel.Reason\"0\n\x06Reason\x12\n\n\x06\x43\x41LLER\x10\x00\x12\x0c\n\x08\x44\x45\x41\x44LINE\x10\x01\x12\x0c\n\x08SHUTDOWN\x10\x02\"3\n\x06\x43redit\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x63hunks\x18\x02 \x01(\r\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"\x83\x02\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x14.snakepit.v1.PayloadH\x00\x12\'\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x14.snakepit.v1.FailureH\x00\x12%\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x16.snakepit.v1.StreamEndH\x00\x12\x0e\n\x06ran_us\x18\x05 \x01(\x04\x12!\n\x05\x65poch\x18\x06 \x01(\x0b\x32\x12.snakepit.v1.Epoch\x12*\n\x08\x66\x61ilures\x18\x14 \x03(\x0b\x32\x18.snakepit.v1.ItemFailure\x12\r\n\x05items\x18\x15 \x01(\rB\t\n\x07outcome\"C\n\x0bItemFailure\x12\r\n\x05index\x18\x01 \x01(\r\x12%\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x14.snakepit.v1.Failure\"W\n\x05\x43hunk\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\x12#\n\x05value\x18\x03 \x01(\x0b\x32\x14.snakepit.v1.Payload\x12\x0e\n\x06packed\x18\x04 \x01(\r\"\x1b\n\tStreamEnd\x12\x0e\n\x06\x63hunks\x18\x01 \x01(\x04\"\xc8\x02\n\x07\x46\x61ilure\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.snakepit.v1.Failure.Kind\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\ttraceback\x18\x04 \x01(\t\x12\x10\n\x08language\x18\x05 \x01(\t\x12\x14\n\x0c\x64\x65tails_json\x18\x06 \x01(\x0c\"\xb9\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x43OMMAND\x10\x01\x12\x13\n\x0fUNKNOWN_COMMAND\x10\x02\x12\x15\n\x11INVALID_ARGUMENTS\x10\x03\x12\x0c\n\x08\x45NCODING\x10\x04\x12\x15\n\x11PAYLOAD_TOO_LARGE\x10\x05\x12\r\n\tCANCELLED\x10\x06\x12\x0c\n\x08\x44\x45\x41\x44LINE\x10\x07\x12\x12\n\x0eTOOL_NOT_FOUND\x10\x08\x12\x0c\n\x08INTERNAL\x10\t\"=\n\x07Payload\x12\x0c\n\x04json\x18\x01 \x01(\x0c\x12$\n\x07\x62uffers\x18\x02 \x03(\x0b\x32\x13.snakepit.v1.Buffer\"A\n\x0cNamedPayload\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.snakepit.v1.Payload\"^\n\x06\x42uffer\x12\x10\n\x06inline\x18\x01 \x01(\x0cH\x00\x12\'\n\x07segment\x18\x02 \x01(\x0b\x32\x14.snakepit.v1.SegmentH\x00\x12\x10\n\x06\x62\x65side\x18\x03 \x01(\rH\x00\x42\x07\n\x05place\"3\n\x07Segment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\"o\n\x08HostCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\"\n\x04\x61rgs\x18\x05 \x01(\x0b\x32\x14.snakepit.v1.Payload\"r\n\tHostReply\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x14.snakepit.v1.PayloadH\x00\x12\'\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x14.snakepit.v1.FailureH\x00\x42\t\n\x07outcome\"\x11\n\x0f\x44\x65scribeRequest\"2\n\x0b\x44\x65scription\x12\x12\n\nready_json\x18\x01 \x01(\x0c\x12\x0f\n\x07running\x18\x02 \x01(\r\"#\n\x0fShutdownRequest\x12\x10\n\x08grace_ms\x18\x01 \x01(\r\"\x0f\n\rShutdownReply*W\n\x08\x41\x66\x66inity\x12\x11\n\rAFFINITY_HINT\x10\x00\x12\x19\n\x15\x41\x46\x46INITY_STRICT_QUEUE\x10\x01\x12\x1d\n\x19\x41\x46\x46INITY_STRICT_FAIL_FAST\x10\x02*V\n\x0b\x42\x61tchErrors\x12\x16\n\x12\x42\x41TCH_ERRORS_RAISE\x10\x00\x12\x17\n\x13\x42\x41TCH_ERRORS_RETURN\x10\x01\x12\x16\n\x12\x42\x41TCH_ERRORS_APART\x10\x02\x32\xdf\x01\n\x0bInterpreter\x12\x46\n\x06\x41ttach\x12\x1a.snakepit.v1.ToInterpreter\x1a\x1c.snakepit.v1.FromInterpreter(\x01\x30\x01\x12\x42\n\x08\x44\x65scribe\x12\x1c.snakepit.v1.DescribeRequest\x1a\x18.snakepit.v1.Description\x12\x44\n\x08Shutdown\x12\x1c.snakepit.v1.ShutdownRequest\x1a\x1a.snakepit.v1.ShutdownReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsnakepit/v1/interpreter.proto\x12\x0bsnakepit.v1\"\xf4\x01\n\rToInterpreter\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x12.snakepit.v1.Hello\x12&\n\x08requests\x18\x02 \x03(\x0b\x32\x14.snakepit.v1.Request\x12$\n\x07\x63\x61ncels\x18\x03 \x03(\x0b\x32\x13.snakepit.v1.Cancel\x12$\n\x07\x63redits\x18\x04 \x03(\x0b\x32\x13.snakepit.v1.Credit\x12,\n\x0chost_replies\x18\x05 \x03(\x0b\x32\x16.snakepit.v1.HostReply\x12\x10\n\x08released\x18\x06 \x03(\t\x12\x0c\n\x04trim\x18\x07 \x01(\x08\"\xbe\x01\n\x0f\x46romInterpreter\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.snakepit.v1.Welcome\x12#\n\x07replies\x18\x02 \x03(\x0b\x32\x12.snakepit.v1.Reply\x12\"\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x12.snakepit.v1.Chunk\x12)\n\nhost_calls\x18\x04 \x03(\x0b\x32\x15.snakepit.v1.HostCall\x12\x10\n\x08released\x18\x05 \x03(\t\"O\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12!\n\x05\x65poch\x18\x03 \x01(\x0b\x32\x12.snakepit.v1.Epoch\"(\n\x07Welcome\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0b\n\x03pid\x18\x02 \x01(\r\",\n\x05\x45poch\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12\x0e\n\x06number\x18\x02 \x01(\x04\"\xdd\x02\n\x07Request\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\t\x12\"\n\x04\x61rgs\x18\x03 \x01(\x0b\x32\x14.snakepit.v1.Payload\x12\'\n\x04refs\x18\x04 \x03(\x0b\x32\x19.snakepit.v1.NamedPayload\x12\x0f\n\x07session\x18\x05 \x01(\t\x12\x11\n\tbudget_ms\x18\x06 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x0e\n\x06stream\x18\t \x01(\x08\x12\x0e\n\x06\x63redit\x18\n \x01(\r\x12)\n\x07options\x18\x0b \x01(\x0b\x32\x18.snakepit.v1.CallOptions\x12\x14\n\x0c\x63redit_bytes\x18\x0c \x01(\x04\x12\x0c\n\x04pack\x18\r \x01(\x08\x12\x0c\n\x04mark\x18\x0e \x01(\r\x12!\n\x05\x62\x61tch\x18\x14 \x01(\x0b\x32\x12.snakepit.v1.Batch\"7\n\x05\x42\x61tch\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x10\n\x08share_ms\x18\x03 \x01(\r\"\xb2\x02\n\x0b\x43\x61llOptions\x12\'\n\x08\x61\x66\x66inity\x18\x01 \x01(\x0e\x32\x15.snakepit.v1.Affinity\x12\x12\n\nidempotent\x18\x02 \x01(\x08\x12\x0c\n\x04info\x18\x03 \x01(\x08\x12\x0e\n\x06rebind\x18\x04 \x01(\x08\x12\x10\n\x08queue_ms\x18\x05 \x01(\r\x12\x0c\n\x04hops\x18\x06 \x01(\r\x12\x0f\n\x07runtime\x18\x07 \x01(\t\x12\x13\n\x0bincarnation\x18\x08 \x01(\x04\x12\x0f\n\x07retries\x18\t \x01(\r\x12\x10\n\x08may_wait\x18\x0b \x01(\x08\x12\x0f\n\x07\x63hained\x18\x0c \x01(\x08\x12\x0c\n\x04more\x18\r \x01(\x08\x12(\n\x06\x65rrors\x18\x14 \x01(\x0e\x32\x18.snakepit.v1.BatchErrors\x12\x16\n\x0e\x64\x65\x66\x61ult_budget\x18\n \x01(\x08\"r\n\x06\x43\x61ncel\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.snakepit.v1.Cancel.Reason\"0\n\x06Reason\x12\n\n\x06\x43\x41LLER\x10\x00\x12\x0c\n\x08\x44\x45\x41\x44LINE\x10\x01\x12\x0c\n\x08SHUTDOWN\x10\x02\"3\n\x06\x43redit\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x63hunks\x18\x02 \x01(\r\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"\x83\x02\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x14.snakepit.v1.PayloadH\x00\x12\'\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x14.snakepit.v1.FailureH\x00\x12%\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x16.snakepit.v1.StreamEndH\x00\x12\x0e\n\x06ran_us\x18\x05 \x01(\x04\x12!\n\x05\x65poch\x18\x06 \x01(\x0b\x32\x12.snakepit.v1.Epoch\x12*\n\x08\x66\x61ilures\x18\x14 \x03(\x0b\x32\x18.snakepit.v1.ItemFailure\x12\r\n\x05items\x18\x15 \x01(\rB\t\n\x07outcome\"C\n\x0bItemFailure\x12\r\n\x05index\x18\x01 \x01(\r\x12%\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x14.snakepit.v1.Failure\"W\n\x05\x43hunk\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\x12#\n\x05value\x18\x03 \x01(\x0b\x32\x14.snakepit.v1.Payload\x12\x0e\n\x06packed\x18\x04 \x01(\r\"\x1b\n\tStreamEnd\x12\x0e\n\x06\x63hunks\x18\x01 \x01(\x04\"\xc8\x02\n\x07\x46\x61ilure\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.snakepit.v1.Failure.Kind\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\ttraceback\x18\x04 \x01(\t\x12\x10\n\x08language\x18\x05 \x01(\t\x12\x14\n\x0c\x64\x65tails_json\x18\x06 \x01(\x0c\"\xb9\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x43OMMAND\x10\x01\x12\x13\n\x0fUNKNOWN_COMMAND\x10\x02\x12\x15\n\x11INVALID_ARGUMENTS\x10\x03\x12\x0c\n\x08\x45NCODING\x10\x04\x12\x15\n\x11PAYLOAD_TOO_LARGE\x10\x05\x12\r\n\tCANCELLED\x10\x06\x12\x0c\n\x08\x44\x45\x41\x44LINE\x10\x07\x12\x12\n\x0eTOOL_NOT_FOUND\x10\x08\x12\x0c\n\x08INTERNAL\x10\t\"=\n\x07Payload\x12\x0c\n\x04json\x18\x01 \x01(\x0c\x12$\n\x07\x62uffers\x18\x02 \x03(\x0b\x32\x13.snakepit.v1.Buffer\"A\n\x0cNamedPayload\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.snakepit.v1.Payload\"^\n\x06\x42uffer\x12\x10\n\x06inline\x18\x01 \x01(\x0cH\x00\x12\'\n\x07segment\x18\x02 \x01(\x0b\x32\x14.snakepit.v1.SegmentH\x00\x12\x10\n\x06\x62\x65side\x18\x03 \x01(\rH\x00\x42\x07\n\x05place\"3\n\x07Segment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\"o\n\x08HostCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\"\n\x04\x61rgs\x18\x05 \x01(\x0b\x32\x14.snakepit.v1.Payload\"r\n\tHostReply\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x14.snakepit.v1.PayloadH\x00\x12\'\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x14.snakepit.v1.FailureH\x00\x42\t\n\x07outcome\"\x11\n\x0f\x44\x65scribeRequest\"2\n\x0b\x44\x65scription\x12\x12\n\nready_json\x18\x01 \x01(\x0c\x12\x0f\n\x07running\x18\x02 \x01(\r\"#\n\x0fShutdownRequest\x12\x10\n\x08grace_ms\x18\x01 \x01(\r\"\x0f\n\rShutdownReply*W\n\x08\x41\x66\x66inity\x12\x11\n\rAFFINITY_HINT\x10\x00\x12\x19\n\x15\x41\x46\x46INITY_STRICT_QUEUE\x10\x01\x12\x1d\n\x19\x41\x46\x46INITY_STRICT_FAIL_FAST\x10\x02*V\n\x0b\x42\x61tchErrors\x12\x16\n\x12\x42\x41TCH_ERRORS_RAISE\x10\x00\x12\x17\n\x13\x42\x41TCH_ERRORS_RETURN\x10\x01\x12\x16\n\x12\x42\x41TCH_ERRORS_APART\x10\x02\x32\xdf\x01\n\x0bInterpreter\x12\x46\n\x06\x41ttach\x12\x1a.snakepit.v1.ToInterpreter\x1a\x1c.snakepit.v1.FromInterpreter(\x01\x30\x01\x12\x42\n\x08\x44\x65scribe\x12\x1c.snakepit.v1.DescribeRequest\x1a\x18.snakepit.v1.Description\x12\x44\n\x08Shutdown\x12\x1c.snakepit.v1.ShutdownRequest\x1a\x1a.snakepit.v1.ShutdownReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'snakepit.v1.interpreter_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AFFINITY']._serialized_start=2941
-  _globals['_AFFINITY']._serialized_end=3028
-  _globals['_BATCHERRORS']._serialized_start=3030
-  _globals['_BATCHERRORS']._serialized_end=3116
+  _globals['_AFFINITY']._serialized_start=2955
+  _globals['_AFFINITY']._serialized_end=3042
+  _globals['_BATCHERRORS']._serialized_start=3044
+  _globals['_BATCHERRORS']._serialized_end=3130
   _globals['_TOINTERPRETER']._serialized_start=47
   _globals['_TOINTERPRETER']._serialized_end=291
   _globals['_FROMINTERPRETER']._serialized_start=294
@@ -46,49 +46,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EPOCH']._serialized_start=609
   _globals['_EPOCH']._serialized_end=653
   _globals['_REQUEST']._serialized_start=656
-  _globals['_REQUEST']._serialized_end=991
-  _globals['_BATCH']._serialized_start=993
-  _globals['_BATCH']._serialized_end=1048
-  _globals['_CALLOPTIONS']._serialized_start=1051
-  _globals['_CALLOPTIONS']._serialized_end=1357
-  _globals['_CANCEL']._serialized_start=1359
-  _globals['_CANCEL']._serialized_end=1473
-  _globals['_CANCEL_REASON']._serialized_start=1425
-  _globals['_CANCEL_REASON']._serialized_end=1473
-  _globals['_CREDIT']._serialized_start=1475
-  _globals['_CREDIT']._serialized_end=1526
-  _globals['_REPLY']._serialized_start=1529
-  _globals['_REPLY']._serialized_end=1788
-  _globals['_ITEMFAILURE']._serialized_start=1790
-  _globals['_ITEMFAILURE']._serialized_end=1857
-  _globals['_CHUNK']._serialized_start=1859
-  _globals['_CHUNK']._serialized_end=1946
-  _globals['_STREAMEND']._serialized_start=1948
-  _globals['_STREAMEND']._serialized_end=1975
-  _globals['_FAILURE']._serialized_start=1978
-  _globals['_FAILURE']._serialized_end=2306
-  _globals['_FAILURE_KIND']._serialized_start=2121
-  _globals['_FAILURE_KIND']._serialized_end=2306
-  _globals['_PAYLOAD']._serialized_start=2308
-  _globals['_PAYLOAD']._serialized_end=2369
-  _globals['_NAMEDPAYLOAD']._serialized_start=2371
-  _globals['_NAMEDPAYLOAD']._serialized_end=2436
-  _globals['_BUFFER']._serialized_start=2438
-  _globals['_BUFFER']._serialized_end=2532
-  _globals['_SEGMENT']._serialized_start=2534
-  _globals['_SEGMENT']._serialized_end=2585
-  _globals['_HOSTCALL']._serialized_start=2587
-  _globals['_HOSTCALL']._serialized_end=2698
-  _globals['_HOSTREPLY']._serialized_start=2700
-  _globals['_HOSTREPLY']._serialized_end=2814
-  _globals['_DESCRIBEREQUEST']._serialized_start=2816
-  _globals['_DESCRIBEREQUEST']._serialized_end=2833
-  _globals['_DESCRIPTION']._serialized_start=2835
-  _globals['_DESCRIPTION']._serialized_end=2885
-  _globals['_SHUTDOWNREQUEST']._serialized_start=2887
-  _globals['_SHUTDOWNREQUEST']._serialized_end=2922
-  _globals['_SHUTDOWNREPLY']._serialized_start=2924
-  _globals['_SHUTDOWNREPLY']._serialized_end=2939
-  _globals['_INTERPRETER']._serialized_start=3119
-  _globals['_INTERPRETER']._serialized_end=3342
+  _globals['_REQUEST']._serialized_end=1005
+  _globals['_BATCH']._serialized_start=1007
+  _globals['_BATCH']._serialized_end=1062
+  _globals['_CALLOPTIONS']._serialized_start=1065
+  _globals['_CALLOPTIONS']._serialized_end=1371
+  _globals['_CANCEL']._serialized_start=1373
+  _globals['_CANCEL']._serialized_end=1487
+  _globals['_CANCEL_REASON']._serialized_start=1439
+  _globals['_CANCEL_REASON']._serialized_end=1487
+  _globals['_CREDIT']._serialized_start=1489
+  _globals['_CREDIT']._serialized_end=1540
+  _globals['_REPLY']._serialized_start=1543
+  _globals['_REPLY']._serialized_end=1802
+  _globals['_ITEMFAILURE']._serialized_start=1804
+  _globals['_ITEMFAILURE']._serialized_end=1871
+  _globals['_CHUNK']._serialized_start=1873
+  _globals['_CHUNK']._serialized_end=1960
+  _globals['_STREAMEND']._serialized_start=1962
+  _globals['_STREAMEND']._serialized_end=1989
+  _globals['_FAILURE']._serialized_start=1992
+  _globals['_FAILURE']._serialized_end=2320
+  _globals['_FAILURE_KIND']._serialized_start=2135
+  _globals['_FAILURE_KIND']._serialized_end=2320
+  _globals['_PAYLOAD']._serialized_start=2322
+  _globals['_PAYLOAD']._serialized_end=2383
+  _globals['_NAMEDPAYLOAD']._serialized_start=2385
+  _globals['_NAMEDPAYLOAD']._serialized_end=2450
+  _globals['_BUFFER']._serialized_start=2452
+  _globals['_BUFFER']._serialized_end=2546
+  _globals['_SEGMENT']._serialized_start=2548
+  _globals['_SEGMENT']._serialized_end=2599
+  _globals['_HOSTCALL']._serialized_start=2601
+  _globals['_HOSTCALL']._serialized_end=2712
+  _globals['_HOSTREPLY']._serialized_start=2714
+  _globals['_HOSTREPLY']._serialized_end=2828
+  _globals['_DESCRIBEREQUEST']._serialized_start=2830
+  _globals['_DESCRIBEREQUEST']._serialized_end=2847
+  _globals['_DESCRIPTION']._serialized_start=2849
+  _globals['_DESCRIPTION']._serialized_end=2899
+  _globals['_SHUTDOWNREQUEST']._serialized_start=2901
+  _globals['_SHUTDOWNREQUEST']._serialized_end=2936
+  _globals['_SHUTDOWNREPLY']._serialized_start=2938
+  _globals['_SHUTDOWNREPLY']._serialized_end=2953
+  _globals['_INTERPRETER']._serialized_start=3133
+  _globals['_INTERPRETER']._serialized_end=3356
 # @@protoc_insertion_point(module_scope)

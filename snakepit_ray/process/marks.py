@@ -1,0 +1,68 @@
+"""Knows how far a worker's interpreters have come with what was handed to them: one word for each request, in
+a file that they store to themselves.
+
+Rules: a word says how many calls of a request have begun, and is stored just before each of them begins; it
+is read when nobody can store to it any more (its interpreter has ended; of an earlier process of the worker,
+everybody who held the file); what cannot be known counts as begun, all of it.
+
+What a host cannot see is whether a request that it has sent has begun when the interpreter dies: without such
+a word, whatever was on its way must be taken for begun."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from snakepit_ray.process import state_files
+from snakepit_ray.process.state_files import Base, Opened
+
+SUFFIX = ".marks"
+SPARE = (
+    1024  # words of requests that have no slot of their own in the journal; more than can be in interpreters
+)
+WORD_BYTES = 8
+ALL = 2**63  # begun, and nobody can tell how much of it
+
+
+class Marks(state_files.MappedFile):
+    """The words of one worker: `slots` that belong to the journal's slots, and SPARE others. Make it with
+    `Marks.open`."""
+
+    def __init__(self, path: Path, opened: Opened, slots: int) -> None:
+        super().__init__(path, opened)
+        self.words = slots + SPARE
+        self._slots = slots
+        self._spare = 0
+        self._settled = not self.found
+
+    @classmethod
+    def open(cls, worker_id: str, slots: int, base: Base = None) -> Marks:
+        """The marks of `worker_id`: those that are there, else new ones.
+
+        Raises ConfigError when the node directory is not ours alone, OSError when no file can be made."""
+        path = state_files.path_of(worker_id, SUFFIX, base)
+        # Of what was handed over while other words were there that are lost, nobody knows.
+        fresh = ALL.to_bytes(WORD_BYTES, sys.byteorder) * slots + bytes(SPARE * WORD_BYTES)
+        return cls(path, state_files.open_map(path, fresh, lambda content: True), slots)
+
+    @property
+    def settled(self) -> bool:
+        """Whether what earlier processes left stays as it is: they have ended, and all that they started."""
+        if not self._settled:
+            self._settled = self.is_ours_alone()
+        return self._settled
+
+    def set(self, word: int, begun: int) -> None:
+        """0 for what is about to be handed to an interpreter that stores here, ALL for one that does not."""
+        self._words[word] = begun
+
+    def take_spare(self) -> int:
+        """A word for a request that the journal does not list; 0 is in it."""
+        self._spare = (self._spare + 1) % SPARE
+        word = self._slots + self._spare
+        self._words[word] = 0
+        return word
+
+    def begun(self, word: int) -> int:
+        """Calls that have begun, of the request that has this word."""
+        return self._words[word]
