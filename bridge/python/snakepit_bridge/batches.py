@@ -93,12 +93,13 @@ class _Batch:
             self._stop(len(items))
 
     def _some(self, items: list, values: list, begin: int):
-        run, call, ends_at, mark = self._run, self._call, self._ends_at, self._run.mark
+        run, call, ends_at = self._run, self._call, self._ends_at
+        words, place = run.mark or (None, 0)
         for number, args in enumerate(items, begin + 1):
             if run.kind or (perf_counter() > ends_at and (values or begin)):
                 return
-            if mark is not None:
-                mark(number)
+            if words is not None:
+                words[place] = number
             try:
                 value = call(args)
                 if type(value) is CoroutineType:

@@ -42,7 +42,7 @@ class Run:
 
     def __init__(self, request, context, asynchronous: bool, work, done, mark=None) -> None:
         self.request = request
-        self.mark = mark  # says to the host how much has begun, where it wants to know
+        self.mark = mark  # of marks.py: where the host reads how much has begun
         self.context = context
         self.asynchronous = asynchronous
         self.deadline = context.deadline if context.deadline is not None else _NEVER
@@ -61,7 +61,8 @@ class Run:
             return False
         self.started = time.perf_counter_ns()
         if self.mark is not None:
-            self.mark(1)
+            words, place = self.mark
+            words[place] = 1
         return True
 
     def cancel(self, kind: int) -> None:
