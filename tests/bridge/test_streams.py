@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 
@@ -234,4 +237,30 @@ def test_the_quick_way_gives_what_the_whole_way_gives() -> None:
     class Text(str):
         pass
 
-    assert quick({"a": Text("x")}) is None and quick({Text("a"): 1}) is None
+    assert quick({"a": Text("x")}) is None and quick({Text("b"): 1}) is None
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+@given(
+    value=st.dictionaries(
+        st.text(max_size=4) | st.sampled_from(["{", "}", "{x}", "'", '"', "\\", "\n", "%s", "v0"]),
+        st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats() | st.text(max_size=5),
+        max_size=5,
+    )
+)
+def test_the_quick_way_is_the_whole_way_or_none(remembered: bool, value: dict[str, Any]) -> None:
+    from snakepit_bridge import quick
+    from snakepit_bridge.values import TAG, encode
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quick, "_writers", {})
+        patch.setattr(quick, "_MOST_SHAPES", 1 if remembered else 0)
+        for _ in range(2):
+            text = quick.quick(value)
+            plain = all(
+                -(2**53) < item < 2**53 if type(item) is int else item == item and abs(item) != float("inf")
+                for item in value.values()
+                if type(item) in (int, float)
+            )
+            assert (text is not None) == (plain and TAG not in value)
+            assert text is None or text == encode(value)[0]

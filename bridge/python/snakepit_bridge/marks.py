@@ -17,8 +17,8 @@ class Marks:
         self._words = None if descriptor is None else memoryview(mmap.mmap(descriptor, 0)).cast("Q")
 
     def of(self, request):
-        """(words, place): `words[place]` says how many calls of a request have begun. A pair, for a store costs
-        less than a call; None where nobody wants to know.
+        """(words, place): `words[place]` says how many calls of a request have begun (a pair: a store costs
+        less than a call). None where nobody wants to know.
         """
         words, place = self._words, request.mark - 1
         return (words, place) if words is not None and 0 <= place < len(words) else None

@@ -21,13 +21,24 @@ TURN = 256  # chunks after which an async producer lets the others of its loop h
 _UNLIMITED = float("inf")
 
 
+class _Pack:
+    """Chunks that travel as one: JSON texts without buffers, or one text with its own; `size` in bytes."""
+
+    __slots__ = ("buffers", "size", "texts")
+
+    def __init__(self, text: bytes, buffers, size: int) -> None:
+        self.texts = [text]
+        self.buffers = buffers
+        self.size = size
+
+
 class Outlet:
     """Where the chunks of one request go. `send(item)` queues an item whose `fill` the sender calls."""
 
     def __init__(self, request, send, config, arena) -> None:
         self._id = request.id
         self._command = request.command
-        self._pack = request.pack
+        self._packs = request.pack
         self._send = send
         self._marker = config.marker
         self._limit = config.max_message_size
@@ -37,6 +48,7 @@ class Outlet:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._pending: deque = deque()
+        self._open = None  # the last pack, while it takes more
         self._queued = False  # the sender has this outlet among what it is to send
         self._produced = self._sent = 0
         self._latest = None  # a report of progress that found no credit
@@ -57,6 +69,7 @@ class Outlet:
         """The request was cancelled: nobody waits for credit any more, and nothing more is sent."""
         with self._lock:
             self._stopped = True
+            self._open = None
             self._notify()
 
     def end(self, answer) -> None:
@@ -87,17 +100,27 @@ class Outlet:
 
     def put(self, value) -> bool:
         """Sends one value; waits for credit. Whether the stream goes on: it was not cancelled."""
-        payload, size = self._encoded(value)
+        text = quick(value)
+        if text is None or len(text) > self._limit:
+            return self._put(*self._encoded(value))
         with self._lock:
-            while (self._chunks <= 0 or self._bytes <= 0) and not self._stopped:
+            if self._open is not None and self._chunks > 0 and self._bytes > 0:
+                self._extend(text, len(text))
+                return True
+        return self._put(text, (), len(text))
+
+    def _put(self, text: bytes, buffers, size: int) -> bool:
+        with self._lock:
+            while not (self._credit() or self._stopped):
                 self._changed.wait()
-            return self._add(payload, size)
+            return self._add(text, buffers, size)
 
     def progress(self, report: Progress) -> None:
         """Sends a report at once, or keeps it until there is credit."""
-        payload, size = self._encoded(report)
+        encoded = self._encoded(report)
         with self._lock:
-            self._latest = (payload, size)
+            self._latest = encoded
+            self._open = None  # it goes before the next chunk
             if self._credit() and not self._stopped:
                 self._add_latest()
 
@@ -141,48 +164,62 @@ class Outlet:
     async def _put_async(self, value) -> bool:
         import asyncio
 
-        payload, size = self._encoded(value)
+        text = quick(value)
+        short = text is not None and len(text) <= self._limit
+        encoded = (text, (), len(text)) if short else self._encoded(value)
         loop, woken = asyncio.get_running_loop(), asyncio.Event()
         while True:
             with self._lock:
                 if self._stopped or self._credit():
                     self._wake = None
-                    return self._add(payload, size)
+                    return self._add(*encoded)
                 woken.clear()
                 self._wake = lambda: loop.call_soon_threadsafe(woken.set)
             await woken.wait()
 
     def _encoded(self, value):
-        text = quick(value)
-        if text is not None and len(text) <= self._limit:
-            return (text, ()), len(text)
         payload = encode(value, marker=self._marker, root="chunk")
-        payload = self._arena.outgoing(f"{self._command}: a chunk", payload, self._limit)
-        return payload, len(payload[0]) + sum(map(len, payload[1]))
+        text, buffers = self._arena.outgoing(f"{self._command}: a chunk", payload, self._limit)
+        return text, buffers, len(text) + sum(map(len, buffers))
 
     # ---- with the lock held ------------------------------------------------------------------------------
 
     def _credit(self) -> bool:
         return self._chunks > 0 and self._bytes > 0
 
-    def _add(self, payload, size: int) -> bool:
+    def _add(self, text: bytes, buffers, size: int) -> bool:
         if self._stopped:
-            self._arena.free([buffer.id for buffer in payload[1] if type(buffer) is Placed])
+            self._arena.free([buffer.id for buffer in buffers if type(buffer) is Placed])
             return False
         if self._latest is not None:
             self._add_latest()
+        if self._open is not None and not buffers:
+            self._extend(text, size)
+            return True
         self._chunks -= 1
         self._bytes -= size
         self._produced += 1
-        self._pending.append(payload)
-        if not self._queued:
-            self._queue()
+        pack = _Pack(text, buffers, size)
+        self._pending.append(pack)
+        self._open = pack if self._packs and not buffers and size < FRAME_SIZE else None
+        self._queue()
         return True
 
+    def _extend(self, text: bytes, size: int) -> None:
+        """Adds a chunk to the open pack, which is queued already."""
+        self._chunks -= 1
+        self._bytes -= size
+        self._produced += 1
+        pack = self._open
+        texts = pack.texts
+        texts.append(text)
+        pack.size += size
+        if pack.size >= FRAME_SIZE or len(texts) == PACK:
+            self._open = None
+
     def _add_latest(self) -> None:
-        payload, size = self._latest
-        self._latest = None  # with the chunk behind it one more than was granted; the next one waits for it
-        self._add(payload, size)
+        encoded, self._latest = self._latest, None
+        self._add(*encoded)  # with the chunk behind it one more than was granted; the next one waits for it
 
     def _queue(self) -> None:
         if not self._queued:
@@ -200,8 +237,8 @@ class Outlet:
             answer = self._answer if not self._pending else None
             if self._pending:
                 self._queue()  # behind what else waits: a stream does not keep the others from their turn
-        for group in self._grouped(taken):
-            size += self._write(frame, group)
+        for pack in taken:
+            size += self._write(frame, pack)
         if answer is not None:
             size += answer.fill(frame, epoch)
         return size
@@ -209,26 +246,18 @@ class Outlet:
     def _take(self, room: int) -> list:
         taken = []
         while self._pending and room > 0:
-            payload = self._pending.popleft()
-            room -= len(payload[0]) + sum(map(len, payload[1]))
-            taken.append(payload)
+            pack = self._pending.popleft()
+            room -= pack.size
+            taken.append(pack)
+        if not self._pending:
+            self._open = None  # it is sent, and takes no more
         return taken
 
-    def _grouped(self, taken: list):
-        """Lists of payloads that travel as one Chunk: those without buffers, where the host takes packs."""
-        group: list = []
-        for payload in taken:
-            if group and (not self._pack or payload[1] or group[0][1] or len(group) == PACK):
-                yield group
-                group = []
-            group.append(payload)
-        if group:
-            yield group
-
-    def _write(self, frame, group: list) -> int:
+    def _write(self, frame, pack: _Pack) -> int:
         chunk = frame.chunks.add(id=self._id, index=self._sent)
-        self._sent += len(group)
-        if len(group) == 1:
-            return fill_payload(chunk.value, group[0])
-        chunk.packed = len(group)
-        return fill_payload(chunk.value, (b"[" + b",".join([text for text, _ in group]) + b"]", ()))
+        texts = pack.texts
+        self._sent += len(texts)
+        if len(texts) == 1:
+            return fill_payload(chunk.value, (texts[0], pack.buffers))
+        chunk.packed = len(texts)
+        return fill_payload(chunk.value, (b"[" + b",".join(texts) + b"]", ()))
