@@ -2,15 +2,16 @@
 
 Rules: what arrives may be damaged or hostile, and every fault of it is an EncodingError (never a
 RecursionError, a MemoryError or a value that claims more than its buffer holds); payloads without tags cost
-one json parse and no walk.
+one json parse and no walk. An integer that should have been tagged and was not is a float beyond 64 bits.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import orjson
 
 from snakepit_ray.codec import tensors
 from snakepit_ray.codec.tags import TAG, Progress, Unserializable
@@ -20,52 +21,23 @@ _FLOATS = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 _INTEGER = re.compile(r"-?[0-9]{1,4300}")  # as many digits as Python converts by default
 _RAW_TAG = b'"$snakepit"'
 _ESCAPED_DOLLAR = b"\\u0024"  # a tag's key may be written with it
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class _Damaged(Exception):
     """The payload is not what section 4 says; the text says how."""
 
 
-def _refuse_constant(name: str) -> Any:
-    raise _Damaged(f"{name} is not JSON (the float tag carries it)")
-
-
-_decoder: Any = json.JSONDecoder(parse_constant=_refuse_constant)
-_scan = _decoder.scan_once  # the C scanner
-
-
 def decode_value(raw: bytes, buffers: Sequence[Any] = (), root: str = "value") -> Any:
     """The value of a payload; arrays are read-only views of their buffers. Raises EncodingError."""
     try:
-        value = _parse(str(raw, "utf-8"))
+        value = orjson.loads(raw)
         if _RAW_TAG in raw or _ESCAPED_DOLLAR in raw:
             value = _untag(value, buffers)
-        if b"\\u" in raw and _SURROGATE.search(raw):
-            _check_strings(value)
     except (_Damaged, ValueError) as error:
         raise EncodingError(f"{root}: the payload is damaged: {error}", path=root) from error
     except RecursionError as error:
         raise EncodingError(f"{root}: the payload is nested too deep", path=root) from error
     return value
-
-
-def _parse(text: str) -> Any:
-    try:
-        value, end = _scan(text, 0)
-    except StopIteration:
-        end = -1
-    if end == len(text):
-        return value
-    return _decoder.decode(text)  # white space around it, or an error that says where
-
-
-def _check_strings(value: Any) -> None:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise _Damaged(f"a string has the lone surrogate {text[error.start]!r}") from error
 
 
 # ---- tags ----------------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ the type that the caller names.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite, isnan
 from typing import Any, NamedTuple
+
+import orjson
 
 from snakepit_ray.codec import tensors
 from snakepit_ray.codec.hints import hint_for, kind_of
@@ -153,37 +155,17 @@ def _numbers_fit(values: Iterable[Any], kinds: set[type]) -> bool:
     return True
 
 
-def _refuse(value: Any) -> Any:
-    raise TypeError(f"not converted before it was encoded: {type(value)}")  # a fault of this module
-
-
-def _chunk_encoder() -> Callable[[Any, int], Iterable[str]]:
-    """json's encoder, made once (JSONEncoder.encode makes its C encoder anew for every value)."""
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:
-        slow = json.JSONEncoder(
-            ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"), default=_refuse
-        )
-        return lambda value, _: slow.iterencode(value)
-    encode: Callable[[Any, int], Iterable[str]] = make(
-        None, _refuse, json.encoder.encode_basestring, None, ":", ",", False, False, False
-    )
-    return encode
-
-
-_chunks = _chunk_encoder()
-
-
 def write_json(value: Any) -> bytes:
-    """JSON values as text."""
-    return "".join(_chunks(value, 0)).encode()
+    """JSON values as text. They are to be of the types of JSON and no other: orjson would write dates, enums
+    and whatever else it knows, and NaN as null."""
+    return orjson.dumps(value)
 
 
 def plain_json(value: Any) -> bytes | None:
     """The JSON of a plain value; None where a string in it has a lone surrogate."""
     try:
         return write_json(value)
-    except UnicodeEncodeError:
+    except orjson.JSONEncodeError:
         return None
 
 
