@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
+import sys
 
 from snakepit_bridge import __version__
 from snakepit_bridge.failures import clean, printable, user_traceback
@@ -89,7 +89,7 @@ def ready_line(config: Config, commands: dict) -> bytes:
         "address": f"unix:{config.socket}",
         "pid": os.getpid(),
         "language": "python",
-        "version": platform.python_version(),
+        "version": sys.version.split()[0],
         "bridge": __version__,
         "capacity": config.capacity,
         "adapter": config.adapter,

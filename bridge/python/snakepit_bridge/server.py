@@ -7,7 +7,6 @@ is decided here.
 
 from __future__ import annotations
 
-import hmac
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +15,14 @@ import google.protobuf.internal  # noqa: F401 - its name for what is put off bel
 
 from snakepit_bridge.deferred import defer
 
+try:  # what hmac.compare_digest is: hmac loads OpenSSL, which is 3 ms of each start
+    from _operator import _compare_digest as same
+except ImportError:
+    from hmac import compare_digest as same
+
 defer("grpc.aio")  # before grpc itself, which would import it for nothing
 defer("google.protobuf.internal.python_message")
+defer("calendar")  # of protobuf's timestamps
 
 import grpc  # noqa: E402
 
@@ -78,7 +83,7 @@ class _Secret(grpc.ServerInterceptor):
 
     def intercept_service(self, continuation, handler_call_details):
         for key, value in handler_call_details.invocation_metadata:
-            if key == SECRET_KEY and hmac.compare_digest(value.encode(), self._secret):
+            if key == SECRET_KEY and same(value.encode(), self._secret):
                 return continuation(handler_call_details)
         return self._refuse
 

@@ -8,7 +8,7 @@ and to this interpreter.
 from __future__ import annotations
 
 import os
-import platform
+import sys
 import time
 
 from snakepit_bridge.adapter import command
@@ -55,6 +55,8 @@ class ShowcaseAdapter(StreamCommands, ThreadSafeAdapter):
     @command(idempotent=True)
     def info(self) -> dict:
         """What runs here."""
+        import platform
+
         return {
             "language": "python",
             "version": platform.python_version(),
@@ -176,7 +178,7 @@ class ShowcaseAdapter(StreamCommands, ThreadSafeAdapter):
             "worker_id": ctx.worker_id,
             "session_id": ctx.session_id,
             "call_number": call_number,
-            "python": platform.python_version(),
+            "python": sys.version.split()[0],
         }
 
     # ---- arrays, text, bytes -----------------------------------------------------------------------------
