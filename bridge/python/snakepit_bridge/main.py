@@ -91,10 +91,8 @@ class Bridge:
         except Exception as error:
             raise StartError("init", error) from error
         try:
-            from snakepit_bridge import server
-            from snakepit_bridge.session import Dispatcher
-
-            dispatcher = Dispatcher(commands, self._config, *hooks)
+            server, session = _serving()
+            dispatcher = session.Dispatcher(commands, self._config, *hooks)
         except Exception as error:
             raise StartError("serve", error) from error
         self._hook("setup", adapter, dispatcher)
@@ -159,6 +157,22 @@ class Bridge:
             sys.stderr.flush()
         finally:
             lifeline.end(status)
+
+
+def _serving():
+    """What serves: gRPC, imported when the adapter is there, and without the garbage collector, as main.py
+    does. One that the adapter has switched off stays so.
+    """
+    import gc
+
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        from snakepit_bridge import server, session
+    finally:
+        if collects:
+            gc.enable()
+    return server, session
 
 
 def _until_idle(dispatcher, seconds: float) -> None:
