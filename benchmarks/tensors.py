@@ -3,12 +3,14 @@
 | floor | an async Ray actor that does x + 1 itself |
 | pool | `pool.execute`: object store, shared memory, interpreter, and the same way back |
 | gRPC bytes | the same pool with shared_memory=0: Arrow buffers inside the gRPC messages |
-| JSON | the same pool, the array as a list of numbers |
+| JSON | the same pool, array, list, the standard library's JSON, and back, at both ends |
+| list | the same pool, a list of numbers that is there already, by the pool's own JSON |
 
 Warm medians in ms, the forms interleaved in every round; a form that takes long has fewer rounds."""
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import time
@@ -24,8 +26,9 @@ from benchmarks.common import arguments, init_ray, machine, save
 from benchmarks.peers import BareArrays
 
 SIZES = (800, 20_000, 80_000, 320_000, 8_000_000, 80_000_000, 400_000_000)
+FORMS = ("floor", "pool", "gRPC bytes", "JSON", "list")
 WARM_UP = 4
-LARGEST_JSON = 8_000_000  # a list of ten million numbers
+LARGEST_JSON = 8_000_000  # beyond it, a list of ten million numbers
 SLOW_SECONDS = 2.0
 ADAPTER = f"{Path(__file__).parent / 'adapters' / 'arrays.py'}:Arrays"
 # size: least ratio of the pool's rate to that of (floor, gRPC bytes, JSON)
@@ -45,8 +48,8 @@ def main() -> None:
     init_ray()
     header = machine()
     facts: dict[str, Any] = {}
-    print("| bytes | floor ms | pool ms | gRPC bytes ms | JSON ms | of the floor | x gRPC bytes | x JSON |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = [*(f"{form} ms" for form in FORMS), "of the floor", "x gRPC bytes", "x JSON", "x list"]
+    print(f"| bytes | {' | '.join(columns)} |\n|{'---|' * (1 + len(columns))}")
     for size in SIZES:
         if size <= args.largest:
             facts[str(size)] = figures(size, args.rounds)
@@ -75,7 +78,8 @@ def figures(size: int, rounds: int) -> dict[str, Any]:
     }
     if size <= LARGEST_JSON:
         numbers = x.tolist()
-        forms["JSON"] = lambda: pools["gRPC bytes"].execute("plus_one_list", {"x": numbers}, timeout=120)
+        forms["JSON"] = lambda: through_json(pools["gRPC bytes"], x)
+        forms["list"] = lambda: pools["gRPC bytes"].execute("plus_one_list", {"x": numbers}, timeout=120)
     times = measured(forms, x, rounds)
     for pool in pools.values():
         pool.shutdown()
@@ -84,13 +88,18 @@ def figures(size: int, rounds: int) -> dict[str, Any]:
     return {name: sorted(values) for name, values in times.items()}
 
 
+def through_json(pool: Any, x: Any) -> Any:
+    text = pool.execute("plus_one_json", {"x": json.dumps(x.tolist())}, timeout=120)
+    return np.array(json.loads(text))
+
+
 def measured(forms: dict[str, Callable[[], Any]], x: Any, rounds: int) -> dict[str, list[float]]:
     """Seconds of each form, interleaved."""
     times: dict[str, list[float]] = {name: [] for name in forms}
     for number in range(-WARM_UP, rounds):
         for name, form in forms.items():
             slow = times[name] and statistics.median(times[name]) > SLOW_SECONDS
-            if (slow and number >= 3) or (name == "JSON" and number < -1):
+            if (slow and number >= 3) or (name in ("JSON", "list") and number < -1):
                 continue
             began = time.perf_counter()
             result = form()
@@ -105,10 +114,8 @@ def measured(forms: dict[str, Callable[[], Any]], x: Any, rounds: int) -> dict[s
 
 def show(size: int, times: dict[str, list[float]]) -> None:
     medians = {name: statistics.median(values) * 1e3 for name, values in times.items()}
-    cells = [
-        f"{medians[name]:.1f}" if name in medians else "" for name in ("floor", "pool", "gRPC bytes", "JSON")
-    ]
-    for name, target in zip(("floor", "gRPC bytes", "JSON"), TARGETS[size], strict=True):
+    cells = [f"{medians[name]:.1f}" if name in medians else "" for name in FORMS]
+    for name, target in zip(("floor", "gRPC bytes", "JSON", "list"), (*TARGETS[size], None), strict=True):
         ratio = medians[name] / medians["pool"] if name in medians else None
         wanted = f" ({target:g})" if target is not None else ""
         cells.append(f"{ratio:.2f}{wanted}" if ratio is not None else "")

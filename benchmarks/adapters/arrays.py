@@ -15,6 +15,15 @@ class Arrays(Adapter):
         return (numpy.array(x) + 1).tolist()
 
     @command
+    def plus_one_json(self, x):
+        """From text to text, as a system does that has nothing but JSON."""
+        import json
+
+        import numpy
+
+        return json.dumps((numpy.array(json.loads(x)) + 1).tolist())
+
+    @command
     def total(self, x):
         return float(x.sum())
 

@@ -10,8 +10,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from snakepit_ray.actors.membership import Membership
+from snakepit_ray.codec import BatchEnvelope
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.circuit import Admit
 from snakepit_ray.errors import (
@@ -23,6 +25,21 @@ from snakepit_ray.errors import (
 )
 
 CLOSED = float("-inf")
+T = TypeVar("T")
+
+
+class Passage:
+    """One request on its way through."""
+
+    def __init__(self) -> None:
+        self.failed = False
+
+    def brings(self, answer: T) -> T:
+        """What it ended with: of a batch, an item may say that the pool has failed."""
+        if isinstance(answer, BatchEnvelope):
+            errors = (error for part in answer.parts for _, error in part.failures)
+            self.failed = any(isinstance(error, SnakepitError) and counts(error) for error in errors)
+        return answer
 
 
 class Gate:
@@ -41,11 +58,12 @@ class Gate:
         self._open_until = time.monotonic() + open_for if open_for else CLOSED
 
     @asynccontextmanager
-    async def passing(self) -> AsyncIterator[None]:
+    async def passing(self) -> AsyncIterator[Passage]:
         """Around a request. Raises CircuitOpen."""
         probe = (await self._admitted()).probe if self._open_until != CLOSED else False
+        passage = Passage()
         try:
-            yield
+            yield passage
         except asyncio.CancelledError:
             raise  # says nothing of the pool; a probe that was cancelled is given up after `reset`
         except SnakepitError as error:
@@ -54,7 +72,9 @@ class Gate:
             elif probe:
                 self._membership.circuit_succeeded()
             raise
-        if probe:
+        if passage.failed:
+            self._membership.circuit_failed(probe)
+        elif probe:
             self._membership.circuit_succeeded()
 
     async def _admitted(self) -> Admit:

@@ -65,8 +65,8 @@ class Service:
             return await self._execute_delegated(request)
         if self._gate.idle:
             return await self._execute(request, movable=movable)
-        async with self._gate.passing():
-            return await self._execute(request, movable=movable)
+        async with self._gate.passing() as passage:
+            return passage.brings(await self._execute(request, movable=movable))
 
     async def execute_batch(self, blobs: Sequence[bytes], values: tuple[Any, ...]) -> BatchEnvelope:
         """Runs the items of some serialized Requests, which are one batch."""
@@ -76,8 +76,8 @@ class Service:
         with self._cargo.of(sources[0].id, await self._unpacked(sources, values)):
             if self._gate.idle:
                 return await batch.run()
-            async with self._gate.passing():
-                return await batch.run()
+            async with self._gate.passing() as passage:
+                return passage.brings(await batch.run())
 
     async def execute_stream(self, blob: bytes, values: tuple[Any, ...]) -> AsyncGenerator[Any]:
         """Runs one serialized Request whose command yields."""

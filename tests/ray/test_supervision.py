@@ -360,9 +360,14 @@ def test_recycling_a_pool_never_takes_more_than_a_quarter_and_fails_nothing(star
 def test_the_circuit_opens_tries_one_and_closes(start: Any, tmp_path: Path) -> None:
     breaker = {"failures": 3, "window": 30.0, "reset": 1.0}
     pool, log = start_log(start, tmp_path, size=2, circuit_breaker=breaker)
-    for _ in range(3):
+    crashes = [
+        lambda: pool.execute("die"),
+        lambda: pool.execute_batch("die", [{}]),
+        lambda: list(pool.map("die", [{}])),
+    ]
+    for crash in crashes:
         with pytest.raises(snakepit.WorkerCrashed):
-            pool.execute("die")
+            crash()
 
     def refused() -> bool:
         try:

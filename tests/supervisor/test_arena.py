@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,22 @@ def test_without_shared_memory_everything_travels_in_the_messages(tmp_path: Path
         x = np.random.default_rng(4).random(100_000)
         assert (await call(worker, "same", x=x)).tobytes() == x.tobytes()
         assert worker.interpreter is not None and not worker.interpreter.arena.descriptors
+        await worker.stop()
+
+    harness.run(body)
+
+
+def test_an_interpreter_without_room_for_it_says_so_and_goes_without(tmp_path: Path) -> None:
+    limited = tmp_path / "limited"
+    limited.write_text(f'#!/bin/sh\nulimit -v 4000000\nexec {sys.executable} "$@"\n')  # 4 GB
+    limited.chmod(0o755)
+
+    async def body() -> None:
+        worker = await started(tmp_path, executable=str(limited), shared_memory=8 << 30)
+        x = np.random.default_rng(4).random(100_000)
+        assert (await call(worker, "same", x=x)).tobytes() == x.tobytes()
+        assert worker.interpreter is not None and not worker.interpreter.arena.descriptors
+        assert "lower shared_memory" in worker.interpreter.child.stderr.tail
         await worker.stop()
 
     harness.run(body)

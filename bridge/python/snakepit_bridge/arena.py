@@ -40,8 +40,10 @@ class Arena:
 
     def __init__(self, given: dict | None, threshold: int) -> None:
         self.threshold = threshold
+        self._arguments = _mapped(given)
+        if self._arguments is None:
+            given = None
         self.usable = given is not None
-        self._arguments = _Arguments(given["arguments"], given["size"]) if given else None
         self._results = _Results(given["results"], given["size"]) if given else None
         self._gaps = Gaps(given["size"] if given else 0)
         self._lent: dict[str, int] = {}
@@ -145,6 +147,18 @@ class Arena:
         with self._lock:
             for offset, size in self._gaps.trim():
                 self._results.drop(offset, size)
+
+
+def _mapped(given: dict | None):
+    """The arguments' memory; None where there is none, or no address space for it (setrlimit(2))."""
+    if given is None:
+        return None
+    try:
+        return _Arguments(given["arguments"], given["size"])
+    except OSError as error:
+        words = f"snakepit_bridge: cannot map {given['size']:,} bytes of shared memory ({error})"
+        print(f"{words}: arrays travel in messages; lower shared_memory", file=sys.stderr)
+        return None
 
 
 class _Arguments:

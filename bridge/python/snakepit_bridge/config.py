@@ -82,8 +82,8 @@ def _marks(given) -> int | None:
     return descriptor
 
 
-def ready_line(config: Config, commands: dict) -> bytes:
-    """The line that says that the interpreter serves, without its newline."""
+def ready_line(config: Config, commands: dict, arena: bool) -> bytes:
+    """The line that says that the interpreter serves, without its newline; whether it uses the `arena`."""
     line = {
         "snakepit": PROTOCOL,
         "address": f"unix:{config.socket}",
@@ -93,7 +93,7 @@ def ready_line(config: Config, commands: dict) -> bytes:
         "bridge": __version__,
         "capacity": config.capacity,
         "adapter": config.adapter,
-        "arena": config.arena is not None,
+        "arena": arena,
         "marks": config.marks is not None,
         "commands": {name: command.describe() for name, command in commands.items()},
     }

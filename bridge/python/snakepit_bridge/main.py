@@ -96,7 +96,7 @@ class Bridge:
         except Exception as error:
             raise StartError("serve", error) from error
         self._hook("setup", adapter, dispatcher)
-        line = ready_line(self._config, commands)
+        line = ready_line(self._config, commands, dispatcher.arena.usable)
         try:
             running = server.start(dispatcher, line, self._asked_to_stop)
         except Exception as error:
