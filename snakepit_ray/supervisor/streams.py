@@ -31,6 +31,7 @@ class Stream:
         self.request = request
         self.began = self.opened_at = time.monotonic()
         self.chunks = 0  # that came
+        self._closed = False
         self._window = Window()
         request.stream = True
         request.credit, request.credit_bytes = self._window.first
@@ -63,6 +64,8 @@ class Stream:
             buffers = ()
         piece = Piece(chunk.value.json, buffers, chunk.packed)
         self.chunks += piece.chunks
+        if self._closed:
+            return  # its buffers are released with it
         self._held_chunks += piece.chunks
         self._held_bytes += piece.size
         self._pieces.append(piece)
@@ -149,6 +152,7 @@ class Stream:
 
     def close(self) -> None:
         """Nobody takes any more: the producer stops. Safe to repeat."""
+        self._closed = True
         self._call.cancel()
         self._pieces.clear()
         self._held_chunks = self._held_bytes = 0

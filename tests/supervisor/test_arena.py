@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from snakepit_ray.codec import encode_args
 from snakepit_ray.errors import DeadlineExceeded, EncodingError, WorkerCrashed
 from snakepit_ray.process import usage
 from snakepit_ray.requests import _payload, outcome
-from snakepit_ray.supervisor import Done, Supervisor
+from snakepit_ray.supervisor import Done, Stream, Supervisor
 from tests.supervisor import harness
 
 THRESHOLD = 10_240
@@ -143,6 +144,30 @@ def test_a_result_that_is_looked_at_keeps_its_range_also_after_the_interpreter(t
         assert set(part) == {1.0} and set(second) == {2.0}
 
     harness.run(body)
+
+
+def test_chunks_that_come_after_a_stream_was_closed_give_their_ranges_back(tmp_path: Path) -> None:
+    async def body() -> None:
+        worker = await started(tmp_path)
+        made = tmp_path / "made"
+        asked = harness.request("chunks", 1, n=100_000, count=10_000, path=str(made))
+        stream = Stream(worker, asked)
+        assert await stream.one() is not None
+        await harness.until(lambda: stream.chunks > 1)
+        came = stream.chunks
+        time.sleep(0.1)  # this loop reads nothing: chunks gather on their way
+        stream.close()
+        await harness.until(made.exists)
+        await harness.until(lambda: worker.running == 0)
+        assert stream.chunks > came, "some came after it was closed"
+        await results_lent(worker, 0)
+        await worker.stop()
+
+    gc.disable()  # nothing may wait for a collection
+    try:
+        harness.run(body)
+    finally:
+        gc.enable()
 
 
 def test_what_finds_no_place_travels_in_the_message_and_is_said_once(
