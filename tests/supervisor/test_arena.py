@@ -157,7 +157,7 @@ def test_chunks_that_come_after_a_stream_was_closed_give_their_ranges_back(tmp_p
             for _ in range(20):  # so that credit for more is on its way
                 assert await stream.one() is not None
             came = stream.chunks
-            time.sleep(0.01)  # this loop reads nothing: chunks gather on their way
+            time.sleep(0.01)  # noqa: ASYNC251 - this loop reads nothing: chunks gather on their way
             stream.close()
             await harness.until(made.exists)
             await harness.until(lambda: worker.running == 0)
