@@ -166,9 +166,11 @@ class Cancel(_message.Message):
         CALLER: _ClassVar[Cancel.Reason]
         DEADLINE: _ClassVar[Cancel.Reason]
         SHUTDOWN: _ClassVar[Cancel.Reason]
+        RECALL: _ClassVar[Cancel.Reason]
     CALLER: Cancel.Reason
     DEADLINE: Cancel.Reason
     SHUTDOWN: Cancel.Reason
+    RECALL: Cancel.Reason
     ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     id: str

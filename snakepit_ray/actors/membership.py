@@ -158,7 +158,7 @@ class Membership:
                 admission.free if self._supervisor.state is WorkerState.READY else 0,
                 queue.movable,
                 queue.oldest_movable_at(),
-                admission.slots.running + len(queue),
+                admission.slots.running + admission.waiting,
                 time.monotonic(),
             )
         )

@@ -111,9 +111,13 @@ class WaitingQueue:
             raise ValueError(f"request {id!r} waits already")
         if self.full:
             return False
-        self._insert(Waiting(id, self._next_seq, now, expires_at, movable))
-        self._next_seq += 1
+        self._insert(Waiting(id, self.next_seq(), now, expires_at, movable))
         return True
+
+    def next_seq(self) -> int:
+        """A place behind all others, for somebody who does not wait yet and may come back to it."""
+        self._next_seq += 1
+        return self._next_seq - 1
 
     def pop(self, now: float) -> Waiting | None:
         """The next to start, oldest first, never an expired one; None when nobody waits."""
@@ -194,19 +198,22 @@ class WaitingQueue:
 
 
 class Slots:
-    """Who runs: at most `capacity` ids at a time."""
+    """Who runs: at most `capacity` ids at a time; and who was sent ahead of a slot, each of which takes the
+    next one that is free, the oldest first."""
 
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
             raise ValueError(f"capacity must be >= 1, got {capacity}")
         self.capacity = capacity
+        self.ahead: dict[str, None] = {}
         self._running: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"<Slots {self.running}/{self.capacity} running>"
+        ahead = f", {len(self.ahead)} ahead" if self.ahead else ""
+        return f"<Slots {self.running}/{self.capacity} running{ahead}>"
 
     def __contains__(self, id: str) -> bool:
-        return id in self._running
+        return id in self._running or id in self.ahead
 
     @property
     def running(self) -> int:
@@ -218,16 +225,28 @@ class Slots:
 
     def acquire(self, id: str) -> bool:
         """Take a slot; False when none is free. Raises ValueError when the id holds one already."""
-        if id in self._running:
+        if id in self:
             raise ValueError(f"request {id!r} runs already")
         if len(self._running) >= self.capacity:
             return False
         self._running.add(id)
         return True
 
+    def go_ahead(self, id: str) -> None:
+        """Takes the next slot that will be free, or one that is. Raises ValueError as `acquire` does."""
+        if not self.acquire(id):
+            self.ahead[id] = None
+
     def release(self, id: str) -> bool:
-        """Give the slot back; False when the id held none (safe to call twice)."""
+        """Give the slot back, or the place ahead of one; False when the id held none (safe to call twice)."""
+        if id in self.ahead:
+            del self.ahead[id]
+            return True
         if id not in self._running:
             return False
         self._running.remove(id)
+        if self.ahead:
+            following = next(iter(self.ahead))
+            del self.ahead[following]
+            self._running.add(following)
         return True

@@ -1,7 +1,9 @@
 """Knows who runs and who waits at one worker: the asyncio side of core/waiting.py.
 
 Rules: exactly one verdict for each that enters: start, move, or an error; who is rejected, expires or is
-cancelled while it waits is never started; a slot is given back once, when the interpreter has answered."""
+cancelled while it waits is never started; a slot is given back once, when the interpreter has answered; who
+was sent ahead of a slot (core/ahead.py) waits, in the interpreter, and is taken back to its old place in the
+queue when no slot becomes free for RECALL_SECONDS."""
 
 from __future__ import annotations
 
@@ -9,7 +11,10 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
+from snakepit_ray.core.ahead import Pace
 from snakepit_ray.core.waiting import Slots, Waiting, WaitingQueue
+
+RECALL_SECONDS = 0.02
 
 
 class Start(NamedTuple):
@@ -48,6 +53,13 @@ class Admission:
         self.is_open = False
         self.changed: Callable[[], None] = lambda: None
         self.progressed: Callable[[], None] = lambda: None
+        self.recall: Callable[[list[str]], None] = lambda ids: None
+        self.pace = Pace()
+        self._may_go_ahead = False
+        self._places: dict[str, int] = {}  # of those who were started, and may come back
+        self._recalling: asyncio.TimerHandle | None = None
+        self._moved_at = 0.0  # a slot became free
+        self._is_stuck = False  # none has, since who was ahead was called back
         self._clock = clock
         self._verdicts: dict[str, asyncio.Future[Verdict]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -58,13 +70,35 @@ class Admission:
         """Slots that a request arriving now could start on."""
         return self.slots.free if self.is_open and not len(self.queue) else 0
 
+    @property
+    def waiting(self) -> int:
+        """Requests that have no slot: in the queue, and ahead of it."""
+        return len(self.queue) + len(self.slots.ahead)
+
     def start_now(self, request_id: str) -> bool:
         """Takes a slot if nobody waits for one: the way of nearly all requests of a pool that is not full."""
-        return self.is_open and not len(self.queue) and self.slots.acquire(request_id)
+        if not self.is_open or len(self.queue):
+            return False
+        if self.slots.acquire(request_id):
+            return True
+        if not self._room_ahead() or self._is_full():
+            return False
+        self._places[request_id] = self.queue.next_seq()
+        self._go_ahead(request_id)
+        return True
 
-    def wait(self, request_id: str, expires_at: float, movable: bool) -> asyncio.Future[Verdict] | None:
-        """Queues; the future gets the verdict. None when the queue is full."""
-        if not self.queue.offer(request_id, self._clock(), expires_at, movable):
+    def place_of(self, request_id: str) -> int | None:
+        """The place in the queue that a request which was started would come back to; asked once."""
+        return self._places.pop(request_id, None)
+
+    def wait(
+        self, request_id: str, expires_at: float, movable: bool, place: int | None = None
+    ) -> asyncio.Future[Verdict] | None:
+        """Queues; the future gets the verdict. None when the queue is full. `place`: where it was before."""
+        now = self._clock()
+        if place is not None:
+            return self.back(Waiting(request_id, place, now, expires_at, movable))
+        if self._is_full() or not self.queue.offer(request_id, now, expires_at, movable):
             return None
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._verdicts[request_id] = verdict
@@ -73,7 +107,10 @@ class Admission:
 
     def release(self, request_id: str) -> None:
         """Gives the slot back; the next that waits starts."""
+        if request_id not in self.slots.ahead:
+            self._moved_at, self._is_stuck = self._clock(), False
         self.slots.release(request_id)
+        self._places.pop(request_id, None)
         self._settle()
 
     def leave(self, request_id: str, verdict: asyncio.Future[Verdict]) -> None:
@@ -83,6 +120,7 @@ class Admission:
         waited = self.queue.remove(request_id) is not None
         if not waited and verdict.done() and not verdict.cancelled() and verdict.result() is START:
             self.slots.release(request_id)
+            self._places.pop(request_id, None)
         self._settle()
 
     def set_open(self, is_open: bool) -> None:
@@ -90,10 +128,15 @@ class Admission:
         self.is_open = is_open
         self._settle()
 
-    def renew(self) -> None:
-        """Another interpreter serves: all its slots are free; those that are held belong to the one
-        before."""
+    def renew(self, may_go_ahead: bool = False) -> None:
+        """Another interpreter serves: all its slots are free; those that are held belong to the one before,
+        and who is ahead of one comes back. `may_go_ahead`: it says what it has begun, so that nothing that
+        was sent ahead can be lost with it."""
+        if self.slots.ahead:
+            self.recall(list(self.slots.ahead))
         self.slots = Slots(self.slots.capacity)
+        self.pace = Pace()
+        self._may_go_ahead, self._is_stuck = may_go_ahead, False
 
     def close(self) -> None:
         """Sends everybody away who waits; nobody is let in any more."""
@@ -122,12 +165,42 @@ class Admission:
         now = self._clock()
         for expired in self.queue.expire(now):
             self._decide(expired.id, Expired(now - expired.enqueued_at))
-        while self.is_open and self.slots.free and (waiting := self.queue.pop(now)) is not None:
+        while self.is_open and self._has_room() and (waiting := self.queue.pop(now)) is not None:
             if self._decide(waiting.id, START):
-                self.slots.acquire(waiting.id)
+                self._places[waiting.id] = waiting.seq
+                self._go_ahead(waiting.id)
                 self.progressed()
         self._arm(now)
         self.changed()
+
+    def _has_room(self) -> bool:
+        return self.slots.free > 0 or self._room_ahead()
+
+    def _room_ahead(self) -> bool:
+        return self._may_go_ahead and not self._is_stuck and len(self.slots.ahead) < self.pace.ahead
+
+    def _is_full(self) -> bool:
+        """Whether nobody more may wait; who is ahead of a slot does."""
+        return self.queue.limit is not None and self.waiting >= self.queue.limit
+
+    def _go_ahead(self, request_id: str) -> None:
+        self.slots.go_ahead(request_id)
+        if self.slots.ahead and self._recalling is None:
+            self._moved_at = self._clock()
+            self._recall_in(RECALL_SECONDS)
+
+    def _recall_in(self, seconds: float) -> None:
+        self._recalling = asyncio.get_running_loop().call_later(seconds, self._recall_if_stuck)
+
+    def _recall_if_stuck(self) -> None:
+        self._recalling = None
+        if not self.slots.ahead:
+            return
+        left = self._moved_at + RECALL_SECONDS - self._clock()
+        if left <= 0:
+            self._is_stuck = True
+            self.recall(list(self.slots.ahead))
+        self._recall_in(left if left > 0 else RECALL_SECONDS)
 
     def _decide(self, request_id: str, verdict: Verdict) -> bool:
         """Gives the verdict, unless the caller was cancelled in this very turn of the loop and has yet to

@@ -54,7 +54,7 @@ class Life:
 
     def serving(self, interpreter: Interpreter) -> None:
         self._story.initialized(time.time() - interpreter.began_at, interpreter.child.pid)
-        self._admission.renew()
+        self._admission.renew(may_go_ahead=interpreter.ready.marks)
         self.looked_after(interpreter)
         self.happened(WorkerEvent.SERVING)
         self._admission.set_open(True)

@@ -30,6 +30,10 @@ class Sink(Protocol):
         """The stream is about to run there; what is to be called with each of its chunks."""
 
 
+class Recalled(Exception):
+    """A request that was sent ahead of its slot is back, and has not begun."""
+
+
 class Answer(NamedTuple):
     """What an interpreter answered, and the buffers of its value."""
 

@@ -1,8 +1,8 @@
 """Knows the requests that are in an interpreter: sends them, tells them to stop, and gives each its outcome.
 
 Rules: a run belongs to one interpreter until that has answered or is gone; who is told to stop and does not
-within `cancel_grace` seconds costs its interpreter its life; a run that nobody waits for any more still
-counts until then."""
+within `cancel_grace` seconds costs its interpreter its life, unless it has not begun; a run that nobody waits
+for any more still counts until then; one that is recalled before it began is no run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import DeadlineExceeded, SnakepitError
 from snakepit_ray.supervisor.interpreter import Interpreter
-from snakepit_ray.supervisor.outcomes import Answer, Sink
+from snakepit_ray.supervisor.outcomes import Answer, Recalled, Sink
 
-CALLER, DEADLINE = pb.Cancel.Reason.CALLER, pb.Cancel.Reason.DEADLINE
+CALLER, DEADLINE, RECALL = pb.Cancel.Reason.CALLER, pb.Cancel.Reason.DEADLINE, pb.Cancel.Reason.RECALL
 
 
 @dataclass(eq=False)
@@ -26,15 +26,16 @@ class Run:
 
     request: pb.Request
     interpreter: Interpreter
-    outcome: asyncio.Future[Answer | SnakepitError]
+    outcome: asyncio.Future[Answer | Exception]
     budget: float | None
     deadline: float | None
     mark: int = 0  # where the interpreter says what it has begun of it; 0: it does not
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     sent: bool = False
     stopping: bool = False
+    recalled: bool = False
 
-    def settle(self, outcome: Answer | SnakepitError) -> None:
+    def settle(self, outcome: Answer | Exception) -> None:
         """Gives the outcome, unless there is one."""
         if not self.outcome.done():
             self.outcome.set_result(outcome)
@@ -42,15 +43,20 @@ class Run:
 
 class Running:
     """What runs at one worker. `released(request_id)` is called when a run is over, before its outcome is
-    known to whoever awaits it; `marked(mark)` is how much has begun of a request whose interpreter has ended.
-    """
+    known to whoever awaits it; `marked(mark)` is how much has begun of a request, for certain when its
+    interpreter has ended; `took(seconds)` is called with what each run took."""
 
     def __init__(
-        self, cancel_grace: float, released: Callable[[str], None], marked: Callable[[int], int]
+        self,
+        cancel_grace: float,
+        released: Callable[[str], None],
+        marked: Callable[[int], int],
+        took: Callable[[float], None],
     ) -> None:
         self._cancel_grace = cancel_grace
         self._released = released
         self._marked = marked
+        self._took = took
         self._runs: dict[str, Run] = {}
         self._less: asyncio.Event | None = None  # made when somebody waits for runs to end
 
@@ -102,7 +108,7 @@ class Running:
         except asyncio.CancelledError:
             self._tell_to_stop(run, CALLER)
             raise
-        if isinstance(outcome, SnakepitError):
+        if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
@@ -128,7 +134,12 @@ class Running:
     def _answered(self, run: Run, reply: pb.Reply | None) -> None:
         if reply is None:
             return  # the stream ended: `lose` gives these their outcome, with the child's last words
+        if run.recalled and not run.stopping and _never_began(reply):
+            self._over(run)
+            run.settle(Recalled())
+            return
         run.interpreter.served += max(1, reply.items)
+        self._took(reply.ran_us / 1e6)
         self._over(run)
         try:
             run.settle(Answer(reply, run.interpreter.arena.views(reply.value) if reply.value.buffers else ()))
@@ -136,7 +147,7 @@ class Running:
             run.settle(error)
 
     def _overdue(self, run: Run) -> None:
-        phase = "running" if run.sent else "waiting"  # still on its way into the interpreter
+        phase = "waiting" if self._begun(run) == 0 else "running"
         run.settle(DeadlineExceeded.after(run.budget or 0.0, phase, run.request.command))
         self._tell_to_stop(run, DEADLINE)
 
@@ -157,7 +168,18 @@ class Running:
         if self._runs.get(run.request.id) is run:
             self._over(run)
 
+    def recall(self, ids: list[str]) -> None:
+        """Takes back those that have not begun: they end as Recalled, soon or when what runs lets the
+        interpreter answer."""
+        for request_id in ids:
+            run = self._runs.get(request_id)
+            if run is not None and run.sent and not (run.recalled or run.stopping):
+                run.recalled = True
+                run.interpreter.client.cancel(request_id, RECALL)
+
     def _stuck(self, run: Run, why: str) -> None:
+        if self._begun(run) == 0:
+            return  # what runs before it holds it up, and is called to account itself
         run.interpreter.condemn(
             f"its command {run.request.command!r} {why} and did not stop within "
             f"cancel_grace={self._cancel_grace:g} s"
@@ -202,3 +224,7 @@ class Running:
         """Waits until nothing runs in it."""
         while self.of(interpreter):
             await self.fewer()
+
+
+def _never_began(reply: pb.Reply) -> bool:
+    return not reply.ran_us and reply.failure.kind == pb.Failure.Kind.CANCELLED

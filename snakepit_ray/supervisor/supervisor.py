@@ -24,7 +24,7 @@ from snakepit_ray.supervisor.cargo import Cargo
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.keeper import Keeper
 from snakepit_ray.supervisor.life import Life
-from snakepit_ray.supervisor.outcomes import Counters, Done, Relayed, Sink
+from snakepit_ray.supervisor.outcomes import Counters, Done, Recalled, Relayed, Sink
 from snakepit_ray.supervisor.running import Running
 from snakepit_ray.supervisor.story import Story
 from snakepit_ray.supervisor.surroundings import Surroundings
@@ -66,7 +66,13 @@ class Supervisor:
         self.around = around or Surroundings()
         self.story = Story(pool, worker_id, lambda: self.epoch)
         self.admission = Admission(policy.capacity, policy.queue_limit, time.monotonic)
-        self._runs = Running(policy.cancel_grace, self.admission.release, self.around.begun)
+        self._runs = Running(
+            policy.cancel_grace,
+            self.admission.release,
+            self.around.begun,
+            lambda seconds: self.admission.pace.observe(seconds),
+        )
+        self.admission.recall = self._runs.recall
         self.life = Life(self.admission, self._runs, self.story, self.counters, self.around)
         self.keeper = Keeper(make_spec, incarnation, on_host_call, forward, self.life, overlap=policy.overlap)
         self._waiting_room = WaitingRoom(
@@ -122,13 +128,13 @@ class Supervisor:
 
     @property
     def running(self) -> int:
-        """Requests in an interpreter, also in one that only finishes."""
-        return len(self._runs)
+        """Requests that have a slot of an interpreter, also of one that only finishes."""
+        return max(0, len(self._runs) - len(self.admission.slots.ahead))
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
-        return len(self.admission.queue)
+        """Requests that wait for a slot."""
+        return self.admission.waiting
 
     def drop(self, is_orphan: Callable[[str], bool]) -> int:
         """Cancels the requests whose ids say that their caller is gone; how many."""
@@ -179,6 +185,9 @@ class Supervisor:
         while True:
             try:
                 return await self._try(attempt, may_move, on_slot)
+            except Recalled:
+                attempt.recalled = True
+                continue
             except WorkerCrashed as error:
                 if not error.may_have_started and self._stays(attempt.request):
                     attempt.entered = time.monotonic()
@@ -226,10 +235,11 @@ class Supervisor:
         request = attempt.request
         request.attempt = attempt.number
         may_move = may_move and not self.must_not_run_again(request)  # another worker would not know
-        if not self.admission.start_now(request.id):
+        if attempt.recalled or not self.admission.start_now(request.id):
             relayed = await self._waiting_room.enter(attempt, may_move)
             if relayed is not None:
                 return relayed
+        attempt.recalled, attempt.place = False, self.admission.place_of(request.id)
         try:
             self._refuse_a_second_run(request)
             if request.session:

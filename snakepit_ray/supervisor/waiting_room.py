@@ -31,6 +31,8 @@ class Attempt:
         self.budget = budget
         self.began = self.entered = time.monotonic()  # of the first try; of this one
         self.number = max(1, request.attempt)
+        self.place: int | None = None  # in the queue, of one that comes back to it
+        self.recalled = False
 
     @property
     def waited(self) -> float:
@@ -77,10 +79,12 @@ class WaitingRoom:
         expires_at = attempt.entered + request.options.queue_ms / 1000
         if attempt.budget is not None:
             expires_at = min(expires_at, attempt.began + attempt.budget)
-        verdict = self._admission.wait(request.id, expires_at, may_move)
+        place = attempt.place if attempt.recalled else None
+        verdict = self._admission.wait(request.id, expires_at, may_move, place)
         if verdict is None:
             return await self._overflowed(request, may_move)
-        self._story.enqueued(request, len(self._admission.queue))
+        if place is None:
+            self._story.enqueued(request, len(self._admission.queue))
         while True:
             decided = await self._verdict(request.id, verdict)
             if decided is START:

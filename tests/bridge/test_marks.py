@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from snakepit_ray._pb import interpreter_pb2 as pb
 from tests.bridge.harness import BridgeProcess, CallFailed
 
 WORDS = 8
@@ -61,3 +62,42 @@ def test_what_waits_or_is_cancelled_before_it_begins_has_no_mark(marks: tuple[An
     stream.cancel(first)
     assert stream.result(second) == 2
     assert list(words[:3]) == [1, 1, 0]
+
+
+# ---- capacity and recall -------------------------------------------------------------------------------
+
+
+def test_no_more_than_capacity_begin_whether_async_or_not(marks: tuple[Any, memoryview]) -> None:
+    stream, words = marks
+    first = stream.request("sleep_until_cancelled", mark=1)
+    others = [
+        stream.request("async_add", {"a": 1, "b": 2}, mark=2),
+        stream.request("echo", {"value": 3}, mark=3),
+        stream.request("hidden_coroutine", mark=4),
+        stream.request("async_add", {"a": 2, "b": 2}, mark=5),
+    ]
+    stream.until(lambda: words[0] == 1)
+    stream.cancel(others[0])
+    with pytest.raises(CallFailed, match="CANCELLED"):
+        stream.result(others[0])
+    assert list(words[:5]) == [1, 0, 0, 0, 0]
+    stream.cancel(first)
+    assert stream.result(others[3]) == 4
+    assert list(words[:5]) == [1, 0, 1, 1, 1]
+    assert list(stream.replies)[1:] == [first, *others[1:]], "in the order in which they came"
+    assert stream.result(stream.request("echo", {"value": 5})) == 5, "the slot is free again"
+
+
+def test_what_is_recalled_never_begins_and_what_has_begun_goes_on(marks: tuple[Any, memoryview]) -> None:
+    stream, words = marks
+    first = stream.request("wait_until_cancelled", {"ending": "value"}, mark=1)
+    waits = stream.request("echo", {"value": 1}, mark=2)
+    stream.until(lambda: words[0] == 1)
+    for request in (first, waits, "nobody"):
+        stream.cancel(request, pb.Cancel.RECALL)
+    reply = stream.reply(waits)
+    assert (reply.failure.kind, reply.ran_us) == (pb.Failure.CANCELLED, 0)
+    stream.cancel(first)
+    assert stream.result(first) == {"cancelled": True}
+    assert list(words[:2]) == [1, 0]
+    assert stream.result(stream.request("echo", {"value": 5})) == 5

@@ -44,7 +44,7 @@ def marked(tmp_path: Path, body: Body, **changes: Any) -> None:
         await worker.start()
         try:
             await body(worker)
-            assert worker.running == worker.waiting == 0
+            await until(lambda: worker.running == worker.waiting == 0)
             await until(lambda: worker.admission.free == worker.policy.capacity)
         finally:
             await worker.stop()

@@ -1,9 +1,9 @@
 """Knows the threads that run commands: `capacity` of their own for sync ones, one event loop for async ones,
 one clock for deadlines.
 
-Rules: whatever a command raises ends only that command; the loop and the clock start when they are first
-needed; a run has exactly one outcome, and
-one cancelled before it began never begins.
+Rules: whatever a command raises ends only that command; at most `capacity` of them, of either kind, have
+begun and not ended, the others begin in the order in which they came; the loop and the clock start when they
+are first needed; a run has exactly one outcome, and one cancelled or recalled before it began never begins.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import deque
 from queue import SimpleQueue
 from types import CoroutineType
 
 from snakepit_bridge import context as contexts
-from snakepit_bridge.failures import DEADLINE, Stopped
+from snakepit_bridge.failures import CANCELLED, DEADLINE, Stopped
 
 _NEVER = float("inf")
 
@@ -74,6 +75,11 @@ class Run:
         if self._begun.acquire(False):
             self.done(self, None, self.stopped())
 
+    def recall(self) -> None:
+        """The host takes it back: it ends here if it has not begun, else nothing happens."""
+        if not self.kind and self._begun.acquire(False):
+            self.done(self, None, Stopped(CANCELLED, f"{self.context.command}: it was recalled"))
+
     def stopped(self) -> Stopped:
         """The error of a cancelled run."""
         words = "its budget ended" if self.kind == DEADLINE else "it was cancelled"
@@ -100,14 +106,16 @@ class Run:
     # its first step: a task that is cancelled
     # before its first step would end without an outcome.
 
-    def start_task(self, loop) -> None:
-        """Starts an async command, unless it has been cancelled."""
+    def start_task(self, loop, over) -> None:
+        """Starts an async command, unless it has been cancelled; `over()` is called when it has ended."""
         if not self.kind:
             self._task = loop.create_task(self._aexecute())
+            self._task.add_done_callback(lambda _: over())
             return
         if self._coroutine is not None:
             self._coroutine.close()
         self.done(self, None, self.stopped())
+        over()
 
     def cancel_task(self) -> None:
         """Cancels the task of an async command that has begun."""
@@ -144,18 +152,44 @@ class Executor:
 
     def __init__(self, capacity: int) -> None:
         self._queue: SimpleQueue = SimpleQueue()
+        self._free = capacity
+        self._waiting: deque = deque()  # those for whom there was no slot
+        self._lock = threading.Lock()
         self._loop = None
         self._loop_lock = threading.Lock()
         for number in range(capacity):
             threading.Thread(target=self._work, name=f"snakepit-command-{number}", daemon=True).start()
 
     def submit(self, run: Run) -> None:
-        """Runs it as soon as a thread is free; an async one at once."""
-        if run.asynchronous:
+        """Runs it as soon as there is a slot."""
+        with self._lock:
+            if not self._free:
+                self._waiting.append(run)
+                return
+            self._free -= 1
+        self._start(run)
+
+    def _start(self, run: Run | None) -> None:
+        """`run` has a slot; one that has been cancelled hands it on."""
+        while run is not None:
+            if not run.asynchronous:
+                self._queue.put(run)
+                return
             if run.begin():
                 self._on_loop(run)
-        else:
-            self._queue.put(run)
+                return
+            run = self._next()
+
+    def _next(self) -> Run | None:
+        """The one that gets the slot which has become free."""
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._free += 1
+            return None
+
+    def _over(self) -> None:
+        self._start(self._next())
 
     def cancel(self, run: Run, kind: int) -> None:
         """Cancels a run, wherever it is."""
@@ -183,7 +217,7 @@ class Executor:
 
     def _on_loop(self, run: Run) -> None:
         loop = self.loop()
-        loop.call_soon_threadsafe(run.start_task, loop)
+        loop.call_soon_threadsafe(run.start_task, loop, self._over)
 
     def _work(self) -> None:
         take = self._queue.get
@@ -191,6 +225,8 @@ class Executor:
             run = take()
             if run.execute():
                 self._on_loop(run)
+            else:
+                self._over()
             run = None  # an idle thread keeps no request alive
 
     def _run_loop(self) -> None:

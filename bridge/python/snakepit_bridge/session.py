@@ -126,9 +126,13 @@ class Attachment:
             self._accept(request)
         for cancel in frame.cancels:
             run = self.live.get(cancel.id)
-            if run is not None:
-                kind = DEADLINE if cancel.reason == pb.Cancel.DEADLINE else CANCELLED
-                self._dispatcher.executor.cancel(run, kind)
+            if run is None:
+                continue
+            if cancel.reason == pb.Cancel.RECALL:
+                run.recall()
+                continue
+            kind = DEADLINE if cancel.reason == pb.Cancel.DEADLINE else CANCELLED
+            self._dispatcher.executor.cancel(run, kind)
         for credit in frame.credits:
             run = self.live.get(credit.id)
             if run is not None and run.context._outlet is not None:

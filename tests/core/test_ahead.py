@@ -1,0 +1,76 @@
+"""When requests are sent ahead of a slot, and who gets the slots that become free."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from snakepit_ray.core.ahead import MOST_AHEAD, SHORT_SECONDS, Pace
+from snakepit_ray.core.waiting import Slots
+
+
+def test_nothing_is_sent_ahead_before_anything_is_known() -> None:
+    assert Pace().ahead == 0
+
+
+@given(st.lists(st.floats(0, SHORT_SECONDS, exclude_max=True), min_size=1))
+def test_short_commands_let_others_go_ahead(seconds: list[float]) -> None:
+    pace = Pace()
+    for one in seconds:
+        pace.observe(one)
+        assert pace.ahead == MOST_AHEAD
+
+
+@given(before=st.integers(0, 100), long=st.floats(SHORT_SECONDS, 100))
+def test_one_long_command_ends_it_for_a_while_and_not_for_ever(before: int, long: float) -> None:
+    pace = Pace()
+    for _ in range(before):
+        pace.observe(SHORT_SECONDS / 10)
+    pace.observe(long)
+    assert pace.ahead == 0
+    short = 0
+    while not pace.ahead:
+        pace.observe(SHORT_SECONDS / 10)
+        short += 1
+    assert short <= 130, "for 100 s; after 10 ms it is 22"
+
+
+class Slotted(RuleBasedStateMachine):
+    """Slots against a list: the first `capacity` of those that came run, the others are ahead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slots = Slots(2)
+        self.came: list[str] = []
+        self.count = 0
+
+    @rule()
+    def go_ahead(self) -> None:
+        self.count += 1
+        self.slots.go_ahead(f"r{self.count}")
+        self.came.append(f"r{self.count}")
+
+    @rule()
+    def acquire(self) -> None:
+        self.count += 1
+        if self.slots.acquire(f"r{self.count}"):
+            self.came.append(f"r{self.count}")
+
+    @precondition(lambda self: self.came)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        gone = data.draw(st.sampled_from(self.came))
+        assert self.slots.release(gone)
+        assert not self.slots.release(gone)
+        self.came.remove(gone)
+
+    @invariant()
+    def agrees(self) -> None:
+        running, ahead = self.came[:2], self.came[2:]
+        assert list(self.slots.ahead) == ahead
+        assert self.slots.running == len(running) and self.slots.free == 2 - len(running)
+        assert all(one in self.slots for one in self.came)
+
+
+TestSlots = Slotted.TestCase

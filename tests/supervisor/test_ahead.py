@@ -1,0 +1,215 @@
+"""Requests that are sent to an interpreter before it has a slot for them: they wait there as they would
+here."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.core.ahead import MOST_AHEAD
+from snakepit_ray.core.recycling import Reason
+from snakepit_ray.errors import DeadlineExceeded, PoolSaturated, QueueTimeout, WorkerCrashed
+from snakepit_ray.supervisor import Supervisor
+from snakepit_ray.supervisor.running import Running
+from tests.supervisor.harness import POLICY, executed, request, until, value
+from tests.supervisor.test_marks import marked, stop
+
+SHORT = 5  # commands after which others go ahead
+
+
+async def warmed(worker: Supervisor) -> None:
+    """Its commands are known to be short."""
+    for number in range(200):
+        await value(worker, request("run", f"warm-{number}", tag="warm"))
+        if number >= SHORT and worker.admission.pace.ahead:
+            return
+    raise AssertionError("no command took less than SHORT_SECONDS")
+
+
+def ran(tmp_path: Path) -> list[str]:
+    return [tag for tag in executed(tmp_path) if tag != "warm"]
+
+
+def sent(worker: Supervisor) -> int:
+    """Requests that are in an interpreter."""
+    return len(worker._runs)
+
+
+def ask(worker: Supervisor, tag: str, **more: Any) -> asyncio.Future[Any]:
+    return asyncio.ensure_future(value(worker, request("run", tag, tag=tag, **more)))
+
+
+def test_short_commands_are_sent_ahead_run_in_order_and_are_counted_as_waiting(tmp_path: Path) -> None:
+    async def body(worker: Supervisor) -> None:
+        await warmed(worker)
+        pid = stop(worker)
+        calls = [ask(worker, f"r{number}") for number in range(6)]
+        await until(lambda: sent(worker) == 1 + MOST_AHEAD)
+        assert (worker.running, worker.waiting, worker.admission.free) == (1, 5, 0)
+        os.kill(pid, signal.SIGCONT)
+        await asyncio.gather(*calls)
+        assert ran(tmp_path) == [f"r{number}" for number in range(6)]
+
+    marked(tmp_path, body)
+
+
+def test_behind_a_long_command_they_come_back_to_their_places(tmp_path: Path) -> None:
+    async def body(worker: Supervisor) -> None:
+        await warmed(worker)
+        calls = [ask(worker, "long", seconds=1.0), *(ask(worker, f"r{number}") for number in range(5))]
+        late = ask(worker, "late", queue=0.2)
+        await until(lambda: sent(worker) == 1 and len(worker.admission.queue) == 6)
+        assert (worker.running, worker.waiting) == (1, 6)
+        with pytest.raises(QueueTimeout):
+            await late
+        await asyncio.gather(*calls)
+        assert ran(tmp_path) == ["long", *(f"r{number}" for number in range(5))]
+
+    marked(tmp_path, body)
+
+
+def test_what_came_back_may_move(tmp_path: Path) -> None:
+    async def body(worker: Supervisor) -> None:
+        await warmed(worker)
+        long = ask(worker, "long", seconds=0.5)
+        moving = request("run", "moves", tag="moves")
+        call = asyncio.ensure_future(worker.execute(moving, may_move=True))
+        await until(lambda: worker.admission.queue.movable == 1)
+        await long
+        await call
+        assert ran(tmp_path) == ["long", "moves"]
+
+    marked(tmp_path, body)
+
+
+def test_a_crash_takes_only_what_had_begun(tmp_path: Path) -> None:
+    async def body(worker: Supervisor) -> None:
+        await warmed(worker)
+        calls = [ask(worker, "runs", seconds=30), ask(worker, "a"), ask(worker, "b"), ask(worker, "c")]
+        await until(lambda: ran(tmp_path) == ["runs"])
+        assert worker.interpreter is not None
+        os.kill(worker.interpreter.child.pid, signal.SIGKILL)
+        with pytest.raises(WorkerCrashed):
+            await calls[0]
+        assert [answer["tag"] for answer in await asyncio.gather(*calls[1:])] == ["a", "b", "c"]
+        assert sorted(ran(tmp_path)) == ["a", "b", "c", "runs"]
+
+    marked(tmp_path, body)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2])
+def test_who_is_ahead_counts_for_the_queues_limit(tmp_path: Path, limit: int) -> None:
+    async def body(worker: Supervisor) -> None:
+        await warmed(worker)
+        pid = stop(worker)
+        calls = [ask(worker, f"r{number}") for number in range(1 + limit)]
+        await until(lambda: worker.running + worker.waiting == 1 + limit)
+        with pytest.raises(PoolSaturated):
+            await ask(worker, "refused")
+        os.kill(pid, signal.SIGCONT)
+        await asyncio.gather(*calls)
+        assert "refused" not in ran(tmp_path)
+
+    marked(tmp_path, body, policy=replace(POLICY, queue_limit=limit))
+
+
+@pytest.mark.parametrize("end", ["cancelled", "deadline"])
+def test_what_ends_while_it_is_ahead_never_runs(tmp_path: Path, end: str) -> None:
+    async def body(worker: Supervisor) -> None:
+        await warmed(worker)
+        pid = stop(worker)
+        first, second = ask(worker, "first"), ask(worker, "second", budget=0.3 if end == "deadline" else 20.0)
+        await until(lambda: sent(worker) == 2)
+        if end == "cancelled":
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+        else:
+            with pytest.raises(DeadlineExceeded) as error:
+                await second
+            assert error.value.where == "waiting"
+        os.kill(pid, signal.SIGCONT)
+        await first
+        await until(lambda: sent(worker) == 0)
+        assert worker.interpreter is not None and worker.interpreter.child.pid == pid
+
+    marked(tmp_path, body)
+    assert ran(tmp_path) in (["first"], ["first", "second"]), "the one that had waited behind it may begin"
+
+
+def test_nobody_is_condemned_for_what_has_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled ahead, and the interpreter cannot say so for longer than cancel_grace."""
+    stuck: list[str] = []
+
+    def told(running: Running, run: Any, why: str) -> None:
+        stuck.append(run.request.id)
+        really(running, run, why)
+
+    really = Running._stuck
+    monkeypatch.setattr(Running, "_stuck", told)
+
+    async def body(worker: Supervisor) -> None:
+        await warmed(worker)
+        pid = stop(worker)
+        first, second = ask(worker, "first"), ask(worker, "second")
+        await until(lambda: sent(worker) == 2)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        await until(lambda: stuck == ["second"])
+        os.kill(pid, signal.SIGCONT)
+        assert (await first)["pid"] == pid
+
+    marked(tmp_path, body, policy=replace(POLICY, cancel_grace=0.05))
+
+
+def test_an_interpreter_that_is_replaced_gives_back_what_it_had_not_begun(tmp_path: Path) -> None:
+    async def body(worker: Supervisor) -> None:
+        await warmed(worker)
+        assert worker.interpreter is not None
+        old = worker.interpreter.child.pid
+        calls = [ask(worker, "long", seconds=1.5), ask(worker, "a"), ask(worker, "b")]
+        worker.keeper.recycle(Reason.MANUAL)
+        answers = await asyncio.gather(*calls)
+        assert [answer["pid"] == old for answer in answers] == [True, False, False]
+        assert sorted(ran(tmp_path)) == ["a", "b", "long"]
+
+    marked(tmp_path, body)
+
+
+def test_nothing_goes_ahead_where_the_interpreter_does_not_mark(tmp_path: Path) -> None:
+    async def body(worker: Supervisor) -> None:
+        for number in range(20):
+            await value(worker, request("run", f"warm-{number}", tag="warm"))
+        pid = stop(worker)
+        calls = [ask(worker, f"r{number}") for number in range(3)]
+        await until(lambda: len(worker.admission.queue) == 2)
+        assert sent(worker) == 1
+        os.kill(pid, signal.SIGCONT)
+        await asyncio.gather(*calls)
+
+    marked(tmp_path, body, marks=None, around=None)
+
+
+def test_recalled_is_no_run(tmp_path: Path) -> None:
+    async def body(worker: Supervisor) -> None:
+        await warmed(worker)
+        assert worker.interpreter is not None
+        served = worker.interpreter.served
+        calls = [ask(worker, "long", seconds=0.3), ask(worker, "a")]
+        await asyncio.gather(*calls)
+        assert worker.interpreter.served == served + 2
+        assert worker.counters.errors == 0
+
+    marked(tmp_path, body)
+
+
+def test_cancel_reasons_of_the_wire() -> None:
+    assert pb.Cancel.Reason.RECALL == 3
