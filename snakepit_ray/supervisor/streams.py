@@ -48,10 +48,10 @@ class Stream:
     # ---- what the worker says -----------------------------------------------------------------------------
 
     def opened(self, interpreter: Interpreter) -> Callable[[pb.Chunk], None]:
-        """It runs now: its slot is held."""
-        self._interpreter = interpreter
+        """It runs now, or runs next; again when it is sent to another interpreter, having not begun."""
+        first, self._interpreter = self._interpreter is None, interpreter
         self.opened_at = time.monotonic()
-        if telemetry.enabled("stream.started"):
+        if first and telemetry.enabled("stream.started"):
             telemetry.emit("stream.started", {}, {**self._about, "session": self.request.session or None})
         return self._arrived
 
