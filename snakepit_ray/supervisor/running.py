@@ -17,6 +17,7 @@ from snakepit_ray.errors import DeadlineExceeded, SnakepitError
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.outcomes import Answer, Recalled, Sink
 
+WORD_SECONDS = 0.1  # for an interpreter to say whether what is too late has begun
 CALLER, DEADLINE, RECALL = pb.Cancel.Reason.CALLER, pb.Cancel.Reason.DEADLINE, pb.Cancel.Reason.RECALL
 
 
@@ -34,6 +35,7 @@ class Run:
     sent: bool = False
     stopping: bool = False
     recalled: bool = False
+    overdue: bool = False  # and it had not begun
 
     def settle(self, outcome: Answer | Exception) -> None:
         """Gives the outcome, unless there is one."""
@@ -134,22 +136,32 @@ class Running:
     def _answered(self, run: Run, reply: pb.Reply | None) -> None:
         if reply is None:
             return  # the stream ended: `lose` gives these their outcome, with the child's last words
-        if run.recalled and not run.stopping and _never_began(reply):
-            self._over(run)
+        began = not _never_began(reply)
+        if began:
+            run.interpreter.served += max(1, reply.items)
+            self._took(reply.ran_us / 1e6)
+        if run.overdue:
+            self._too_late(run, began)
+        self._over(run)
+        if run.recalled and not (began or run.stopping):
             run.settle(Recalled())
             return
-        run.interpreter.served += max(1, reply.items)
-        self._took(reply.ran_us / 1e6)
-        self._over(run)
         try:
             run.settle(Answer(reply, run.interpreter.arena.views(reply.value) if reply.value.buffers else ()))
         except SnakepitError as error:
             run.settle(error)
 
     def _overdue(self, run: Run) -> None:
-        phase = "waiting" if self._begun(run) == 0 else "running"
-        run.settle(DeadlineExceeded.after(run.budget or 0.0, phase, run.request.command))
+        if run.sent and self._begun(run) == 0:  # it may begin until the interpreter says that it never will
+            run.overdue = True
+            run.timers.append(asyncio.get_running_loop().call_later(WORD_SECONDS, self._too_late, run, True))
+        else:
+            self._too_late(run, run.sent)
         self._tell_to_stop(run, DEADLINE)
+
+    def _too_late(self, run: Run, may_have_begun: bool) -> None:
+        phase = "running" if may_have_begun else "waiting"
+        run.settle(DeadlineExceeded.after(run.budget or 0.0, phase, run.request.command))
 
     def _tell_to_stop(self, run: Run, reason: pb.Cancel.Reason) -> None:
         if run.stopping or run.request.id not in self._runs:
@@ -227,4 +239,5 @@ class Running:
 
 
 def _never_began(reply: pb.Reply) -> bool:
-    return not reply.ran_us and reply.failure.kind == pb.Failure.Kind.CANCELLED
+    stopped = reply.failure.kind in (pb.Failure.Kind.CANCELLED, pb.Failure.Kind.DEADLINE)
+    return stopped and not reply.ran_us

@@ -120,28 +120,42 @@ def test_who_is_ahead_counts_for_the_queues_limit(tmp_path: Path, limit: int) ->
     marked(tmp_path, body, policy=replace(POLICY, queue_limit=limit))
 
 
-@pytest.mark.parametrize("end", ["cancelled", "deadline"])
-def test_what_ends_while_it_is_ahead_never_runs(tmp_path: Path, end: str) -> None:
+def test_what_is_cancelled_while_it_is_ahead_never_runs(tmp_path: Path) -> None:
     async def body(worker: Supervisor) -> None:
         await warmed(worker)
-        pid = stop(worker)
-        first, second = ask(worker, "first"), ask(worker, "second", budget=0.3 if end == "deadline" else 20.0)
+        long, second, third = ask(worker, "long", seconds=0.5), ask(worker, "second"), ask(worker, "third")
+        await until(lambda: ran(tmp_path) == ["long"])
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        await asyncio.gather(long, third)
+        assert ran(tmp_path) == ["long", "third"]
+
+    marked(tmp_path, body)
+
+
+def test_what_is_too_late_while_it_is_ahead_is_told_what_the_interpreter_says(tmp_path: Path) -> None:
+    async def body(worker: Supervisor) -> None:
+        await warmed(worker)
+        long, late = ask(worker, "long", seconds=0.5), ask(worker, "late", budget=0.01)
+        with pytest.raises(DeadlineExceeded) as waited:
+            await late
+        assert waited.value.where == "waiting"
+        await long
+        assert ran(tmp_path) == ["long"]
+        await warmed(worker)
+        pid = stop(worker)  # it cannot say, and may begin it when it goes on
+        first, late = ask(worker, "first"), ask(worker, "unknown", budget=0.1)
         await until(lambda: sent(worker) == 2)
-        if end == "cancelled":
-            second.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await second
-        else:
-            with pytest.raises(DeadlineExceeded) as error:
-                await second
-            assert error.value.where == "waiting"
+        with pytest.raises(DeadlineExceeded) as unknown:
+            await late
+        assert unknown.value.where == "running"
         os.kill(pid, signal.SIGCONT)
         await first
         await until(lambda: sent(worker) == 0)
         assert worker.interpreter is not None and worker.interpreter.child.pid == pid
 
     marked(tmp_path, body)
-    assert ran(tmp_path) in (["first"], ["first", "second"]), "the one that had waited behind it may begin"
 
 
 def test_nobody_is_condemned_for_what_has_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
