@@ -65,7 +65,7 @@ def test_killed_interpreters_fail_only_what_they_ran_and_nothing_idempotent(
     failed_only_what_ran_there(result, 4)
     result = Storm(kills=5, seconds=4.0, end_pool=True).run(pool)
     held_without_failures(result, 5)
-    assert result.ran_again >= 1, "some were running, and ran again"
+    assert result.ran_again <= 5, "each kill has at most one run again"
 
 
 def test_the_command_storms_a_running_pool(start: Any, tmp_path: Path) -> None:
