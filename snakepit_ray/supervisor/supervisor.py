@@ -30,6 +30,8 @@ from snakepit_ray.supervisor.story import Story
 from snakepit_ray.supervisor.surroundings import Surroundings
 from snakepit_ray.supervisor.waiting_room import Attempt, WaitingRoom
 
+MOST_LOSSES = 5  # interpreters that may die with one request before they begin it: it may be what kills them
+
 
 @dataclass(frozen=True)
 class WorkerPolicy:
@@ -190,6 +192,9 @@ class Supervisor:
                 continue
             except WorkerCrashed as error:
                 if not error.may_have_started and self._stays(attempt.request):
+                    attempt.losses += 1
+                    if attempt.losses > MOST_LOSSES:
+                        raise
                     attempt.entered = time.monotonic()
                     continue  # it waits for the next interpreter, as if it had never left the queue
                 crash = error

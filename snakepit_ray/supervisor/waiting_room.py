@@ -33,6 +33,7 @@ class Attempt:
         self.number = max(1, request.attempt)
         self.place: int | None = None  # in the queue, of one that comes back to it
         self.recalled = False
+        self.losses = 0  # interpreters that died with it in them and had not begun it
 
     @property
     def waited(self) -> float:

@@ -18,7 +18,7 @@ GENTLE = 1.0  # seconds within which a generator's `finally` has run
 
 @pytest.fixture
 def made(bridge):
-    return bridge("streaming:Streaming").start()
+    return bridge("streaming:Streaming", capacity=2).start()  # one to look at what the other does
 
 
 @pytest.fixture

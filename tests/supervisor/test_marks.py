@@ -14,10 +14,12 @@ import pytest
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.codec import Part
+from snakepit_ray.core.restarts import RestartBudget, RestartPolicy
 from snakepit_ray.errors import DeadlineExceeded, WorkerCrashed
 from snakepit_ray.process.journal import Journal
 from snakepit_ray.requests import crashed
 from snakepit_ray.supervisor import Stream, Supervisor, Surroundings
+from snakepit_ray.supervisor.supervisor import MOST_LOSSES
 from tests.supervisor.harness import POLICY, executed, request, run, supervisor, until, value
 
 Body = Callable[[Supervisor], Awaitable[None]]
@@ -136,6 +138,30 @@ def test_a_stream_that_had_not_begun_comes_whole_from_the_next_interpreter(tmp_p
         assert executed(tmp_path).count("once") == 1
 
     marked(tmp_path, body)
+
+
+def test_what_no_interpreter_lives_to_begin_is_given_up(tmp_path: Path) -> None:
+    async def body(worker: Supervisor) -> None:
+        worker.keeper.budget = RestartBudget(RestartPolicy(first_delay=0.01))
+        pids = [stop(worker)]
+        (call,) = await in_it(worker, request("run", 1, tag="poison"))
+        while not call.done():
+            os.kill(pids[-1], signal.SIGKILL)
+            await until(lambda: call.done() or pid_of(worker) not in pids)
+            if not call.done():
+                pids.append(stop(worker))
+                await until(lambda: call.done() or worker.running == 1)
+        with pytest.raises(WorkerCrashed, match="safe to send it again") as crash:
+            await call
+        assert (crash.value.may_have_started, crash.value.begun) == (False, 0)
+        assert len(pids) == MOST_LOSSES + 1 and executed(tmp_path) == []
+
+    marked(tmp_path, body)
+
+
+def pid_of(worker: Supervisor) -> int:
+    assert worker.interpreter is not None
+    return worker.interpreter.child.pid
 
 
 def test_its_budget_goes_on_meanwhile(tmp_path: Path) -> None:
