@@ -17,7 +17,7 @@ from snakepit_ray.errors import DeadlineExceeded, SnakepitError
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.outcomes import Answer, Recalled, Sink
 
-WORD_SECONDS = 0.1  # for an interpreter to say whether what is too late has begun
+WORD_SECONDS = 0.5  # for an interpreter to say whether what is too late has begun
 CALLER, DEADLINE, RECALL = pb.Cancel.Reason.CALLER, pb.Cancel.Reason.DEADLINE, pb.Cancel.Reason.RECALL
 
 
@@ -140,8 +140,8 @@ class Running:
         if began:
             run.interpreter.served += max(1, reply.items)
             self._took(reply.ran_us / 1e6)
-        if run.overdue:
-            self._too_late(run, began)
+        if run.overdue or (not began and reply.failure.kind == pb.Failure.Kind.DEADLINE):
+            self._too_late(run, began)  # the interpreter's clock may be the first to say so
         self._over(run)
         if run.recalled and not (began or run.stopping):
             run.settle(Recalled())

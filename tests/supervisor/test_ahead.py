@@ -134,9 +134,12 @@ def test_what_is_cancelled_while_it_is_ahead_never_runs(tmp_path: Path) -> None:
     marked(tmp_path, body)
 
 
-def test_what_is_too_late_while_it_is_ahead_is_told_what_the_interpreter_says(tmp_path: Path) -> None:
+def test_what_is_too_late_while_it_is_ahead_is_told_what_the_interpreter_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def body(worker: Supervisor) -> None:
         await warmed(worker)
+        monkeypatch.setattr("snakepit_ray.supervisor.running.WORD_SECONDS", 20.0)
         long, late = ask(worker, "long", seconds=0.5), ask(worker, "late", budget=0.01)
         with pytest.raises(DeadlineExceeded) as waited:
             await late
@@ -144,6 +147,7 @@ def test_what_is_too_late_while_it_is_ahead_is_told_what_the_interpreter_says(tm
         await long
         assert ran(tmp_path) == ["long"]
         await warmed(worker)
+        monkeypatch.setattr("snakepit_ray.supervisor.running.WORD_SECONDS", 0.1)
         pid = stop(worker)  # it cannot say, and may begin it when it goes on
         first, late = ask(worker, "first"), ask(worker, "unknown", budget=0.1)
         await until(lambda: sent(worker) == 2)

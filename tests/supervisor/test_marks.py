@@ -38,10 +38,10 @@ class Marked(Surroundings):
         return self.journal.marks.begun(mark - 1)
 
 
-def marked(tmp_path: Path, body: Body, **changes: Any) -> None:
+def marked(tmp_path: Path, body: Body, kind: type[Marked] = Marked, **changes: Any) -> None:
     async def around() -> None:
         journal = Journal.open("w-0", tmp_path / "node")
-        settings = {"around": Marked(journal), "marks": journal.marks.descriptor, **changes}
+        settings = {"around": kind(journal), "marks": journal.marks.descriptor, **changes}
         worker = supervisor(tmp_path, **settings)
         await worker.start()
         try:
@@ -141,27 +141,18 @@ def test_a_stream_that_had_not_begun_comes_whole_from_the_next_interpreter(tmp_p
 
 
 def test_what_no_interpreter_lives_to_begin_is_given_up(tmp_path: Path) -> None:
+    class Unmarked(Marked):
+        def begun(self, mark: int) -> int:
+            return 0  # as if it died of the request before it began it
+
     async def body(worker: Supervisor) -> None:
         worker.keeper.budget = RestartBudget(RestartPolicy(first_delay=0.01))
-        pids = [stop(worker)]
-        (call,) = await in_it(worker, request("run", 1, tag="poison"))
-        while not call.done():
-            os.kill(pids[-1], signal.SIGKILL)
-            await until(lambda: call.done() or pid_of(worker) not in pids)
-            if not call.done():
-                pids.append(stop(worker))
-                await until(lambda: call.done() or worker.running == 1)
         with pytest.raises(WorkerCrashed, match="safe to send it again") as crash:
-            await call
+            await value(worker, request("die", 1, tag="poison"))
         assert (crash.value.may_have_started, crash.value.begun) == (False, 0)
-        assert len(pids) == MOST_LOSSES + 1 and executed(tmp_path) == []
+        assert executed(tmp_path) == ["poison"] * (MOST_LOSSES + 1)
 
-    marked(tmp_path, body)
-
-
-def pid_of(worker: Supervisor) -> int:
-    assert worker.interpreter is not None
-    return worker.interpreter.child.pid
+    marked(tmp_path, body, kind=Unmarked)
 
 
 def test_its_budget_goes_on_meanwhile(tmp_path: Path) -> None:
