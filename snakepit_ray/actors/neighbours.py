@@ -21,7 +21,6 @@ from snakepit_ray.actors.messages import Claimed, Delegated, Refused
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.errors import NotNow, SessionWorkerLost, WorkerCrashed
 from snakepit_ray.process.journal import HERE, Journal
-from snakepit_ray.process.marks import ALL
 from snakepit_ray.requests import parcel
 from snakepit_ray.supervisor import Done, Relayed, Supervisor, Surroundings
 
@@ -47,9 +46,13 @@ class Neighbours(Surroundings):
     def begins(self, request: pb.Request, marked: bool) -> int:
         if is_part(request):
             self._record_whole(request)
-            return 1 + self._journal.marks.take_spare() if marked else 0
-        mark = self._journal.record(request.id, begun=0 if marked else ALL)
-        return 1 + mark if marked else 0
+            word = self._journal.marks.take_spare() if marked else None
+        else:
+            word = self._journal.record(request.id, marked=marked)
+        return 0 if word is None else 1 + word
+
+    def over(self, mark: int) -> None:
+        self._journal.marks.give_back(mark - 1)
 
     def begun(self, mark: int) -> int:
         return self._journal.marks.begun(mark - 1)

@@ -24,6 +24,7 @@ SLOTS = 4096
 SLOT_BYTES = 16
 DIGEST_BYTES, PLACE_BYTES = 12, 4  # a digest of the request's id, and where it went
 HERE = 0  # to this worker's own interpreter
+UNMARKED = 2**32 - 1  # the same, where the slot's word belongs to another request: it counts as begun
 WITHDRAW = 256
 
 # Eight words in the byte order of this node: magic, version, slots, cursor, incarnation, three for later.
@@ -78,21 +79,29 @@ class Journal(state_files.MappedFile):
     def where(self, request_id: str) -> int:
         """The place that it was handed to, as `record` was told; HERE also where it is not known."""
         slots = self._slots_of(request_id)
-        return self._place(slots[-1]) if slots else HERE
+        place = self._place(slots[-1]) if slots else HERE
+        return HERE if place == UNMARKED else place
 
-    def record(self, request_id: str, place: int = HERE, begun: int = ALL) -> int:
+    def record(self, request_id: str, place: int = HERE, *, marked: bool = False) -> int | None:
         """To be called before the request is handed to the interpreter, or to another place: a number of the
-        caller's choice, 32 bits. The number of its mark, which says `begun` for now: 0 where the interpreter
-        will say so itself."""
+        caller's choice, below UNMARKED. `marked`: the interpreter says itself whether it has begun. The word
+        where it does so, to be given back to `marks`; None where it does not."""
         cursor = self._words[CURSOR]
         slot = cursor % SLOTS
         at = _at(slot)
         self._forget(slot)
+        free = self.marks.is_free(slot)
+        if place == HERE and not free:
+            place = UNMARKED
         self._map[at : at + SLOT_BYTES] = _digest(request_id) + place.to_bytes(PLACE_BYTES, "little")
-        self.marks.set(slot, begun)
+        marked = marked and free
+        if marked:
+            self.marks.take(slot)
+        elif free:
+            self.marks.set(slot, ALL)
         self._words[CURSOR] = cursor + 1
         self._learn(slot)
-        return slot
+        return slot if marked else None
 
     def withdraw(self, request_id: str) -> None:
         """It was recorded lately and then not handed over after all. One that WITHDRAW others have followed

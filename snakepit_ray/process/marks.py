@@ -3,7 +3,8 @@ a file that they store to themselves.
 
 Rules: a word says how many calls of a request have begun, and is stored just before each of them begins; it
 is read when nobody can store to it any more (its interpreter has ended; of an earlier process of the worker,
-everybody who held the file); what cannot be known counts as begun, all of it.
+everybody who held the file); what cannot be known counts as begun, all of it; nobody gets a word whose owner
+is still in an interpreter.
 
 What a host cannot see is whether a request that it has sent has begun when the interpreter dies: without such
 a word, whatever was on its way must be taken for begun."""
@@ -17,9 +18,7 @@ from snakepit_ray.process import state_files
 from snakepit_ray.process.state_files import Base, Opened
 
 SUFFIX = ".marks"
-SPARE = (
-    1024  # words of requests that have no slot of their own in the journal; more than can be in interpreters
-)
+SPARE = 1024  # words of requests that have no slot of their own in the journal
 WORD_BYTES = 8
 ALL = 2**63  # begun, and nobody can tell how much of it
 
@@ -33,6 +32,7 @@ class Marks(state_files.MappedFile):
         self.words = slots + SPARE
         self._slots = slots
         self._spare = 0
+        self._in_use: set[int] = set()
         self._settled = not self.found
 
     @classmethod
@@ -53,15 +53,32 @@ class Marks(state_files.MappedFile):
         return self._settled
 
     def set(self, word: int, begun: int) -> None:
-        """0 for what is about to be handed to an interpreter that stores here, ALL for one that does not."""
+        """What the word says until an interpreter stores to it."""
         self._words[word] = begun
 
-    def take_spare(self) -> int:
-        """A word for a request that the journal does not list; 0 is in it."""
-        self._spare = (self._spare + 1) % SPARE
-        word = self._slots + self._spare
+    def is_free(self, word: int) -> bool:
+        """Whether no request that is in an interpreter has the word."""
+        return word not in self._in_use
+
+    def take(self, word: int) -> None:
+        """A request that is about to be handed to an interpreter that stores has the word, with 0 in it,
+        until `give_back`."""
+        self._in_use.add(word)
         self._words[word] = 0
-        return word
+
+    def take_spare(self) -> int | None:
+        """`take` of a word for a request that the journal does not list; None when all are taken."""
+        for _ in range(SPARE):
+            self._spare = (self._spare + 1) % SPARE
+            word = self._slots + self._spare
+            if self.is_free(word):
+                self.take(word)
+                return word
+        return None
+
+    def give_back(self, word: int) -> None:
+        """Its request is in no interpreter any more. Safe to repeat."""
+        self._in_use.discard(word)
 
     def begun(self, word: int) -> int:
         """Calls that have begun, of the request that has this word."""

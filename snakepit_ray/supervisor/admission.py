@@ -130,17 +130,19 @@ class Admission:
 
     def renew(self, may_go_ahead: bool = False) -> None:
         """Another interpreter serves: all its slots are free; those that are held belong to the one before,
-        and who is ahead of one comes back. `may_go_ahead`: it says what it has begun, so that nothing that
-        was sent ahead can be lost with it."""
+        and who is ahead of one runs there, too, unless it takes long. `may_go_ahead`: it says what it has
+        begun, so that nothing that was sent ahead can be lost with it."""
         if self.slots.ahead:
-            self.recall(list(self.slots.ahead))
+            asyncio.get_running_loop().call_later(RECALL_SECONDS, self.recall, list(self.slots.ahead))
         self.slots = Slots(self.slots.capacity)
         self.pace = Pace()
         self._may_go_ahead, self._is_stuck = may_go_ahead, False
 
     def close(self) -> None:
         """Sends everybody away who waits; nobody is let in any more."""
-        self.is_open = False
+        self.is_open = self._may_go_ahead = False
+        if self._recalling is not None:
+            self._recalling.cancel()
         while (waiting := self.queue.pop(self._clock())) is not None:
             self._decide(waiting.id, CLOSED)
         self._settle()

@@ -46,18 +46,21 @@ class Run:
 class Running:
     """What runs at one worker. `released(request_id)` is called when a run is over, before its outcome is
     known to whoever awaits it; `marked(mark)` is how much has begun of a request, for certain when its
-    interpreter has ended; `took(seconds)` is called with what each run took."""
+    interpreter has ended; `unmarked(mark)` is called when it is needed no more, `took(seconds)` with what
+    each run took."""
 
     def __init__(
         self,
         cancel_grace: float,
         released: Callable[[str], None],
         marked: Callable[[int], int],
+        unmarked: Callable[[int], None],
         took: Callable[[float], None],
     ) -> None:
         self._cancel_grace = cancel_grace
         self._released = released
         self._marked = marked
+        self._unmarked = unmarked
         self._took = took
         self._runs: dict[str, Run] = {}
         self._less: asyncio.Event | None = None  # made when somebody waits for runs to end
@@ -190,8 +193,10 @@ class Running:
                 run.interpreter.client.cancel(request_id, RECALL)
 
     def _stuck(self, run: Run, why: str) -> None:
-        if self._begun(run) == 0:
-            return  # what runs before it holds it up, and is called to account itself
+        if self._begun(run) == 0:  # what runs before it holds it up, and is called to account itself
+            loop = asyncio.get_running_loop()
+            run.timers.append(loop.call_later(self._cancel_grace, self._stuck, run, why))
+            return
         run.interpreter.condemn(
             f"its command {run.request.command!r} {why} and did not stop within "
             f"cancel_grace={self._cancel_grace:g} s"
@@ -219,6 +224,8 @@ class Running:
 
     def _over(self, run: Run) -> None:
         del self._runs[run.request.id]
+        if run.mark:
+            self._unmarked(run.mark)
         for timer in run.timers:
             timer.cancel()
         self._released(run.request.id)

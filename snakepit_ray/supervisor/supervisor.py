@@ -72,6 +72,7 @@ class Supervisor:
             policy.cancel_grace,
             self.admission.release,
             self.around.begun,
+            self.around.over,
             lambda seconds: self.admission.pace.observe(seconds),
         )
         self.admission.recall = self._runs.recall
@@ -196,7 +197,10 @@ class Supervisor:
                     if attempt.losses > MOST_LOSSES:
                         raise
                     attempt.entered = time.monotonic()
-                    continue  # it waits for the next interpreter, as if it had never left the queue
+                    attempt.recalled = True  # it waits for the next interpreter as if it had never left
+                    if attempt.place is None:
+                        attempt.place = self.admission.queue.next_seq()
+                    continue
                 crash = error
                 pause = self.policy.retry_backoff * 2 ** (attempt.number - 1) * random.uniform(0.5, 1.0)
                 if not self._may_retry(attempt, pause):

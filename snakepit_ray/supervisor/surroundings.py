@@ -35,6 +35,9 @@ class Surroundings:
         number of the word where it does so, counted from 1; 0 where it does not."""
         return 0
 
+    def over(self, mark: int) -> None:
+        """The request with that mark is in no interpreter any more."""
+
     def begun(self, mark: int) -> int:
         """How many calls of the request with that mark have begun in an interpreter that has ended."""
         raise NotImplementedError("no mark was given")

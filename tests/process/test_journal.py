@@ -87,9 +87,11 @@ class AgainstModel(RuleBasedStateMachine):
     )
     def record(self, ids: list[tuple[str, str]]) -> None:
         for one, fate in ids:
-            mark = self.journal.record(one) if fate == "unknown" else self.journal.record(one, begun=0)
-            if fate == "begun":
-                self.journal.marks.set(mark, 1)
+            mark = self.journal.record(one, marked=fate != "unknown")
+            assert (mark is None) == (fate == "unknown")
+            if mark is not None:
+                self.journal.marks.set(mark, int(fate == "begun"))
+                self.journal.marks.give_back(mark)
             self.ring.append((one, fate != "not"))
 
     @rule(many=st.integers(SLOTS // 2, SLOTS + 3))

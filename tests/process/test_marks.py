@@ -48,12 +48,19 @@ def child(descriptor: int, *words: int) -> Iterator[subprocess.Popen[str]]:
         one.communicate("")
 
 
+def taken(journal: Journal, request_id: str) -> int:
+    """The word of a request that an interpreter is about to get."""
+    word = journal.record(request_id, marked=True)
+    assert word is not None
+    return word
+
+
 def test_what_an_interpreter_began_and_what_not(tmp_path: Path) -> None:
     with_marks = Journal.open("w-0", tmp_path)
-    begun, waits = with_marks.record("begun", begun=0), with_marks.record("waits", begun=0)
-    without = with_marks.record("of another language")
+    begun, waits = taken(with_marks, "begun"), taken(with_marks, "waits")
+    assert with_marks.record("of another language") is None
     with child(with_marks.marks.descriptor, begun):
-        assert [with_marks.marks.begun(one) for one in (begun, waits, without)] == [1, 0, ALL]
+        assert [with_marks.marks.begun(one) for one in (begun, waits, waits + 1)] == [1, 0, ALL]
     names = ("begun", "waits", "of another language", "never")
     assert [with_marks.started_before(name) for name in names] == [True, False, True, False]
     with_marks.close()
@@ -66,12 +73,12 @@ def test_what_an_interpreter_began_and_what_not(tmp_path: Path) -> None:
 def test_what_may_still_begin_counts_as_begun(tmp_path: Path) -> None:
     """The process before is gone, its interpreter is not: it may begin the request at any time."""
     first = Journal.open("w-0", tmp_path)
-    mark = first.record("waits", begun=0)
+    mark = taken(first, "waits")
     with child(first.marks.descriptor):
         first.close()
         second = Journal.open("w-0", tmp_path)
         assert not second.marks.settled and second.started_before("waits")
-        own = second.record("own", begun=0)
+        own = taken(second, "own")
         assert not second.started_before("own"), "that one is in an interpreter of ours"
         assert second.started_before("waits"), "asking does not lose the lock"
     assert own == mark + 1
@@ -84,7 +91,7 @@ import os, signal, sys
 from snakepit_ray.process.journal import Journal
 journal = Journal.open("w-0", sys.argv[1])
 for i in range(20):
-    journal.marks.set(journal.record(f"r-{i}", begun=0), i % 2)
+    journal.marks.set(journal.record(f"r-{i}", marked=True), i % 2)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -101,7 +108,7 @@ def test_a_killed_process_leaves_all_marks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["gone", "short", "a link"])
 def test_lost_marks_are_taken_for_begun(tmp_path: Path, damage: str) -> None:
     first = Journal.open("w-0", tmp_path)
-    first.record("waits", begun=0)
+    taken(first, "waits")
     first.close()
     path = node_directory(tmp_path) / "journals/w-0.marks"
     content = path.read_bytes()
@@ -113,19 +120,40 @@ def test_lost_marks_are_taken_for_begun(tmp_path: Path, damage: str) -> None:
     second = Journal.open("w-0", tmp_path)
     assert second.found and not second.marks.found
     assert second.started_before("waits")
-    second.record("new", begun=0)
+    taken(second, "new")
     second.close()
     third = Journal.open("w-0", tmp_path)
     assert (third.started_before("waits"), third.started_before("new")) == (True, False)
     third.close()
 
 
+def test_a_word_stays_its_owners_for_as_long_as_that_is_in_an_interpreter(tmp_path: Path) -> None:
+    one = Journal.open("w-0", tmp_path)
+    owner = taken(one, "long")
+    one.marks.set(owner, 7)
+    others = [one.record(f"r-{number}", marked=True) for number in range(SLOTS)]
+    assert others[-1] is None and None not in others[:-1], "all but the one that would have had its word"
+    assert one.marks.begun(owner) == 7
+    last = f"r-{SLOTS - 1}"
+    assert one.started_before(last), "nobody says whether it has begun"
+    assert (one.where(last), one.where("long")) == (0, 0)
+    for word in [owner, *others]:
+        if word is not None:
+            one.marks.give_back(word)
+    assert None not in [one.record(f"more-{number}", marked=True) for number in range(SLOTS)]
+    one.close()
+
+
 def test_spare_words_are_apart_and_come_round(tmp_path: Path) -> None:
     one = Journal.open("w-0", tmp_path)
-    taken = [one.marks.take_spare() for _ in range(SPARE)]
-    assert sorted(taken) == list(range(SLOTS, SLOTS + SPARE))
-    one.marks.set(taken[0], 5)
-    assert one.marks.take_spare() == taken[0] and one.marks.begun(taken[0]) == 0
+    words = [one.marks.take_spare() for _ in range(SPARE)]
+    assert sorted(word for word in words if word is not None) == list(range(SLOTS, SLOTS + SPARE))
+    assert one.marks.take_spare() is None, "every one is in an interpreter"
+    word = words[5]
+    assert word is not None
+    one.marks.set(word, 5)
+    one.marks.give_back(word)
+    assert one.marks.take_spare() == word and one.marks.begun(word) == 0
     assert one.marks.words * WORD_BYTES == one.marks.path.stat().st_size == len(memory(one.marks.descriptor))
     one.close()
 

@@ -32,7 +32,11 @@ class Marked(Surroundings):
         self.journal = journal
 
     def begins(self, request: pb.Request, marked: bool) -> int:
-        return 1 + self.journal.record(request.id, begun=0) if marked else 0
+        word = self.journal.record(request.id, marked=marked)
+        return 0 if word is None else 1 + word
+
+    def over(self, mark: int) -> None:
+        self.journal.marks.give_back(mark - 1)
 
     def begun(self, mark: int) -> int:
         return self.journal.marks.begun(mark - 1)

@@ -29,6 +29,7 @@ class Run:
     __slots__ = (
         "_begun",
         "_coroutine",
+        "_stepped",
         "_task",
         "asynchronous",
         "context",
@@ -55,6 +56,7 @@ class Run:
         self._begun = threading.Lock()
         self._task = None
         self._coroutine = None
+        self._stepped = False  # of an async command: it has come to its first line
 
     def begin(self) -> bool:
         """Whether the run may start: nobody has cancelled it."""
@@ -110,11 +112,18 @@ class Run:
         """Starts an async command, unless it has been cancelled; `over()` is called when it has ended."""
         if not self.kind:
             self._task = loop.create_task(self._aexecute())
-            self._task.add_done_callback(lambda _: over())
+            self._task.add_done_callback(lambda _: self._task_over(over))
             return
         if self._coroutine is not None:
             self._coroutine.close()
         self.done(self, None, self.stopped())
+        over()
+
+    def _task_over(self, over) -> None:
+        if not self._stepped:  # cancelled in the moment before its first step: nobody has given its outcome
+            if self._coroutine is not None:
+                self._coroutine.close()
+            self.done(self, None, self.stopped())
         over()
 
     def cancel_task(self) -> None:
@@ -123,6 +132,7 @@ class Run:
             self._task.cancel()
 
     async def _aexecute(self) -> None:
+        self._stepped = True
         contexts.bind(self.context)
         try:
             value = self._coroutine if self._coroutine is not None else self.work(self)
