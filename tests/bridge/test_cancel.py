@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from snakepit_ray._pb import interpreter_pb2 as pb
@@ -151,3 +153,25 @@ def test_the_end_of_the_stream_cancels_what_runs(commands, command: str) -> None
     assert (second.result(a), second.result(b)) == (True, True)
     assert description.running <= 1
     second.close()
+
+
+def test_a_task_that_is_cancelled_before_its_first_step_has_an_outcome() -> None:
+    from snakepit_bridge.context import SessionContext
+    from snakepit_bridge.execution import Run
+    from snakepit_bridge.failures import CANCELLED, Stopped
+
+    async def body() -> None:
+        outcomes, over = [], []
+        context = SessionContext("", "r1", "later")
+        run = Run(None, context, True, lambda run: outcomes.append("ran"), lambda *one: outcomes.append(one))
+        assert run.begin()
+        run.start_task(asyncio.get_running_loop(), lambda: over.append(True))
+        run.cancel(CANCELLED)
+        run.cancel_task()
+        await asyncio.wait([run._task])
+        await asyncio.sleep(0)  # its callbacks
+        ((one, value, error),) = outcomes
+        assert one is run and value is None and isinstance(error, Stopped)
+        assert over == [True]
+
+    asyncio.run(body())

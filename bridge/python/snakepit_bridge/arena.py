@@ -41,11 +41,10 @@ class Arena:
     def __init__(self, given: dict | None, threshold: int) -> None:
         self.threshold = threshold
         self._arguments = _mapped(given)
-        if self._arguments is None:
-            given = None
-        self.usable = given is not None
-        self._results = _Results(given["results"], given["size"]) if given else None
-        self._gaps = Gaps(given["size"] if given else 0)
+        self.usable = self._arguments is not None
+        size = given["size"] if self.usable else 0
+        self._results = _Results(given["results"], size) if self.usable else None
+        self._gaps = Gaps(size)
         self._lent: dict[str, int] = {}
         self._count = 0
         self._lock = threading.Lock()

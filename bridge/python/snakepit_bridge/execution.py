@@ -104,23 +104,17 @@ class Run:
         self.done(self, value, None)
         return False
 
-    # The three below run on the loop, so that a cancellation comes either before the task is there or after
-    # its first step: a task that is cancelled
-    # before its first step would end without an outcome.
+    # These run on the loop: a cancellation comes before the task's first step or after it.
 
     def start_task(self, loop, over) -> None:
         """Starts an async command, unless it has been cancelled; `over()` is called when it has ended."""
-        if not self.kind:
-            self._task = loop.create_task(self._aexecute())
-            self._task.add_done_callback(lambda _: self._task_over(over))
-            return
-        if self._coroutine is not None:
-            self._coroutine.close()
-        self.done(self, None, self.stopped())
-        over()
+        self._task = loop.create_task(self._aexecute())
+        self._task.add_done_callback(lambda _: self._task_over(over))
+        if self.kind:
+            self._task.cancel()
 
     def _task_over(self, over) -> None:
-        if not self._stepped:  # cancelled in the moment before its first step: nobody has given its outcome
+        if not self._stepped:  # cancelled before its first step: nobody has given its outcome
             if self._coroutine is not None:
                 self._coroutine.close()
             self.done(self, None, self.stopped())

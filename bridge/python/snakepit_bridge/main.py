@@ -14,7 +14,7 @@ import threading
 
 from snakepit_bridge import lifeline, loading, protocol
 from snakepit_bridge.config import Config, error_line, ready_line
-from snakepit_bridge.deferred import defer
+from snakepit_bridge.deferred import defer, uncollected
 from snakepit_bridge.loading import StartError
 
 START_FAILED_STATUS = 3
@@ -91,7 +91,9 @@ class Bridge:
         except Exception as error:
             raise StartError("init", error) from error
         try:
-            server, session = _serving()
+            with uncollected():
+                from snakepit_bridge import server, session
+
             dispatcher = session.Dispatcher(commands, self._config, *hooks)
         except Exception as error:
             raise StartError("serve", error) from error
@@ -157,22 +159,6 @@ class Bridge:
             sys.stderr.flush()
         finally:
             lifeline.end(status)
-
-
-def _serving():
-    """What serves: gRPC, imported when the adapter is there, and without the garbage collector, as main.py
-    does. One that the adapter has switched off stays so.
-    """
-    import gc
-
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        from snakepit_bridge import server, session
-    finally:
-        if collects:
-            gc.enable()
-    return server, session
 
 
 def _until_idle(dispatcher, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Knows small plain objects: JSON in a seventh of the time that values.py takes for any value.
+"""Knows small plain objects: JSON in a third of the time that values.py takes for any value.
 
 Rule: what it gives is what values.py gives, and None for whatever it does not know.
 

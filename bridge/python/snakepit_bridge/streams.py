@@ -100,20 +100,11 @@ class Outlet:
 
     def put(self, value) -> bool:
         """Sends one value; waits for credit. Whether the stream goes on: it was not cancelled."""
-        text = quick(value)
-        if text is None or len(text) > self._limit:
-            return self._put(*self._encoded(value))
+        encoded = self._encoded(value)
         with self._lock:
-            if self._open is not None and self._chunks > 0 and self._bytes > 0:
-                self._extend(text, len(text))
-                return True
-        return self._put(text, (), len(text))
-
-    def _put(self, text: bytes, buffers, size: int) -> bool:
-        with self._lock:
-            while not (self._credit() or self._stopped):
+            while (self._chunks <= 0 or self._bytes <= 0) and not self._stopped:
                 self._changed.wait()
-            return self._add(text, buffers, size)
+            return self._add(*encoded)
 
     def progress(self, report: Progress) -> None:
         """Sends a report at once, or keeps it until there is credit."""
@@ -164,9 +155,7 @@ class Outlet:
     async def _put_async(self, value) -> bool:
         import asyncio
 
-        text = quick(value)
-        short = text is not None and len(text) <= self._limit
-        encoded = (text, (), len(text)) if short else self._encoded(value)
+        encoded = self._encoded(value)
         loop, woken = asyncio.get_running_loop(), asyncio.Event()
         while True:
             with self._lock:
@@ -178,6 +167,9 @@ class Outlet:
             await woken.wait()
 
     def _encoded(self, value):
+        text = quick(value)
+        if text is not None and len(text) <= self._limit:
+            return text, (), len(text)
         payload = encode(value, marker=self._marker, root="chunk")
         text, buffers = self._arena.outgoing(f"{self._command}: a chunk", payload, self._limit)
         return text, buffers, len(text) + sum(map(len, buffers))
@@ -193,29 +185,24 @@ class Outlet:
             return False
         if self._latest is not None:
             self._add_latest()
-        if self._open is not None and not buffers:
-            self._extend(text, size)
-            return True
-        self._chunks -= 1
-        self._bytes -= size
-        self._produced += 1
-        pack = _Pack(text, buffers, size)
-        self._pending.append(pack)
-        self._open = pack if self._packs and not buffers and size < FRAME_SIZE else None
-        self._queue()
-        return True
-
-    def _extend(self, text: bytes, size: int) -> None:
-        """Adds a chunk to the open pack, which is queued already."""
         self._chunks -= 1
         self._bytes -= size
         self._produced += 1
         pack = self._open
-        texts = pack.texts
-        texts.append(text)
+        if pack is None or buffers:
+            self._begin(text, buffers, size)
+            return True
+        pack.texts.append(text)  # it is queued already
         pack.size += size
-        if pack.size >= FRAME_SIZE or len(texts) == PACK:
+        if pack.size >= FRAME_SIZE or len(pack.texts) == PACK:
             self._open = None
+        return True
+
+    def _begin(self, text: bytes, buffers, size: int) -> None:
+        pack = _Pack(text, buffers, size)
+        self._pending.append(pack)
+        self._open = pack if self._packs and not buffers and size < FRAME_SIZE else None
+        self._queue()
 
     def _add_latest(self) -> None:
         encoded, self._latest = self._latest, None
