@@ -102,6 +102,13 @@ def owner(tmp_path: Path, clean: list[tuple[str, subprocess.Popen[Any]]]) -> Cal
     return start
 
 
+def killed(program: str, base: Path) -> None:
+    """Runs a program that is told `base` and ends by SIGKILL."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, "-c", program, str(base)], env=env, timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+
+
 def alive(pid: int) -> bool:
     return tree.identity(pid) is not None
 

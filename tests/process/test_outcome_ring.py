@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import struct
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from snakepit_ray.process import outcome_ring
 from snakepit_ray.process.outcome_ring import BYTES, FIXED, HEADER, LARGEST, LONGEST, SIZE, OutcomeRing
 from snakepit_ray.process.registry import Swept, sweep
-from tests.process.conftest import ROOT
+from tests.process.conftest import killed
 from tests.process.test_journal import HOUR, files, make_older, words
 
 patient = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -134,9 +131,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_process_leaves_the_newest_that_it_kept(tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=env, timeout=60)
-    assert ended.returncode == -signal.SIGKILL
+    killed(KILLED, tmp_path)
     after = opened(tmp_path)
     known = [after.find(f"r-{i}") for i in range(40_000)]
     assert known[30_000:] == [b"%d" % i for i in range(30_000, 40_000)]

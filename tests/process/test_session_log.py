@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ from snakepit_ray.process import session_log
 from snakepit_ray.process.node import node_directory
 from snakepit_ray.process.registry import Swept, sweep
 from snakepit_ray.process.session_log import Home, SessionLog
-from tests.process.conftest import ROOT
+from tests.process.conftest import killed
 from tests.process.test_journal import HOUR, files, make_older
 
 LIMIT = 20
@@ -118,9 +115,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_process_leaves_all_that_it_kept(tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=env, timeout=60)
-    assert ended.returncode == -signal.SIGKILL
+    killed(KILLED, tmp_path)
     after = opened(tmp_path, 100)
     expected = {f"s-{i % 150}": Home(1.0, (7, 1), i) for i in range(900, 1000)}
     assert after.homes == {name: home for name, home in expected.items() if name != "s-99"}
