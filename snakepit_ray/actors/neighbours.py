@@ -21,6 +21,7 @@ from snakepit_ray.actors.messages import Claimed, Delegated, Refused
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.errors import NotNow, SessionWorkerLost, WorkerCrashed
 from snakepit_ray.process.journal import HERE, Journal
+from snakepit_ray.process.marks import Mark
 from snakepit_ray.requests import parcel
 from snakepit_ray.supervisor import Done, Relayed, Supervisor, Surroundings
 
@@ -43,19 +44,11 @@ class Neighbours(Surroundings):
 
     # ---- what has begun -----------------------------------------------------------------------------------
 
-    def begins(self, request: pb.Request, marked: bool) -> int:
-        if is_part(request):
-            self._record_whole(request)
-            word = self._journal.marks.take_spare() if marked else None
-        else:
-            word = self._journal.record(request.id, marked=marked)
-        return 0 if word is None else 1 + word
-
-    def over(self, mark: int) -> None:
-        self._journal.marks.give_back(mark - 1)
-
-    def begun(self, mark: int) -> int:
-        return self._journal.marks.begun(mark - 1)
+    def begins(self, request: pb.Request, marked: bool) -> Mark | None:
+        if not is_part(request):
+            return self._journal.record(request.id, marked=marked)
+        self._record_whole(request)
+        return self._journal.marks.take_spare() if marked else None
 
     def _record_whole(self, request: pb.Request) -> None:
         if self._whole_recorded != _whole(request):

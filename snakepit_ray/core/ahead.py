@@ -15,9 +15,11 @@ FADES = 0.9  # of the longest, with each command after it
 
 
 class Pace:
-    """How long the commands of one interpreter take. Nothing is known before the first."""
+    """How long the commands of one interpreter take. Nothing is known before the first. `most`: what may ever
+    be sent ahead to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_AHEAD) -> None:
+        self._most = most
         self._longest: float | None = None
 
     def observe(self, seconds: float) -> None:
@@ -27,4 +29,4 @@ class Pace:
     @property
     def ahead(self) -> int:
         """How many requests may be there beside those that have a slot."""
-        return MOST_AHEAD if self._longest is not None and self._longest < SHORT_SECONDS else 0
+        return self._most if self._longest is not None and self._longest < SHORT_SECONDS else 0

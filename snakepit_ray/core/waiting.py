@@ -97,19 +97,19 @@ class WaitingQueue:
         """How many of the waiting may be delegated."""
         return self._movable
 
-    @property
-    def full(self) -> bool:
-        return self.limit is not None and len(self._live) >= self.limit
+    def is_full(self, beside: int = 0) -> bool:
+        """Whether nobody more may wait; `beside`: those that wait elsewhere, and count."""
+        return self.limit is not None and len(self._live) + beside >= self.limit
 
-    def offer(self, id: str, now: float, expires_at: float, movable: bool) -> bool:
-        """Admit a request at the end of the queue; False when the queue is full.
+    def offer(self, id: str, now: float, expires_at: float, movable: bool, beside: int = 0) -> bool:
+        """Admit a request at the end of the queue; False when the queue is full (see `is_full`).
 
         Raises ValueError when the id waits already. Those expired by `now` no longer hold a place.
         """
         self._sweep(now)
         if id in self._live:
             raise ValueError(f"request {id!r} waits already")
-        if self.full:
+        if self.is_full(beside):
             return False
         self._insert(Waiting(id, self.next_seq(), now, expires_at, movable))
         return True

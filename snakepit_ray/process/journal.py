@@ -16,7 +16,7 @@ import struct
 from pathlib import Path
 
 from snakepit_ray.process import state_files
-from snakepit_ray.process.marks import ALL, Marks
+from snakepit_ray.process.marks import ALL, Mark, Marks
 from snakepit_ray.process.state_files import Base, Opened
 
 SUFFIX = ".journal"
@@ -45,8 +45,9 @@ class Journal(state_files.MappedFile):
         self.marks = marks
         self._known: dict[bytes, tuple[int, ...]] = {}  # digest -> its slots, the newest last
         cursor = self._words[CURSOR]
-        for slot in range(cursor, cursor + SLOTS):
-            self._learn(slot % SLOTS)
+        if self.found:
+            for slot in range(cursor, cursor + SLOTS):
+                self._learn(slot % SLOTS)
         self._first = cursor  # the number of the first record that this process makes
 
     @classmethod
@@ -82,10 +83,10 @@ class Journal(state_files.MappedFile):
         place = self._place(slots[-1]) if slots else HERE
         return HERE if place == UNMARKED else place
 
-    def record(self, request_id: str, place: int = HERE, *, marked: bool = False) -> int | None:
+    def record(self, request_id: str, place: int = HERE, *, marked: bool = False) -> Mark | None:
         """To be called before the request is handed to the interpreter, or to another place: a number of the
-        caller's choice, below UNMARKED. `marked`: the interpreter says itself whether it has begun. The word
-        where it does so, to be given back to `marks`; None where it does not."""
+        caller's choice, below UNMARKED. `marked`: the interpreter says itself whether it has begun. The mark
+        where it does so; None where it does not."""
         cursor = self._words[CURSOR]
         slot = cursor % SLOTS
         at = _at(slot)
@@ -94,14 +95,12 @@ class Journal(state_files.MappedFile):
         if place == HERE and not free:
             place = UNMARKED
         self._map[at : at + SLOT_BYTES] = _digest(request_id) + place.to_bytes(PLACE_BYTES, "little")
-        marked = marked and free
-        if marked:
-            self.marks.take(slot)
-        elif free:
+        mark = self.marks.take(slot) if marked and free else None
+        if mark is None and free:
             self.marks.set(slot, ALL)
         self._words[CURSOR] = cursor + 1
         self._learn(slot)
-        return slot if marked else None
+        return mark
 
     def withdraw(self, request_id: str) -> None:
         """It was recorded lately and then not handed over after all. One that WITHDRAW others have followed

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from snakepit_ray.process import state_files
 from snakepit_ray.process.state_files import Base, Opened
@@ -21,6 +22,23 @@ SUFFIX = ".marks"
 SPARE = 1024  # words of requests that have no slot of their own in the journal
 WORD_BYTES = 8
 ALL = 2**63  # begun, and nobody can tell how much of it
+
+
+class Mark(NamedTuple):
+    """The word of one request that is about to be handed to an interpreter; nobody else has it until
+    `give_back`."""
+
+    marks: Marks
+    word: int
+
+    @property
+    def begun(self) -> int:
+        """Calls of the request that have begun: for certain when its interpreter has ended."""
+        return self.marks.begun(self.word)
+
+    def give_back(self) -> None:
+        """The request is in no interpreter any more. Safe to repeat."""
+        self.marks.give_back(self.word)
 
 
 class Marks(state_files.MappedFile):
@@ -60,24 +78,23 @@ class Marks(state_files.MappedFile):
         """Whether no request that is in an interpreter has the word."""
         return word not in self._in_use
 
-    def take(self, word: int) -> None:
-        """A request that is about to be handed to an interpreter that stores has the word, with 0 in it,
-        until `give_back`."""
+    def take(self, word: int) -> Mark:
+        """A request that is about to be handed to an interpreter has the word, with 0 in it."""
         self._in_use.add(word)
         self._words[word] = 0
+        return Mark(self, word)
 
-    def take_spare(self) -> int | None:
+    def take_spare(self) -> Mark | None:
         """`take` of a word for a request that the journal does not list; None when all are taken."""
         for _ in range(SPARE):
             self._spare = (self._spare + 1) % SPARE
             word = self._slots + self._spare
             if self.is_free(word):
-                self.take(word)
-                return word
+                return self.take(word)
         return None
 
     def give_back(self, word: int) -> None:
-        """Its request is in no interpreter any more. Safe to repeat."""
+        """Nobody has the word any more. Safe to repeat."""
         self._in_use.discard(word)
 
     def begun(self, word: int) -> int:

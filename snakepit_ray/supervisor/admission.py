@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from snakepit_ray.core.ahead import Pace
+from snakepit_ray.core.ahead import MOST_AHEAD, Pace
 from snakepit_ray.core.waiting import Slots, Waiting, WaitingQueue
 
 RECALL_SECONDS = 0.02
@@ -54,8 +54,7 @@ class Admission:
         self.changed: Callable[[], None] = lambda: None
         self.progressed: Callable[[], None] = lambda: None
         self.recall: Callable[[list[str]], None] = lambda ids: None
-        self.pace = Pace()
-        self._may_go_ahead = False
+        self.pace = Pace(0)
         self._places: dict[str, int] = {}  # of those who were started, and may come back
         self._recalling: asyncio.TimerHandle | None = None
         self._moved_at = 0.0  # a slot became free
@@ -81,7 +80,7 @@ class Admission:
             return False
         if self.slots.acquire(request_id):
             return True
-        if not self._room_ahead() or self._is_full():
+        if not self._room_ahead() or self.queue.is_full(len(self.slots.ahead)):
             return False
         self._places[request_id] = self.queue.next_seq()
         self._go_ahead(request_id)
@@ -98,20 +97,30 @@ class Admission:
         now = self._clock()
         if place is not None:
             return self.back(Waiting(request_id, place, now, expires_at, movable))
-        if self._is_full() or not self.queue.offer(request_id, now, expires_at, movable):
+        if not self.queue.offer(request_id, now, expires_at, movable, beside=len(self.slots.ahead)):
             return None
+        return self._entered(request_id)
+
+    def _entered(self, request_id: str) -> asyncio.Future[Verdict]:
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._verdicts[request_id] = verdict
         self._settle()
         return verdict
 
+    def took(self, seconds: float) -> None:
+        """A command was over in so long."""
+        self.pace.observe(seconds)
+
     def release(self, request_id: str) -> None:
         """Gives the slot back; the next that waits starts."""
         if request_id not in self.slots.ahead:
             self._moved_at, self._is_stuck = self._clock(), False
+        self._forget(request_id)
+        self._settle()
+
+    def _forget(self, request_id: str) -> None:
         self.slots.release(request_id)
         self._places.pop(request_id, None)
-        self._settle()
 
     def leave(self, request_id: str, verdict: asyncio.Future[Verdict]) -> None:
         """Its caller was cancelled: forgets it if it waits, gives the slot back if it was just granted
@@ -119,8 +128,7 @@ class Admission:
         self._verdicts.pop(request_id, None)
         waited = self.queue.remove(request_id) is not None
         if not waited and verdict.done() and not verdict.cancelled() and verdict.result() is START:
-            self.slots.release(request_id)
-            self._places.pop(request_id, None)
+            self._forget(request_id)
         self._settle()
 
     def set_open(self, is_open: bool) -> None:
@@ -135,12 +143,12 @@ class Admission:
         if self.slots.ahead:
             asyncio.get_running_loop().call_later(RECALL_SECONDS, self.recall, list(self.slots.ahead))
         self.slots = Slots(self.slots.capacity)
-        self.pace = Pace()
-        self._may_go_ahead, self._is_stuck = may_go_ahead, False
+        self.pace = Pace(MOST_AHEAD if may_go_ahead else 0)
+        self._is_stuck = False
 
     def close(self) -> None:
         """Sends everybody away who waits; nobody is let in any more."""
-        self.is_open = self._may_go_ahead = False
+        self.is_open = False
         if self._recalling is not None:
             self._recalling.cancel()
         while (waiting := self.queue.pop(self._clock())) is not None:
@@ -157,11 +165,8 @@ class Admission:
 
     def back(self, waiting: Waiting) -> asyncio.Future[Verdict]:
         """A mover was refused: it waits again in its old place."""
-        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._verdicts[waiting.id] = verdict
         self.queue.put_back(waiting)
-        self._settle()
-        return verdict
+        return self._entered(waiting.id)
 
     def _settle(self) -> None:
         now = self._clock()
@@ -179,11 +184,7 @@ class Admission:
         return self.slots.free > 0 or self._room_ahead()
 
     def _room_ahead(self) -> bool:
-        return self._may_go_ahead and not self._is_stuck and len(self.slots.ahead) < self.pace.ahead
-
-    def _is_full(self) -> bool:
-        """Whether nobody more may wait; who is ahead of a slot does."""
-        return self.queue.limit is not None and self.waiting >= self.queue.limit
+        return not self._is_stuck and len(self.slots.ahead) < self.pace.ahead
 
     def _go_ahead(self, request_id: str) -> None:
         self.slots.go_ahead(request_id)

@@ -14,6 +14,7 @@ from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import DeadlineExceeded, SnakepitError
+from snakepit_ray.process.marks import Mark
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.outcomes import Answer, Recalled, Sink
 
@@ -30,7 +31,7 @@ class Run:
     outcome: asyncio.Future[Answer | Exception]
     budget: float | None
     deadline: float | None
-    mark: int = 0  # where the interpreter says what it has begun of it; 0: it does not
+    mark: Mark | None = None  # where the interpreter says what it has begun of it
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     sent: bool = False
     stopping: bool = False
@@ -45,22 +46,13 @@ class Run:
 
 class Running:
     """What runs at one worker. `released(request_id)` is called when a run is over, before its outcome is
-    known to whoever awaits it; `marked(mark)` is how much has begun of a request, for certain when its
-    interpreter has ended; `unmarked(mark)` is called when it is needed no more, `took(seconds)` with what
-    each run took."""
+    known to whoever awaits it, `took(seconds)` with what each run took."""
 
     def __init__(
-        self,
-        cancel_grace: float,
-        released: Callable[[str], None],
-        marked: Callable[[int], int],
-        unmarked: Callable[[int], None],
-        took: Callable[[float], None],
+        self, cancel_grace: float, released: Callable[[str], None], took: Callable[[float], None]
     ) -> None:
         self._cancel_grace = cancel_grace
         self._released = released
-        self._marked = marked
-        self._unmarked = unmarked
         self._took = took
         self._runs: dict[str, Run] = {}
         self._less: asyncio.Event | None = None  # made when somebody waits for runs to end
@@ -92,13 +84,13 @@ class Running:
         left: float | None,
         budget: float | None,
         *,
-        mark: int = 0,
+        mark: Mark | None = None,
         sink: Sink | None = None,
         beside: Sequence[Any] = (),
     ) -> Answer:
         """Runs `request`, which holds a slot, within the `left` seconds of its `budget`; a stream's chunks
-        go into `sink`; `beside` are the buffers that travel beside it. Raises DeadlineExceeded, WorkerCrashed
-        and whatever else ended it."""
+        go into `sink`; `beside` are the buffers that travel beside it; `mark` is given back at its end.
+        Raises DeadlineExceeded, WorkerCrashed and whatever else ended it."""
         loop = asyncio.get_running_loop()
         deadline = None if left is None else time.monotonic() + left
         run = self._runs[request.id] = Run(request, interpreter, loop.create_future(), budget, deadline, mark)
@@ -132,7 +124,7 @@ class Running:
         if run.deadline is not None:
             request.budget_ms = max(1, int((run.deadline - time.monotonic()) * 1000))
         run.sent = True
-        request.mark = run.mark
+        request.mark = 0 if run.mark is None else run.mark.word + 1
         on_chunk = None if sink is None else sink.opened(run.interpreter)
         run.interpreter.client.request(request, lambda reply: self._answered(run, reply), on_chunk)
 
@@ -215,7 +207,7 @@ class Running:
     def _begun(self, run: Run) -> int | None:
         if not run.sent:
             return 0
-        return self._marked(run.mark) if run.mark else None
+        return None if run.mark is None else run.mark.begun
 
     def refuse(self, error: SnakepitError) -> None:
         """The worker stops: nobody waits any longer."""
@@ -224,8 +216,8 @@ class Running:
 
     def _over(self, run: Run) -> None:
         del self._runs[run.request.id]
-        if run.mark:
-            self._unmarked(run.mark)
+        if run.mark is not None:
+            run.mark.give_back()
         for timer in run.timers:
             timer.cancel()
         self._released(run.request.id)

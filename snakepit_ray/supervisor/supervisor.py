@@ -68,13 +68,7 @@ class Supervisor:
         self.around = around or Surroundings()
         self.story = Story(pool, worker_id, lambda: self.epoch)
         self.admission = Admission(policy.capacity, policy.queue_limit, time.monotonic)
-        self._runs = Running(
-            policy.cancel_grace,
-            self.admission.release,
-            self.around.begun,
-            self.around.over,
-            lambda seconds: self.admission.pace.observe(seconds),
-        )
+        self._runs = Running(policy.cancel_grace, self.admission.release, self.admission.took)
         self.admission.recall = self._runs.recall
         self.life = Life(self.admission, self._runs, self.story, self.counters, self.around)
         self.keeper = Keeper(make_spec, incarnation, on_host_call, forward, self.life, overlap=policy.overlap)
@@ -175,7 +169,8 @@ class Supervisor:
             self.story.executed(request, attempt.began, "")
             return done
         except SnakepitError as error:
-            self.counters.errors += first_here * (getattr(error, "begun", None) or size)
+            begun = error.begun if isinstance(error, WorkerCrashed) else None  # the others come again
+            self.counters.errors += first_here * (begun or size)
             self.story.executed(request, attempt.began, type(error).__name__)
             raise
         finally:
@@ -193,13 +188,7 @@ class Supervisor:
                 continue
             except WorkerCrashed as error:
                 if not error.may_have_started and self._stays(attempt.request):
-                    attempt.losses += 1
-                    if attempt.losses > MOST_LOSSES:
-                        raise
-                    attempt.entered = time.monotonic()
-                    attempt.recalled = True  # it waits for the next interpreter as if it had never left
-                    if attempt.place is None:
-                        attempt.place = self.admission.queue.next_seq()
+                    self._lost_unbegun(attempt, error)
                     continue
                 crash = error
                 pause = self.policy.retry_backoff * 2 ** (attempt.number - 1) * random.uniform(0.5, 1.0)
@@ -213,6 +202,16 @@ class Supervisor:
             await asyncio.sleep(pause)
             attempt.number += 1
             attempt.entered = time.monotonic()
+
+    def _lost_unbegun(self, attempt: Attempt, error: WorkerCrashed) -> None:
+        """It waits for the next interpreter as if it had never left the queue. Raises `error` in the end."""
+        attempt.losses += 1
+        if attempt.losses > MOST_LOSSES:
+            raise error
+        attempt.entered = time.monotonic()
+        attempt.recalled = True
+        if attempt.place is None:
+            attempt.place = self.admission.queue.next_seq()
 
     def _budget(self, request: pb.Request) -> float | None:
         if request.options.default_budget:

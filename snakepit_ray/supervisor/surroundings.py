@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.lifecycle import WorkerState
+from snakepit_ray.process.marks import Mark
 from snakepit_ray.supervisor.outcomes import Done, Relayed
 
 
@@ -30,17 +31,10 @@ class Surroundings:
     def state_changed(self, state: WorkerState) -> None:
         """The worker's state is another one."""
 
-    def begins(self, request: pb.Request, marked: bool) -> int:
+    def begins(self, request: pb.Request, marked: bool) -> Mark | None:
         """The request is about to reach the interpreter, which says what it begins if it is `marked`: the
-        number of the word where it does so, counted from 1; 0 where it does not."""
-        return 0
-
-    def over(self, mark: int) -> None:
-        """The request with that mark is in no interpreter any more."""
-
-    def begun(self, mark: int) -> int:
-        """How many calls of the request with that mark have begun in an interpreter that has ended."""
-        raise NotImplementedError("no mark was given")
+        mark where it does so, to be given back; None where it does not."""
+        return None
 
     def ended(self, request: pb.Request, done: Done) -> None:
         """The interpreter has answered, and nobody has heard of it yet."""

@@ -182,6 +182,14 @@ def test_memory_stays_in_proportion_to_who_waits() -> None:
     assert all(len(index._heap) < 100 for index in (queue._order, queue._expiry, queue._movable_order))
 
 
+def test_those_who_wait_elsewhere_count_and_the_expired_do_not() -> None:
+    queue = WaitingQueue(2)
+    assert queue.offer("a", 0.0, 1.0, True, beside=1)
+    assert queue.is_full(1) and not queue.is_full()
+    assert not queue.offer("b", 0.5, 9.0, True, beside=1)
+    assert queue.offer("b", 1.0, 9.0, True, beside=1), "a has expired: its place is free"
+
+
 def test_repr_is_a_status_line() -> None:
     queue = WaitingQueue(10)
     queue.offer("a", 0.0, 1.0, True)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import struct
-import subprocess
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable
@@ -23,7 +20,7 @@ from snakepit_ray.process import journal
 from snakepit_ray.process.journal import SIZE, SLOTS, VERSION, WITHDRAW, Journal
 from snakepit_ray.process.node import node_directory
 from snakepit_ray.process.registry import Swept, register, sweep
-from tests.process.conftest import GONE, ROOT, write_entry
+from tests.process.conftest import GONE, killed, write_entry
 
 NOTHING = Swept([], 0, [])
 HOUR = 3600
@@ -90,8 +87,8 @@ class AgainstModel(RuleBasedStateMachine):
             mark = self.journal.record(one, marked=fate != "unknown")
             assert (mark is None) == (fate == "unknown")
             if mark is not None:
-                self.journal.marks.set(mark, int(fate == "begun"))
-                self.journal.marks.give_back(mark)
+                self.journal.marks.set(mark.word, int(fate == "begun"))
+                mark.give_back()
             self.ring.append((one, fate != "not"))
 
     @rule(many=st.integers(SLOTS // 2, SLOTS + 3))
@@ -148,9 +145,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_process_leaves_all_that_it_recorded(tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=env, timeout=60)
-    assert ended.returncode == -signal.SIGKILL
+    killed(KILLED, tmp_path)
     after = Journal.open("w-0", tmp_path)
     assert after.found and not after.damaged
     known = [after.started_before(f"r-{i}") for i in range(5000)]

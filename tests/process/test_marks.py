@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import pytest
 from snakepit_ray.process.journal import SLOTS, Journal
 from snakepit_ray.process.marks import ALL, SPARE, WORD_BYTES
 from snakepit_ray.process.node import node_directory
-from tests.process.conftest import ROOT
+from tests.process.conftest import killed
 
 # What a bridge does: stores to the words it is told, and keeps the file for as long as it lives.
 CHILD = """
@@ -50,9 +49,9 @@ def child(descriptor: int, *words: int) -> Iterator[subprocess.Popen[str]]:
 
 def taken(journal: Journal, request_id: str) -> int:
     """The word of a request that an interpreter is about to get."""
-    word = journal.record(request_id, marked=True)
-    assert word is not None
-    return word
+    mark = journal.record(request_id, marked=True)
+    assert mark is not None
+    return mark.word
 
 
 def test_what_an_interpreter_began_and_what_not(tmp_path: Path) -> None:
@@ -91,15 +90,13 @@ import os, signal, sys
 from snakepit_ray.process.journal import Journal
 journal = Journal.open("w-0", sys.argv[1])
 for i in range(20):
-    journal.marks.set(journal.record(f"r-{i}", marked=True), i % 2)
+    journal.marks.set(journal.record(f"r-{i}", marked=True).word, i % 2)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def test_a_killed_process_leaves_all_marks(tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=env, timeout=60)
-    assert ended.returncode == -signal.SIGKILL
+    killed(KILLED, tmp_path)
     after = Journal.open("w-0", tmp_path)
     assert [after.started_before(f"r-{i}") for i in range(20)] == [bool(i % 2) for i in range(20)]
     after.close()
@@ -137,23 +134,25 @@ def test_a_word_stays_its_owners_for_as_long_as_that_is_in_an_interpreter(tmp_pa
     last = f"r-{SLOTS - 1}"
     assert one.started_before(last), "nobody says whether it has begun"
     assert (one.where(last), one.where("long")) == (0, 0)
-    for word in [owner, *others]:
-        if word is not None:
-            one.marks.give_back(word)
+    one.marks.give_back(owner)
+    for mark in others[:-1]:
+        assert mark is not None
+        mark.give_back()
     assert None not in [one.record(f"more-{number}", marked=True) for number in range(SLOTS)]
     one.close()
 
 
 def test_spare_words_are_apart_and_come_round(tmp_path: Path) -> None:
     one = Journal.open("w-0", tmp_path)
-    words = [one.marks.take_spare() for _ in range(SPARE)]
-    assert sorted(word for word in words if word is not None) == list(range(SLOTS, SLOTS + SPARE))
+    marks = [one.marks.take_spare() for _ in range(SPARE)]
+    assert sorted(mark.word for mark in marks if mark is not None) == list(range(SLOTS, SLOTS + SPARE))
     assert one.marks.take_spare() is None, "every one is in an interpreter"
-    word = words[5]
-    assert word is not None
-    one.marks.set(word, 5)
-    one.marks.give_back(word)
-    assert one.marks.take_spare() == word and one.marks.begun(word) == 0
+    mark = marks[5]
+    assert mark is not None
+    one.marks.set(mark.word, 5)
+    assert mark.begun == 5
+    mark.give_back()
+    assert one.marks.take_spare() == mark and mark.begun == 0
     assert one.marks.words * WORD_BYTES == one.marks.path.stat().st_size == len(memory(one.marks.descriptor))
     one.close()
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.process.journal import Journal
+from snakepit_ray.process.marks import Mark
 from snakepit_ray.requests import outcome
-from snakepit_ray.supervisor import Done, InterpreterSpec, Supervisor, WorkerPolicy
+from snakepit_ray.supervisor import Done, InterpreterSpec, Supervisor, Surroundings, WorkerPolicy
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = str(ROOT / "tests/adapters/log.py") + ":Log"
@@ -105,3 +108,48 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         await asyncio.wait([asyncio.ensure_future(asyncio.to_thread(os.sched_yield))])
+
+
+# ---- interpreters that say what they have begun ------------------------------------------------------------
+
+
+class Marked(Surroundings):
+    """The marks of a worker actor, without the actor."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+
+    def begins(self, request: pb.Request, marked: bool) -> Mark | None:
+        return self.journal.record(request.id, marked=marked)
+
+
+def marked(
+    tmp_path: Path,
+    body: Callable[[Supervisor], Awaitable[None]],
+    kind: type[Marked] = Marked,
+    **changes: Any,
+) -> None:
+    """Runs `body` with a worker whose interpreters mark; at its end nothing runs, and its slots are free."""
+
+    async def around() -> None:
+        journal = Journal.open("w-0", tmp_path / "node")
+        settings = {"around": kind(journal), "marks": journal.marks.descriptor, **changes}
+        worker = supervisor(tmp_path, **settings)
+        await worker.start()
+        try:
+            await body(worker)
+            await until(lambda: worker.running == worker.waiting == 0)
+            await until(lambda: worker.admission.free == worker.policy.capacity)
+        finally:
+            await worker.stop()
+            journal.close()
+
+    (tmp_path / "node").mkdir()
+    run(around)
+
+
+def stop(worker: Supervisor) -> int:
+    """The interpreter begins nothing any more, and takes what it is sent; its pid."""
+    assert worker.interpreter is not None
+    os.kill(worker.interpreter.child.pid, signal.SIGSTOP)
+    return worker.interpreter.child.pid

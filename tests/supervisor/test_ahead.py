@@ -18,8 +18,7 @@ from snakepit_ray.core.recycling import Reason
 from snakepit_ray.errors import DeadlineExceeded, PoolSaturated, QueueTimeout, WorkerCrashed
 from snakepit_ray.supervisor import Supervisor
 from snakepit_ray.supervisor.running import Running
-from tests.supervisor.harness import POLICY, executed, request, until, value
-from tests.supervisor.test_marks import marked, stop
+from tests.supervisor.harness import POLICY, executed, marked, request, stop, until, value
 
 SHORT = 5  # commands after which others go ahead
 

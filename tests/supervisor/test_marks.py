@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,55 +16,11 @@ from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.codec import Part
 from snakepit_ray.core.restarts import RestartBudget, RestartPolicy
 from snakepit_ray.errors import DeadlineExceeded, WorkerCrashed
-from snakepit_ray.process.journal import Journal
+from snakepit_ray.process.marks import Mark
 from snakepit_ray.requests import crashed
-from snakepit_ray.supervisor import Stream, Supervisor, Surroundings
+from snakepit_ray.supervisor import Stream, Supervisor
 from snakepit_ray.supervisor.supervisor import MOST_LOSSES
-from tests.supervisor.harness import POLICY, executed, request, run, supervisor, until, value
-
-Body = Callable[[Supervisor], Awaitable[None]]
-
-
-class Marked(Surroundings):
-    """The marks of a worker actor, without the actor."""
-
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
-
-    def begins(self, request: pb.Request, marked: bool) -> int:
-        word = self.journal.record(request.id, marked=marked)
-        return 0 if word is None else 1 + word
-
-    def over(self, mark: int) -> None:
-        self.journal.marks.give_back(mark - 1)
-
-    def begun(self, mark: int) -> int:
-        return self.journal.marks.begun(mark - 1)
-
-
-def marked(tmp_path: Path, body: Body, kind: type[Marked] = Marked, **changes: Any) -> None:
-    async def around() -> None:
-        journal = Journal.open("w-0", tmp_path / "node")
-        settings = {"around": kind(journal), "marks": journal.marks.descriptor, **changes}
-        worker = supervisor(tmp_path, **settings)
-        await worker.start()
-        try:
-            await body(worker)
-            await until(lambda: worker.running == worker.waiting == 0)
-            await until(lambda: worker.admission.free == worker.policy.capacity)
-        finally:
-            await worker.stop()
-            journal.close()
-
-    (tmp_path / "node").mkdir()
-    run(around)
-
-
-def stop(worker: Supervisor) -> int:
-    """The interpreter begins nothing any more, and takes what it is sent; its pid."""
-    assert worker.interpreter is not None
-    os.kill(worker.interpreter.child.pid, signal.SIGSTOP)
-    return worker.interpreter.child.pid
+from tests.supervisor.harness import POLICY, Marked, executed, marked, request, stop, until, value
 
 
 async def in_it(worker: Supervisor, *requests: pb.Request) -> list[asyncio.Future[Any]]:
@@ -145,9 +101,13 @@ def test_a_stream_that_had_not_begun_comes_whole_from_the_next_interpreter(tmp_p
 
 
 def test_what_no_interpreter_lives_to_begin_is_given_up(tmp_path: Path) -> None:
+    class Unbegun(Mark):
+        begun = 0  # as if it died of the request before it began it
+
     class Unmarked(Marked):
-        def begun(self, mark: int) -> int:
-            return 0  # as if it died of the request before it began it
+        def begins(self, request: pb.Request, marked: bool) -> Mark | None:
+            mark = super().begins(request, marked)
+            return None if mark is None else Unbegun(*mark)
 
     async def body(worker: Supervisor) -> None:
         worker.keeper.budget = RestartBudget(RestartPolicy(first_delay=0.01))
