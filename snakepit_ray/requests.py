@@ -28,7 +28,6 @@ from snakepit_ray.runtimes import Runtime, has_hooks, runtime_ref
 AFFINITY = {
     "hint": pb.AFFINITY_HINT,
     "strict_queue": pb.AFFINITY_STRICT_QUEUE,
-    "strict_fail_fast": pb.AFFINITY_STRICT_FAIL_FAST,
 }
 KINDS = {value.number: value.name for value in pb.Failure.Kind.DESCRIPTOR.values}
 

@@ -32,6 +32,9 @@ NAMESPACE = "snakepit"
 RAY_MINIMUM = (2, 60)
 UNBOUNDED = 1_000_000
 ROUTER_PREFIX = "snakepit:router:"
+# With tracing on (`ray.init(_tracing_startup_hook=...)`) Ray passes this keyword to every method of an actor. It
+# takes it away again in front of plain methods, not of generators (ray-project/ray#63267): so ours accept it.
+TRACE_KEYWORD = "_ray_trace_ctx"
 
 ActorDied = ray_errors.ActorDiedError
 ActorUnavailable = ray_errors.ActorUnavailableError

@@ -195,9 +195,10 @@ class RouterActor:
                 )
         return told
 
-    async def caller(self, caller_id: str) -> AsyncIterator[None]:
+    async def caller(self, caller_id: str, *, _ray_trace_ctx: object = None) -> AsyncIterator[None]:
         """A calling process holds this stream and reads nothing of it (`ray_port.hold_lease`): Ray waits for
-        it between two items, and ends the stream when that process has ended."""
+        it between two items, and ends the stream when that process has ended. `_ray_trace_ctx`: see
+        `ray_port.TRACE_KEYWORD`."""
         self.calls["caller"] += 1
         try:
             while True:

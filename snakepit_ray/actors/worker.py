@@ -242,9 +242,12 @@ class WorkerActor:
         """Runs the items of some serialized Requests, which are one batch, on as many workers as it takes."""
         return await self.service.execute_batch(blobs, values)
 
-    async def execute_stream(self, blob: bytes, *values: Any) -> AsyncIterator[Any]:
+    async def execute_stream(
+        self, blob: bytes, *values: Any, _ray_trace_ctx: object = None
+    ) -> AsyncIterator[Any]:
         """`execute` for a command that yields: an Envelope a chunk, or Parts where the request says `pack`;
-        its error after the chunks before it. A worker that relays may get Refused."""
+        its error after the chunks before it. A worker that relays may get Refused. `_ray_trace_ctx`: see
+        `ray_port.TRACE_KEYWORD`."""
         async with contextlib.aclosing(self.service.execute_stream(blob, values)) as chunks:
             async for chunk in chunks:
                 yield chunk

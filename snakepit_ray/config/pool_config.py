@@ -18,7 +18,16 @@ from snakepit_ray.errors import ConfigError
 
 MIB = 1024 * 1024
 STREAM_TIMEOUT = 300.0
-RESERVED = ("environment", "free_threaded", "thread_safety_checks", "min_size", "max_size", "lease")
+RESERVED = (
+    "environment",
+    "free_threaded",
+    "thread_safety_checks",
+    "min_size",
+    "max_size",
+    "lease",
+    "session_store",
+    "session_sweep_interval",
+)
 
 
 def _key(default: Any, check: checks.Check) -> Any:
@@ -127,9 +136,7 @@ class PoolConfig:
     # sessions
     affinity: Affinity = _key(Affinity.HINT, check_affinity)  # noqa: RUF009 - it is field()
     session_ttl: float = _key(3600.0, seconds(zero=False))
-    session_sweep_interval: float = _key(60.0, seconds(zero=False))
     max_sessions: int = _key(10_000, whole(1))
-    session_store: str = _key("sqlite", one_of("sqlite", "memory"))
 
     # Ray's scheduling of each worker
     num_cpus: float = _key(0, number(0))

@@ -61,9 +61,7 @@ DEFAULTS = {  # the table of contract.md
     "cancel_grace": 2.0,
     "affinity": "hint",
     "session_ttl": 3600.0,
-    "session_sweep_interval": 60.0,
     "max_sessions": 10_000,
-    "session_store": "sqlite",
     "num_cpus": 0,
     "num_gpus": 0,
     "resources": {},
@@ -127,7 +125,10 @@ def test_the_defaults_are_the_contracts():
         ({"circuit_breaker": {"failure": 3}}, "did you mean 'failures'?"),
         ({"circuit_breaker": {"failures": 0}}, "failures: got 0 (int)"),
         ({"circuit_breaker": 3}, "a mapping with failures, window, reset"),
-        ({"session_store": "redis://x"}, "one of 'sqlite', 'memory'"),
+        (
+            {"affinity": "strict_fail_fast"},
+            "one of 'hint', 'strict_queue': 'strict_fail_fast' is not in this version",
+        ),
         ({"runtime": "node"}, "'node' is not in this version"),
         ({"runtime": "pyton"}, "did you mean 'python'?"),
         ({"runtime": 3}, "or a Runtime object"),
@@ -425,4 +426,4 @@ def test_options_that_are_wrong(options, said):
 def test_affinity_is_a_string():
     assert str(Affinity.STRICT_QUEUE) == f"{Affinity.STRICT_QUEUE}" == "strict_queue"
     assert Affinity.HINT == "hint"
-    assert [member.strict for member in Affinity] == [False, True, True]
+    assert [member.strict for member in Affinity] == [False, True]

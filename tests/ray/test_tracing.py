@@ -1,0 +1,50 @@
+"""Ray's own tracing changes nothing: calls and streams with `ray.init(_tracing_startup_hook=...)`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.ray
+
+# Tracing is a matter of the whole cluster, so that this one is the test's own.
+DRIVER = """
+import asyncio, sys
+import ray, snakepit_ray as snakepit
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000,
+         _tracing_startup_hook="ray.util.tracing.setup_local_tmp_tracing:setup_tracing")
+chunks = {"count": 3, "delay": 0}
+with snakepit.start(size=1, interpreter=sys.executable) as pool:
+    assert [pool.execute("add", {"a": i, "b": 1})["result"] for i in range(20)] == list(range(1, 21))
+    assert [ray.get(pool.execute.remote("add", {"a": i, "b": 1}))["result"] for i in range(3)] == [1, 2, 3]
+    assert len(pool.execute_batch("add", [{"a": i, "b": 1} for i in range(50)])) == 50
+    assert len(list(pool.map("add", ({"a": i, "b": 1} for i in range(50))))) == 50
+    assert pool.submit("add", {"a": 1, "b": 1}).result(30) == {"result": 2}
+    assert asyncio.run(pool.call("add", {"a": 1, "b": 1})) == {"result": 2}
+    assert len(list(pool.stream("stream_data", chunks))) == 3
+    assert len([ray.get(ref) for ref in pool.execute_stream.remote("stream_data", chunks)]) == 3
+    session = pool.session("s")
+    assert session.execute("increment_counter")["value"] == 1
+    seen = []
+    pool.execute_stream("stream_data", chunks, seen.append)
+    assert len(seen) == 3
+    async def astream():
+        return [chunk async for chunk in pool.astream("stream_data", chunks)]
+    assert len(asyncio.run(astream())) == 3
+    assert pool.stats().errors == 0 and not pool._link.closed
+    print("all well")
+"""
+
+
+def test_calls_and_streams_with_rays_tracing_on() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert (ran.returncode, ran.stdout.strip()) == (0, "all well"), ran.stderr[-4000:]

@@ -1,0 +1,33 @@
+"""A setting that is accepted does something: every key of a pool and every option of a call is read."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import snakepit_ray
+from snakepit_ray.config import OPTION_NAMES, POOL_KEYS, CallOptions, PoolConfig
+from snakepit_ray.errors import ConfigError
+
+SOURCES = sorted(Path(snakepit_ray.__file__).parent.rglob("*.py"))
+
+
+def attributes_read() -> set[str]:
+    """Names that some code of the package reads from an object."""
+    trees = (ast.parse(path.read_text()) for path in SOURCES if "_pb" not in path.parts)
+    nodes = (node for tree in trees for node in ast.walk(tree))
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+
+
+def test_every_setting_and_option_is_read() -> None:
+    assert not {*POOL_KEYS, *OPTION_NAMES} - attributes_read()
+
+
+def test_an_affinity_of_a_later_version_is_refused_wherever_it_is_given() -> None:
+    for build in (PoolConfig, CallOptions):
+        with pytest.raises(ConfigError, match="'strict_fail_fast' is not in this version"):
+            build(affinity="strict_fail_fast")
+    with pytest.raises(ConfigError, match="'hint', 'strict_queue'"):
+        CallOptions(affinity="strict")
