@@ -32,8 +32,8 @@ NAMESPACE = "snakepit"
 RAY_MINIMUM = (2, 60)
 UNBOUNDED = 1_000_000
 ROUTER_PREFIX = "snakepit:router:"
-# With tracing on (`ray.init(_tracing_startup_hook=...)`) Ray passes this keyword to every method of an actor. It
-# takes it away again in front of plain methods but not of generators (ray-project/ray#63267): ours accept it.
+# With tracing on (`ray.init(_tracing_startup_hook=...)`) Ray passes this keyword to every method of an actor
+# and takes it away again in front of plain methods only (ray-project/ray#63267): our generators accept it.
 TRACE_KEYWORD = "_ray_trace_ctx"
 
 ActorDied = ray_errors.ActorDiedError
