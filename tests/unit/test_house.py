@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pkgutil
-import statistics
 import subprocess
 import sys
 import time
@@ -61,7 +60,7 @@ def test_importing_the_package_loads_nothing_of_weight() -> None:
 
 def test_importing_the_package_takes_no_time() -> None:
     bare, ours = (
-        statistics.median(seconds(statement) for _ in range(5))
+        min(seconds(statement) for _ in range(7))  # what other processes add is no time of ours
         for statement in ("pass", "import snakepit_ray")
     )
     assert ours - bare < IMPORT_BOUND_SECONDS
