@@ -6,11 +6,9 @@ from snakepit_ray.codec.decoding import decode_value
 from snakepit_ray.codec.encoding import INLINE, Encoded, check_size, encode_args, encode_value, nbytes
 from snakepit_ray.codec.envelope import (
     Envelope,
-    EnvelopeBatch,
     Epoch,
     Info,
     Reply,
-    decode_batch,
     decode_envelope,
     decoded_count,
     keep_encoded,
@@ -29,7 +27,6 @@ __all__ = [
     "BatchPart",
     "Encoded",
     "Envelope",
-    "EnvelopeBatch",
     "Epoch",
     "Info",
     "Part",
@@ -38,7 +35,6 @@ __all__ = [
     "Reply",
     "Unserializable",
     "check_size",
-    "decode_batch",
     "decode_envelope",
     "decode_parts",
     "decode_value",

@@ -1,8 +1,8 @@
 """Knows how many calls travel as one: their arguments as one JSON array, their results as one envelope that
 unpickles as the list of them.
 
-Rules: plain arguments are checked in a few passes at C speed, whatever their number; a failed item is its
-error, in its place; the worker actor decodes nothing (see envelope.py).
+Rules: plain arguments are checked in a few passes at C speed, whatever their number; a failed item, or one
+whose result cannot be read, is its error in its place; the worker actor decodes nothing (see envelope.py).
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from snakepit_ray.codec import envelope as envelopes
-from snakepit_ray.codec.decoding import decode_value
+from snakepit_ray.codec.decoding import decode_values
 from snakepit_ray.codec.encoding import Converter, Encoded, many_plain, plain_json, write_json
 from snakepit_ray.codec.encoding import nbytes as size_of
 from snakepit_ray.codec.envelope import Epoch, Info, Reply, portable_buffers
 from snakepit_ray.codec.hints import kind_of
 from snakepit_ray.codec.tags import TAG
-from snakepit_ray.errors import EncodingError
 
 RAISE, RETURN, APART = 0, 1, 2  # snakepit.v1.BatchErrors, here as numbers: the codec needs no protobuf
 
@@ -128,12 +127,8 @@ class BatchEnvelope:
         return self._answer(values, failed)
 
     def _results(self, part: BatchPart, begin: int, failed: list[tuple[int, Exception]]) -> list[Any]:
-        results = decode_value(part.json, part.buffers, "results")
-        if type(results) is not list or len(results) != part.size:
-            raise EncodingError(
-                "results: the payload is damaged: it is not an array of all results", path="results"
-            )
-        bad = dict(part.failures)
+        results, unreadable = decode_values(part.json, part.buffers, part.size, "results", begin)
+        bad: dict[int, Exception] = {**unreadable, **dict(part.failures)}
         failed += [(begin + index, error) for index, error in bad.items()]
         if self.runtime:
             self._process(results, bad, begin, failed)

@@ -33,11 +33,42 @@ def decode_value(raw: bytes, buffers: Sequence[Any] = (), root: str = "value") -
         value = orjson.loads(raw)
         if _RAW_TAG in raw or _ESCAPED_DOLLAR in raw:
             value = _untag(value, buffers)
-    except (_Damaged, ValueError) as error:
-        raise EncodingError(f"{root}: the payload is damaged: {error}", path=root) from error
-    except RecursionError as error:
-        raise EncodingError(f"{root}: the payload is nested too deep", path=root) from error
+    except (_Damaged, ValueError, RecursionError) as error:
+        raise _unreadable(root, error) from error
     return value
+
+
+def decode_values(
+    raw: bytes, buffers: Sequence[Any], count: int, root: str = "results", begin: int = 0
+) -> tuple[list[Any], dict[int, EncodingError]]:
+    """The `count` outcomes of one payload, each decoded by itself: (values, errors by index). An outcome that
+    cannot be read is None among the values. `begin` is the number of the first, for error messages."""
+    try:
+        values = orjson.loads(raw)
+        if type(values) is not list or len(values) != count:
+            raise _Damaged(f"it is not an array of all {root}")
+    except (_Damaged, ValueError, RecursionError) as error:
+        return [None] * count, {
+            index: _unreadable(f"{root}[{begin + index}]", error) for index in range(count)
+        }
+    errors: dict[int, EncodingError] = {}
+    if _RAW_TAG in raw or _ESCAPED_DOLLAR in raw:
+        for index, value in enumerate(values):
+            try:
+                values[index] = _untag(value, buffers)
+            except (_Damaged, ValueError, RecursionError) as error:
+                values[index] = None
+                errors[index] = _unreadable(f"{root}[{begin + index}]", error)
+    return values, errors
+
+
+def _unreadable(path: str, error: Exception) -> EncodingError:
+    if isinstance(error, RecursionError):
+        found = EncodingError(f"{path}: the payload is nested too deep", path=path)
+    else:
+        found = EncodingError(f"{path}: the payload is damaged: {error}", path=path)
+    found.__cause__ = error
+    return found
 
 
 # ---- tags ----------------------------------------------------------------------------------------------

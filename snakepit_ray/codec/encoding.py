@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from snakepit_ray.codec import tensors
+from snakepit_ray.codec import kinds
 from snakepit_ray.codec.hints import hint_for, kind_of
 from snakepit_ray.codec.tags import LARGEST_INT, MAX_DEPTH, TAG, Progress, Unserializable
+from snakepit_ray.codec.tensors import NotCarried
 from snakepit_ray.errors import EncodingError, PayloadTooLarge
 
 Buffer = Any  # bytes, or a memoryview of bytes: 1-D, contiguous
@@ -198,12 +199,13 @@ class Converter:
         if kind in _FLAT_TYPES or isinstance(value, str | int | float):
             return self.scalar(value)
         if isinstance(value, list | tuple):
-            return self.items(value)
+            fields = getattr(value, "_asdict", None)  # a namedtuple has names to keep
+            return self.items(value) if fields is None else self.mapping(fields())
         if isinstance(value, dict | Mapping):
             return self.mapping(value)
         if self.ref_type is not None and isinstance(value, self.ref_type):
             raise self.error(
-                f"cannot encode {kind_of(value)} here: pass refs at the top level of the arguments, "
+                f"cannot encode {kind_of(value)} here: send refs at the top level of the arguments, "
                 '{"name": ref}, where Ray resolves them at the worker, or ray.get it first'
             )
         if isinstance(value, Unserializable):
@@ -233,7 +235,7 @@ class Converter:
         except UnicodeEncodeError as error:
             raise self.error(
                 f"cannot encode a string with the lone surrogate {value[error.start]!r} at {error.start}; "
-                'pass bytes, or value.encode("utf-8", "replace").decode()'
+                'send bytes, or value.encode("utf-8", "replace").decode()'
             ) from error
         return value
 
@@ -287,11 +289,13 @@ class Converter:
 
     def foreign(self, value: Any) -> Any:
         """Arrays, tables and bytes: a tag and a buffer."""
+        encode = kinds.encoder(value)
+        if encode is None:
+            raise self.error(f"cannot encode {kind_of(value)}: {hint_for(value)}")
         try:
-            tag, buffer = tensors.encode(value)
-        except tensors.NotCarried as error:
-            what = str(error) or hint_for(value)
-            raise self.error(f"cannot encode {kind_of(value)}: {what}") from error
+            tag, buffer = kinds.carried(encode, value)
+        except NotCarried as error:
+            raise self.error(f"cannot encode {kind_of(value)}: {error}") from error
         if buffer is None:
             return self.convert(tag["value"])
         self.buffers.append(buffer)

@@ -117,18 +117,6 @@ class Envelope:
         return Reply(value, worker_id, Epoch(*epoch), *more)
 
 
-class EnvelopeBatch:
-    """Many envelopes in one object; pickled, they arrive as the list of their values."""
-
-    __slots__ = ("__weakref__", "envelopes")
-
-    def __init__(self, envelopes: Sequence[Envelope]) -> None:
-        self.envelopes = list(envelopes)
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return decode_batch, ([envelope.state(protocol) for envelope in self.envelopes],)
-
-
 def portable_buffers(buffers: Sequence[Any], protocol: int = 5) -> list[Any]:
     """The buffers so that they pickle: large ones out of band (no copy), small ones as bytes (less to do)."""
     return [
@@ -158,23 +146,6 @@ def decoded(envelope: Any, count: int, command: str) -> Any:
         return envelope.value()
     except Exception as error:  # noqa: BLE001 - user code among it: a runtime's process_response
         return _raised_by_ray(error, command)
-
-
-def decode_batch(states: Sequence[tuple[Any, ...]]) -> Any:
-    """What pickle calls for an EnvelopeBatch: the list of values; the first failure stands for the whole."""
-    if _Process.keep:
-        return [decode_envelope(*state) for state in states]
-    try:
-        _Process.decoded += len(states)
-        return [_opened(*state).value() for state in states]
-    except Exception as error:  # noqa: BLE001 - user code among it
-        return _raised_by_ray(error, states[0][3] if len(states[0]) > 3 else "")
-
-
-def _opened(
-    json: bytes, info: Info | None = None, runtime: str = "", command: str = "", buffers: Sequence[Any] = ()
-) -> Envelope:
-    return Envelope(json, buffers, info, runtime, command)
 
 
 def _raised_by_ray(error: Exception, command: str) -> Any:

@@ -1,9 +1,48 @@
-"""Knows what to pass instead of a value that cannot be carried: the end of an EncodingError's message."""
+"""What to send instead of a value that cannot be carried: the end of an error's message.
+
+This file is the same in snakepit_ray/codec and in the Python bridge (a test compares them), so that both
+sides give the same advice. The advice is an expression of `value`; tests of the value table evaluate it.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
+
+_BY_CLASS = {
+    "set": "send sorted(value) or list(value)",
+    "frozenset": "send sorted(value) or list(value)",
+    "range": "send list(value)",
+    "generator": "send list(value)",
+    "deque": "send list(value)",
+    "NaTType": "send None",
+    "NAType": "send None",
+    "date": "send value.isoformat()",
+    "time": "send value.isoformat()",
+    "timedelta": "send value.total_seconds()",
+    "tzinfo": "send str(value)",
+    "Decimal": "send str(value) or float(value)",
+    "Fraction": "send str(value) or float(value)",
+    "UUID": "send str(value)",
+    "PurePath": "send str(value)",
+    "dtype": "send str(value)",
+    "Enum": "send value.value",
+    "complex": "send [value.real, value.imag] or numpy.complex128(value)",
+    "function": "code does not travel: make it a command of the adapter",
+    "method": "code does not travel: make it a command of the adapter",
+    "builtin_function_or_method": "code does not travel: make it a command of the adapter",
+    "ObjectRef": "send refs at the top level of the arguments, or ray.get it first",
+    "LazyFrame": "send value.collect()",
+}
+# Where the class itself says nothing: the first of these names that it has.
+_BY_METHOD = {
+    "__dataclass_fields__": "send dataclasses.asdict(value)",
+    "__attrs_attrs__": "send attrs.asdict(value)",
+    "model_dump": "send value.model_dump()",
+    "as_py": "send value.as_py()",
+    "toarray": "send value.toarray()",
+    "todense": "send value.todense()",
+    "__iter__": "send list(value)",
+}
 
 
 def kind_of(value: Any) -> str:
@@ -12,31 +51,13 @@ def kind_of(value: Any) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-_HINTS = {
-    "set": "pass sorted(value) or list(value)",
-    "frozenset": "pass sorted(value) or list(value)",
-    "range": "pass list(value)",
-    "generator": "pass list(value)",
-    "deque": "pass list(value)",
-    "date": "pass value.isoformat()",
-    "time": "pass value.isoformat()",
-    "timedelta": "pass value.total_seconds()",
-    "Decimal": "pass str(value) or float(value)",
-    "Fraction": "pass str(value) or float(value)",
-    "UUID": "pass str(value)",
-    "PurePath": "pass str(value)",
-    "Enum": "pass value.value",
-    "complex": "pass [value.real, value.imag] or numpy.complex128(value)",
-    "function": "code does not travel: make it a command of the adapter",
-    "ObjectRef": "pass refs at the top level of the arguments, or ray.get it first",
-}
-
-
 def hint_for(value: Any) -> str:
-    """What to pass instead of it."""
-    if dataclasses.is_dataclass(value):
-        return "pass dataclasses.asdict(value)"
-    for kind in type(value).__mro__:
-        if kind.__name__ in _HINTS:
-            return _HINTS[kind.__name__]
-    return "pass JSON values, an array, a table or bytes made from it"
+    """What to send instead of it."""
+    if not isinstance(value, type):
+        for kind in type(value).__mro__:
+            if kind.__name__ in _BY_CLASS:
+                return _BY_CLASS[kind.__name__]
+        for name, hint in _BY_METHOD.items():
+            if hasattr(type(value), name):
+                return hint
+    return "send JSON values, an array, a table or bytes made from it"

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from snakepit_ray.codec.decoding import decode_value
+from snakepit_ray.codec.decoding import decode_value, decode_values
 from snakepit_ray.codec.encoding import nbytes
 from snakepit_ray.codec.envelope import Envelope, Info, portable_buffers
-from snakepit_ray.errors import EncodingError
 
 
 class Piece(NamedTuple):
@@ -58,13 +57,14 @@ class Part:
             if not piece.packed:
                 yield finished(decode_value(piece.json, piece.buffers, "chunk"))
                 continue
-            values = decode_value(piece.json, (), "chunk")
-            if type(values) is not list or len(values) != piece.packed:
-                raise EncodingError(f"chunk: a pack of {piece.packed} chunks is damaged", path="chunk")
-            if self.info is None and not self.runtime:
+            values, unreadable = decode_values(piece.json, (), piece.packed, "chunks")
+            if not unreadable and self.info is None and not self.runtime:
                 yield from values
-            else:
-                yield from map(finished, values)
+                continue
+            for index, value in enumerate(values):
+                if index in unreadable:
+                    raise unreadable[index]
+                yield finished(value)
 
 
 def _part(pieces: list[tuple[bytes, Any, int]], info: Info | None, runtime: str, command: str) -> Part:

@@ -1,14 +1,18 @@
-"""Knows arrays, tables and bytes: a tag and one buffer each. The only place that imports numpy and pyarrow,
-when it must.
+"""Arrays, tables and bytes: a tag and one buffer each.
 
-Rules: little-endian or one byte wide, row-major; nothing is copied that need not be; what comes back is
-read-only; every number in a tag is checked against the buffer before anything is made of it.
+This file is the same in snakepit_ray/codec and in the Python bridge (a test compares them): one contract, one
+reading of it. kinds.py says which classes come here. The rules:
+
+- Data is little-endian or one byte wide, row-major, and copied only where it must be.
+- What comes back is read-only. Every number in a tag is checked against the buffer before anything is made.
+- numpy and pyarrow are imported when a value needs them, never before.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import sys
 from typing import Any
 
 Tagged = tuple[dict[str, Any], Any]
@@ -23,76 +27,74 @@ class NotCarried(Exception):
     """The value (or the tag) is not one that can be carried; the text says what to do, or is empty."""
 
 
-# ---- encode ------------------------------------------------------------------------------------------------
+class OfObjects(NotCarried):
+    """An array of strings or Python objects: no tensor, but nested lists of its elements exist."""
+
+    def __init__(self, hint: str, array: Any) -> None:
+        super().__init__(hint)
+        self.array = array
 
 
-def encode(value: Any) -> Tagged:
-    """A value that is no JSON as (tag without its buffer index, buffer); a scalar as ({"value": it}, None).
-
-    Raises NotCarried.
-    """
-    if isinstance(value, bytes):
-        return {"tag": "bytes"}, value
-    if isinstance(value, type):
-        raise NotCarried("")
-    kind = type(value)
-    try:
-        if hasattr(kind, "__arrow_c_stream__"):
-            return _encode_stream(value)
-        if hasattr(kind, "__array__") or hasattr(kind, "__dlpack__"):
-            return _encode_array_like(value)
-        return _encode_buffer(value)
-    except NotCarried:
-        raise
-    except Exception as error:  # whatever another library's object says when it is asked for its data
-        raise NotCarried(f"its data cannot be read: {type(error).__name__}: {error}") from error
+# ---- arrays and bytes --------------------------------------------------------------------------------------
 
 
-def _encode_stream(value: Any) -> Tagged:
-    import pyarrow as pa
-
-    if isinstance(value, pa.RecordBatchReader):
-        return _encode_table(value.read_all())
-    try:
-        table = value if isinstance(value, pa.Table) else pa.table(value)
-    except (TypeError, ValueError, pa.ArrowException):  # one column: a Series, a ChunkedArray
-        if hasattr(type(value), "__array__"):
-            return _encode_array_like(value)
-        raise
-    return _encode_table(table)
+def encode_bytes(value: Any) -> Tagged:
+    return {"tag": "bytes"}, value
 
 
-def _encode_table(table: Any) -> Tagged:
-    import pyarrow as pa
-
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return {"tag": "table"}, memoryview(sink.getvalue())
-
-
-def _encode_array_like(value: Any) -> Tagged:
+def encode_scalar(value: Any) -> Tagged:
     import numpy as np
 
-    if isinstance(value, np.generic) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+    if value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
         return {"value": value.item()}, None
-    if isinstance(value, np.ma.MaskedArray):
-        raise NotCarried("the mask would be lost; pass value.filled(...) and the mask as two arrays")
-    has_array = hasattr(type(value), "__array__")
-    return encode_array(np.asarray(value) if has_array else np.from_dlpack(value))
+    if value.dtype.kind == "f":
+        raise NotCarried(f"a number of dtype {value.dtype} is not portable; send float(value)")
+    if value.dtype.names:
+        raise NotCarried(
+            "its field names would be lost; send {name: value[name] for name in value.dtype.names}"
+        )
+    return encode_array(np.asarray(value))
 
 
-def _encode_buffer(value: Any) -> Tagged:
+def encode_torch(value: Any) -> Tagged:
+    """Without its history of gradients, which has no meaning in another process."""
+    if any(getattr(value, "names", ())):
+        raise NotCarried("the names of its dimensions would be lost; send value.rename(None)")
+    if str(value.layout) != "torch.strided":
+        raise NotCarried(f"its layout is {value.layout}; send value.to_dense()")
+    if value.is_quantized:
+        raise NotCarried("it is quantized; send value.dequantize()")
+    if str(value.dtype) == "torch.bfloat16":
+        raise NotCarried("no other library has its bfloat16; send value.float()")
+    return encode_array(value.detach().cpu().resolve_conj().resolve_neg().numpy())
+
+
+def encode_elements(value: Any) -> Tagged:
+    import numpy as np
+
+    return encode_array(np.asarray(value) if hasattr(type(value), "__array__") else np.from_dlpack(value))
+
+
+def encode_buffer(value: Any) -> Tagged:
     """Whatever has Python's buffer protocol: 1-D bytes as bytes, anything else as an array."""
-    try:
-        view = memoryview(value)
-    except TypeError:
-        raise NotCarried("") from None
+    view = memoryview(value)
     if view.ndim == 1 and view.format in _BYTE_FORMATS:
         return {"tag": "bytes"}, view.cast("B") if view.contiguous else view.tobytes()
-    import numpy as np
+    if view.ndim > MAX_DIMENSIONS:
+        raise NotCarried(_too_many(view.ndim))
+    data = view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()
+    return {"tag": "tensor", "dtype": _typestr(view), "shape": list(view.shape or ())}, data
 
-    return encode_array(np.asarray(view))
+
+def _typestr(view: memoryview) -> str:
+    """The NumPy typestr of a buffer's elements, found without numpy."""
+    letter = view.format.lstrip("@=<" if sys.byteorder == "little" else "<")
+    for kind, letters in (("i", "bhilqn"), ("u", "BHILQN"), ("f", "efd"), ("b", "?"), ("c", ("Zf", "Zd"))):
+        if letter and letter in letters:
+            typestr = f"{'|' if view.itemsize == 1 else '<'}{kind}{view.itemsize}"
+            if DTYPE.fullmatch(typestr):
+                return typestr
+    raise NotCarried(f"a buffer of format {view.format!r} is not portable; send numpy.asarray(value)")
 
 
 def encode_array(array: Any) -> Tagged:
@@ -100,33 +102,84 @@ def encode_array(array: Any) -> Tagged:
     dtypes."""
     import numpy as np
 
+    if array.dtype.kind in _OBJECTS:
+        raise OfObjects(_OBJECTS[array.dtype.kind], array)
     little = array.dtype.newbyteorder("<")
     if not DTYPE.fullmatch(little.str):
         raise NotCarried(_dtype_hint(array.dtype))
     if array.ndim > MAX_DIMENSIONS:
-        raise NotCarried(f"it has {array.ndim} dimensions; reshape it to at most {MAX_DIMENSIONS}")
+        raise NotCarried(_too_many(array.ndim))
     rows = np.asarray(array, dtype=little, order="C")
     flat: Any = rows.reshape(-1).view(np.uint8)
     return {"tag": "tensor", "dtype": little.str, "shape": list(array.shape)}, memoryview(flat)
 
 
+def _too_many(dimensions: int) -> str:
+    return f"it has {dimensions} dimensions; reshape it to at most {MAX_DIMENSIONS}"
+
+
+_OBJECTS = {
+    "O": "an array of objects; send value.tolist(), or value.astype(float) where it holds numbers",
+    "U": "an array of strings; send value.tolist()",
+    "S": "an array of byte strings; send value.tolist()",
+    "T": "an array of strings; send value.tolist()",
+}
+
+
 def _dtype_hint(dtype: Any) -> str:
+    if dtype.names:
+        return "its field names would be lost; send {name: value[name] for name in value.dtype.names}"
+    if dtype.kind == "V" and dtype.type.__name__ == "void":
+        return "its elements are bytes without a type; send value.tobytes()"
     hints = {
-        "O": "an array of objects; pass value.tolist(), or value.astype(float) where it holds numbers",
-        "U": "an array of strings; pass value.tolist()",
-        "S": "an array of byte strings; pass value.tolist() of decoded strings",
-        "T": "an array of strings; pass value.tolist()",
-        "V": "a structured array; pass each field, or a table: pyarrow.table({name: value[name], ...})",
-        "M": "datetime64 without a unit; pass value.astype('datetime64[ns]')",
-        "m": "timedelta64 without a unit; pass value.astype('timedelta64[ns]')",
+        "M": "datetime64 without a unit; send value.astype('datetime64[ns]')",
+        "m": "timedelta64 without a unit; send value.astype('timedelta64[ns]')",
+        "V": f"dtype {dtype} is not portable; send value.astype('float32')",
+        "c": f"dtype {dtype} is not portable; send value.astype('complex128')",
     }
-    return hints.get(dtype.kind, f"dtype {dtype} is not portable; pass value.astype('float64')")
+    return hints.get(dtype.kind, f"dtype {dtype} is not portable; send value.astype('float64')")
+
+
+# ---- tables ------------------------------------------------------------------------------------------------
+
+
+def encode_pandas(value: Any) -> Tagged:
+    pa = _arrow()
+    try:
+        table = pa.Table.from_pandas(value)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        advice = "value.astype({column: str}), or each column otherwise of one type that Arrow has"
+        if not value.columns.is_unique:
+            advice = "value.set_axis(range(value.shape[1]), axis=1), or other names"
+        raise NotCarried(
+            f"Arrow has no table for it ({type(error).__name__}: {error}); send {advice}"
+        ) from error
+    return _table(pa, table)
+
+
+def encode_stream(value: Any) -> Tagged:
+    pa = _arrow()
+    if isinstance(value, pa.Table):
+        return _table(pa, value)
+    try:
+        table = pa.RecordBatchReader.from_stream(value).read_all()
+    except pa.ArrowException as error:
+        raise NotCarried(f"its Arrow stream is no table ({error}); send pyarrow.table(...) of it") from error
+    return _table(pa, table)
+
+
+def _table(pa: Any, table: Any) -> Tagged:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return {"tag": "table"}, memoryview(sink.getvalue())
 
 
 # ---- decode ------------------------------------------------------------------------------------------------
 
 
 def decode_bytes(buffer: Any) -> bytes:
+    """The buffer as bytes: itself, or a copy."""
     return buffer if type(buffer) is bytes else bytes(memoryview(buffer))
 
 
@@ -134,11 +187,13 @@ def decode_tensor(buffer: Any, dtype: Any, shape: Any) -> Any:
     """A read-only numpy array over the buffer, without a copy. Raises NotCarried when the three do not
     agree."""
     if not isinstance(dtype, str) or not DTYPE.fullmatch(dtype):
-        raise NotCarried(f"dtype {dtype!r} is not a little-endian typestr of kind b i u f c M m")
+        raise NotCarried(f"dtype {dtype!r:.80} is not a little-endian typestr of kind b i u f c M m")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise NotCarried(f"shape {shape!r:.200} is not a list of whole numbers from 0")
-    import numpy as np
-
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise NotCarried(f"{_needed('numpy')} for an array ({error})") from None
     view = memoryview(buffer)
     try:
         element = np.dtype(dtype)
@@ -153,11 +208,23 @@ def decode_tensor(buffer: Any, dtype: Any, shape: Any) -> Any:
 
 def decode_table(buffer: Any) -> Any:
     """A pyarrow Table over the buffer, without a copy, validated. Raises NotCarried when it is damaged."""
-    import pyarrow as pa
-
+    pa = _arrow()
     try:
         table = pa.ipc.open_stream(pa.py_buffer(buffer)).read_all()
         table.validate(full=True)
     except (pa.ArrowException, ValueError, TypeError, KeyError, OSError, MemoryError, OverflowError) as error:
-        raise NotCarried(f"the buffer is no Arrow IPC stream: {error}") from error
+        raise NotCarried(f"the buffer is no valid Arrow IPC stream: {error}") from error
     return table
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.ipc
+    except ImportError as error:
+        raise NotCarried(f"{_needed('pyarrow')} for a table ({error})") from None
+    return pyarrow
+
+
+def _needed(library: str) -> str:
+    return f"{library} is needed in {sys.executable}"

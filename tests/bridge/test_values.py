@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 from tests.bridge import harness  # puts the bridge on the path
 
-from snakepit_bridge import tensors  # isort: skip
 from snakepit_bridge.decoding import decode  # isort: skip
 from snakepit_bridge.failures import EncodingError, InvalidArguments  # isort: skip
 from snakepit_bridge.values import MAX_DEPTH, Unserializable, encode  # isort: skip
@@ -202,12 +201,13 @@ class Text(str):
         (np.bool_(True), True),
         (np.str_("x"), "x"),
         (np.dtype("f4"), "float32"),
-        (np.datetime64("2024-02-29"), "2024-02-29"),
+        (np.datetime64("2024-02-29"), {"$snakepit": "tensor", "buffer": 0, "dtype": "<M8[D]", "shape": []}),
         (np.array(["a", "b"]), ["a", "b"]),
         (np.array([1, "x", None], dtype=object), [1, "x", None]),
         (np.float64("nan"), {"$snakepit": "float", "value": "nan"}),
         (bytearray(b"x"), {"$snakepit": "bytes", "buffer": 0}),
         (memoryview(b"x"), {"$snakepit": "bytes", "buffer": 0}),
+        (collections.ChainMap({"a": 1}), {"a": 1}),
     ],
 )
 def test_the_table_of_conversions(value, expected) -> None:
@@ -236,7 +236,7 @@ class _Stream:
         return self._table.__arrow_c_stream__(requested_schema)
 
 
-def test_what_speaks_dlpack_or_array_becomes_a_tensor() -> None:
+def test_what_speaks_dlpack_becomes_a_tensor() -> None:
     class Dlpack:
         def __dlpack__(self, **kw):
             return np.arange(3.0).__dlpack__(**kw)
@@ -244,12 +244,7 @@ def test_what_speaks_dlpack_or_array_becomes_a_tensor() -> None:
         def __dlpack_device__(self):
             return np.arange(3.0).__dlpack_device__()
 
-    class Array:
-        def __array__(self, dtype=None, copy=None):
-            return np.arange(3.0)
-
-    for value in (Dlpack(), Array(), pa.array([0.0, 1.0, 2.0])):
-        assert decode(*encode(value)).tolist() == [0.0, 1.0, 2.0]
+    assert decode(*encode(Dlpack())).tolist() == [0.0, 1.0, 2.0]
 
 
 def looped() -> list:
@@ -268,14 +263,14 @@ def nested(levels: int):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({"x": [0, {"y": object()}]}, 'result["x"][1]["y"]: cannot encode a value of type builtins.object'),
-        ({"x": {1: 2}}, 'result["x"]: cannot encode a dict with the key 1 of type int'),
+        ({"x": [0, {"y": object()}]}, 'result["x"][1]["y"]: cannot encode object: send JSON values'),
+        ({"x": {1: 2}}, 'result["x"]: cannot encode the key 1 (int): keys are strings'),
         (looped(), 'result[0]["again"][0]: cannot encode a value that contains itself'),
-        ({"s": "a\ud800"}, 'result["s"]: cannot encode a string with the lone surrogate \\ud800 at 1'),
-        (complex(1, 2), "result: cannot encode a value of type builtins.complex"),
-        ({"k": {}.keys()}, 'result["k"]: cannot encode a value of type builtins.dict_keys: wrap it in list'),
-        (ValueError("x"), "result: cannot encode a value of type builtins.ValueError"),
-        (np.longdouble(1), "result: cannot encode a value of type numpy.longdouble"),
+        ({"s": "a\ud800"}, "result[\"s\"]: cannot encode a string with the lone surrogate '\\ud800' at 1"),
+        (complex(1, 2), "result: cannot encode complex: send [value.real, value.imag]"),
+        ({"k": {}.keys()}, 'result["k"]: cannot encode dict_keys: send list(value)'),
+        (ValueError("x"), "result: cannot encode ValueError: send JSON values"),
+        (np.longdouble(1), "result: cannot encode numpy.longdouble: a number of dtype"),
     ],
 )
 def test_what_cannot_be_carried_names_its_path(value, words: str) -> None:
@@ -319,8 +314,7 @@ def test_integers_beyond_what_python_prints_are_errors() -> None:
 def test_a_missing_library_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "numpy", None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(InvalidArguments, match=r"numpy is needed there"):
+    with pytest.raises(InvalidArguments, match=r"numpy is needed in"):
         decode(b'{"$snakepit":"tensor","buffer":0,"dtype":"<f8","shape":[]}', [b"12345678"])
     with pytest.raises(InvalidArguments, match=r"pyarrow is needed in"):
         decode(b'{"$snakepit":"table","buffer":0}', [b""])
-    assert tensors.is_frame(int) is True

@@ -137,6 +137,24 @@ def test_damaged_results_are_an_error(text: bytes) -> None:
         BatchEnvelope([BatchPart(text, 2)]).value()
 
 
+def test_what_cannot_be_read_fails_alone_and_takes_no_other_result_along() -> None:
+    bad = (
+        b'[1,{"$snakepit":"tensor","buffer":0,"dtype":"<f16","shape":[1]},[{"$snakepit":"int","value":"9"}]]'
+    )
+    table = b'[{"$snakepit":"table","buffer":0},2]'
+    back = over([BatchPart(b"[0]", 1), BatchPart(bad, 3, [b"x" * 16]), BatchPart(table, 2, [b"x"])], RETURN)
+    assert [back[index] for index in (0, 1, 3, 5)] == [0, 1, [9], 2]
+    assert [back[index].path for index in (2, 4)] == ["results[2]", "results[4]"]
+    assert "dtype '<f16'" in str(back[2]) and "no valid Arrow IPC stream" in str(back[4])
+
+
+def test_a_part_that_is_no_json_fails_with_its_items_and_no_others() -> None:
+    back = over([BatchPart(b"[0]", 1), BatchPart(b"[1,NaN]", 2), BatchPart(b"[3]", 1)], RETURN)
+    assert (back[0], back[3]) == (0, 3)
+    assert [type(error) for error in back[1:3]] == [EncodingError, EncodingError]
+    assert [error.path for error in back[1:3]] == ["results[1]", "results[2]"]
+
+
 def test_worker_actors_keep_batches_encoded(kept: None) -> None:
     before = codec.decoded_count()
     arrived = over([BatchPart(json.dumps([1, 2]).encode(), 2)], APART, command="add")

@@ -3,6 +3,7 @@
 import array
 import collections
 import copy
+import ctypes
 import dataclasses
 import datetime
 import decimal
@@ -24,7 +25,6 @@ from snakepit_ray import codec
 from snakepit_ray.codec import (
     Encoded,
     Envelope,
-    EnvelopeBatch,
     Epoch,
     Reply,
     Unserializable,
@@ -126,7 +126,7 @@ Point = collections.namedtuple("Point", "x y")
     [
         (Colour.RED, 3),
         (Word.YES, "yes"),
-        (Point(1, 2), [1, 2]),
+        (Point(1, 2), {"x": 1, "y": 2}),
         (collections.OrderedDict(a=1), {"a": 1}),
         (collections.ChainMap({"a": 1}), {"a": 1}),
         (np.float64(1.5), 1.5),
@@ -161,36 +161,36 @@ def _lost():
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ({1, 2}, "set: pass sorted(value) or list(value)"),
-        (frozenset(), "frozenset: pass sorted"),
-        (range(3), "range: pass list(value)"),
-        (_lost(), "generator: pass list(value)"),
-        (collections.deque(), "collections.deque: pass list(value)"),
+        ({1, 2}, "set: send sorted(value) or list(value)"),
+        (frozenset(), "frozenset: send sorted"),
+        (range(3), "range: send list(value)"),
+        (_lost(), "generator: send list(value)"),
+        (collections.deque(), "collections.deque: send list(value)"),
         (
             datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc),
-            "datetime.datetime: pass value.isoformat()",
+            "datetime.datetime: send value.isoformat()",
         ),
-        (decimal.Decimal(1), "decimal.Decimal: pass str(value) or float(value)"),
-        (pathlib.Path("x"), "pass str(value)"),
-        (1j, "complex: pass [value.real, value.imag]"),
-        (Data(), "pass dataclasses.asdict(value)"),
-        (object(), "object: pass JSON values, an array, a table or bytes"),
-        (int, "type: pass JSON values"),
-        (np.ndarray, "type: pass JSON values"),
+        (decimal.Decimal(1), "decimal.Decimal: send str(value) or float(value)"),
+        (pathlib.Path("x"), "send str(value)"),
+        (1j, "complex: send [value.real, value.imag]"),
+        (Data(), "send dataclasses.asdict(value)"),
+        (object(), "object: send JSON values, an array, a table or bytes"),
+        (int, "type: send JSON values"),
+        (np.ndarray, "type: send JSON values"),
         (test_round_trip, "code does not travel"),
-        (np.array([object()]), "an array of objects; pass value.tolist()"),
-        (np.array(["x"]), "an array of strings; pass value.tolist()"),
+        (np.array([object()]), "an array of objects; send value.tolist()"),
+        (np.array(["x"]), "an array of strings; send value.tolist()"),
         (np.array([b"x"]), "an array of byte strings"),
-        (np.zeros(2, [("a", "i4")]), "a structured array"),
+        (np.zeros(2, [("a", "i4")]), "its field names would be lost"),
         (np.zeros(2, "M8"), "datetime64 without a unit"),
         (np.zeros(2, np.longdouble), "not portable"),
-        (np.ma.masked_array([1, 2], [0, 1]), "the mask would be lost"),
+        (np.ma.masked_array([1, 2], [0, 1]), "its mask would be lost"),
         ("\ud800x", "a string with the lone surrogate '\\ud800' at 0"),
         ({"\udfff": 1}, "a string with the lone surrogate"),
         ({1: 2}, "the key 1 (int)"),
         ({None: 2}, "the key None (NoneType)"),
         ([10**5000], "an integer of 16610 bits"),
-        (pa.array(["a", "b"]), "pass value.tolist()"),
+        (pa.array(["a", "b"]), 'send pyarrow.table({"value": value})'),
     ],
 )
 def test_what_cannot_be_carried_is_named_with_its_path(value, said):
@@ -205,8 +205,10 @@ def test_what_cannot_be_carried_is_named_with_its_path(value, said):
 
 def test_objects_that_fail_when_asked_are_errors_too():
     class Broken:
-        def __array__(self, dtype=None, copy=None):
+        def __dlpack__(self, **options):
             raise RuntimeError("it is on the GPU")
+
+        __dlpack_device__ = __dlpack__
 
     with pytest.raises(EncodingError, match=r'args\["x"\]: cannot encode .*RuntimeError: it is on the GPU'):
         encode_args({"x": Broken()})
@@ -260,7 +262,7 @@ def test_refs_at_the_top_are_taken_out():
 @pytest.mark.parametrize("nested", [{"x": [Ref()]}, {"x": {"y": Ref()}}])
 def test_refs_deeper_down_are_errors(nested):
     with pytest.raises(
-        EncodingError, match=r'^args\["x"\]\[.*\]: cannot encode .*Ref here: pass refs at the top level'
+        EncodingError, match=r'^args\["x"\]\[.*\]: cannot encode .*Ref here: send refs at the top level'
     ):
         encode_args(nested, Ref)
     with pytest.raises(EncodingError, match="cannot encode"):
@@ -333,7 +335,7 @@ def test_arrays_are_not_copied():
     assert source.flags.writeable
 
 
-def test_whatever_speaks_array_dlpack_or_buffers():
+def test_whatever_speaks_dlpack_or_has_a_buffer():
     class Dlpack:
         def __init__(self, data):
             self.data = data
@@ -344,16 +346,11 @@ def test_whatever_speaks_array_dlpack_or_buffers():
         def __dlpack_device__(self):
             return self.data.__dlpack_device__()
 
-    class Array:
-        def __array__(self, dtype=None, copy=None):
-            return np.arange(3, dtype="i2")
-
     expected = np.arange(3, dtype="i2")
     for source in (
         Dlpack(expected),
-        Array(),
         array.array("h", [0, 1, 2]),
-        pa.array([0, 1, 2], pa.int16()),
+        (ctypes.c_short * 3)(0, 1, 2),
         memoryview(expected),
     ):
         arrived = there_and_back([source])[0]
@@ -384,7 +381,6 @@ def test_anything_with_an_arrow_stream_is_a_table():
             return TABLE.__arrow_c_stream__(requested_schema)
 
     assert there_and_back(Frame()).equals(TABLE)
-    assert there_and_back(pa.chunked_array([[1, 2], [3]])).tolist() == [1, 2, 3]
 
 
 def test_sizes_are_checked():
@@ -627,21 +623,13 @@ def test_worker_actors_keep_envelopes_encoded(kept):
     hooked = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(shouting, 5)), 5))
     assert isinstance(hooked, Envelope)
     assert hooked.value().value == "add: 1!"
-    batch = pickle.loads(pickle.dumps(EnvelopeBatch([enveloped(1), enveloped(2)]), 5))
-    assert [type(item) for item in batch] == [Envelope, Envelope]
-
-
-def test_batches_arrive_as_lists():
-    batch = EnvelopeBatch([enveloped(1), enveloped([2.0, b"x"]), enveloped(3, info=INFO)])
-    first, second, third = pickle.loads(pickle.dumps(batch, 5))
-    assert (first, second, third.value) == (1, [2.0, b"x"], 3)
 
 
 SCRIPT = """
 import pickle, sys
-from snakepit_ray.codec import Envelope, EnvelopeBatch
+from snakepit_ray.codec import BatchEnvelope, BatchPart, Envelope
 from snakepit_ray.errors import EncodingError
-for damaged in (Envelope(b"{"), EnvelopeBatch([Envelope(b"1"), Envelope(b"{")])):
+for damaged in (Envelope(b"{"), BatchEnvelope([BatchPart(b"[1]", 1), BatchPart(b"{", 1)])):
     try:
         print(pickle.loads(pickle.dumps(damaged, 5)))
     except EncodingError as error:
@@ -654,7 +642,7 @@ def test_without_ray_a_damaged_envelope_raises_and_nothing_heavy_is_imported():
     out = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=60
     ).stdout
-    assert out.splitlines() == ["EncodingError result", "EncodingError result", "[]"]
+    assert out.splitlines() == ["EncodingError result", "EncodingError results[1]", "[]"]
 
 
 @pytest.mark.ray
@@ -665,21 +653,15 @@ def test_through_ray(ray_cluster):
     def make(*state):
         return Envelope(*state)
 
-    @ray.remote(num_cpus=0, max_retries=0)
-    def make_batch(raws):
-        return EnvelopeBatch([Envelope(raw) for raw in raws])
-
     encoded = encode_value({"x": np.arange(100_000.0), "b": b"x" * 100_000})
     sent = codec.portable_buffers(encoded.buffers)
     value = ray.get(make.remote(encoded.json, sent))
     assert value["x"].tolist() == list(range(100_000))
     assert not value["x"].flags.owndata
     assert value["b"] == b"x" * 100_000
-    assert ray.get(make_batch.remote([b"1", b"[2]"])) == [1, [2]]
-    for damaged in (make.remote(b"{"), make_batch.remote([b"1", b"{"])):
-        with pytest.raises(EncodingError, match="the payload is damaged") as caught:
-            ray.get(damaged)
-        assert caught.value.path == "result"
+    with pytest.raises(EncodingError, match="the payload is damaged") as caught:
+        ray.get(make.remote(b"{"))
+    assert caught.value.path == "result"
     with pytest.raises(LookupError, match="no"):
         ray.get(make.remote(b"1", [], None, f"{__name__}:Failing", "add"))
     assert ray.get(make.remote(b"1", [], INFO)).worker_id == "w1"

@@ -1,17 +1,22 @@
-"""Knows which other types a command may return, and what each becomes. Tried in this order, once per type:
+"""Which other types a command may return, and what each becomes.
+
+The first row that fits decides, once for each class:
 
 | value | becomes |
 |---|---|
-| Enum | its value |
-| bool, int, float, str subclasses (numpy.float64 is one) | the plain number or string |
-| dataclass; pydantic (`model_dump`); `_asdict` (namedtuple) | object of its fields |
-| other dict, list, tuple, set, bytes subclasses | as their base |
-| numpy scalar; dtype; array | number; string; tag `tensor` (arrays of strings and objects: nested lists) |
-| pyarrow table, record batch; pandas, polars frame (`__arrow_c_stream__`) | tag `table` |
-| `__array__`, `__dlpack__` (torch, jax, ...) | tag `tensor` |
+| int, float, str subclasses (numpy.float64, IntEnum, StrEnum) | the plain number or string |
+| other Enum | its value |
+| namedtuple (`_asdict`) | object of its fields |
+| dict, list, tuple, set subclasses; any other Mapping | as their base |
+| arrays, tables, bytes, numpy scalars | kinds.py decides; arrays of strings and objects become nested lists |
+| dataclass; pydantic (`model_dump`) | object of its fields |
+| numpy dtype | its name |
+| pandas.NA, pandas.NaT | null |
 | `isoformat` (dates and times); Path, UUID, Decimal | string |
 | `to_dict`; `tolist` | what they give |
-| anything else | an error that names the path |
+| anything else | an error that names the path and says what to send instead |
+
+snakepit_ray/docs/values.md has every kind of value with what both sides do with it.
 
 Rule: a library is only looked at when its module is loaded already; a value of its types cannot exist before.
 """
@@ -19,11 +24,16 @@ Rule: a library is only looked at when its module is loaded already; a value of 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from enum import Enum
 
-from snakepit_bridge.values import Binary, Refused, type_name
+from snakepit_bridge import kinds
+from snakepit_bridge.hints import hint_for, kind_of
+from snakepit_bridge.tensors import NotCarried, OfObjects
+from snakepit_bridge.values import Binary, Refused
 
 _CACHE_LIMIT = 1000
+_MISSING = frozenset(("NAType", "NaTType"))
 _by_type: dict = {}
 
 
@@ -34,17 +44,24 @@ def convert(value):
     if converter is None:
         if len(_by_type) >= _CACHE_LIMIT:  # a program that makes classes without end
             _by_type.clear()
-        converter = _by_type[kind] = _converter(kind)
+        converter = _by_type[kind] = _converter(kind, value)
     try:
         return converter(value)
     except Refused:
         raise
     except Exception as error:  # noqa: BLE001 - the user's to_dict, model_dump, ...
-        raise Refused(f"cannot encode {type_name(value)}: {type(error).__name__}: {error}", value) from None
+        raise Refused(f"cannot encode {kind_of(value)}: {type(error).__name__}: {error}", value) from None
 
 
-def _converter(kind: type):
-    for find in (_basic, _record, _base, _numeric_library, _frame, _array, _text, _method):
+def _converter(kind: type, value):
+    for find in (_basic, _base):
+        converter = find(kind)
+        if converter is not None:
+            return converter
+    encode = kinds.encoder(value)
+    if encode is not None:
+        return lambda value: _carried(encode, value)
+    for find in (_record, _numpy_dtype, _missing, _text, _method):
         converter = find(kind)
         if converter is not None:
             return converter
@@ -52,25 +69,44 @@ def _converter(kind: type):
 
 
 def _refuse(value):
-    hint = ": wrap it in list(...)" if hasattr(value, "__iter__") else ""
-    raise Refused(f"cannot encode a value of type {type_name(value)}{hint}", value)
+    raise Refused(f"cannot encode {kind_of(value)}: {hint_for(value)}", value)
 
 
 def _basic(kind: type):
-    if issubclass(kind, Enum):
-        return lambda value: value.value
     if issubclass(kind, int):
-        return int
+        return int.__index__
     if issubclass(kind, float):
-        return float
+        return float.__float__
     if issubclass(kind, str):
         return str.__str__
-    return None
+    return (lambda value: value.value) if issubclass(kind, Enum) else None
+
+
+def _base(kind: type):
+    if issubclass(kind, tuple) and callable(getattr(kind, "_asdict", None)):
+        return lambda value: dict(value._asdict())
+    for base in (dict, list, tuple, set, frozenset):
+        if issubclass(kind, base):
+            return base
+    return dict if issubclass(kind, Mapping) else None
+
+
+def _carried(encode, value):
+    """An array, a table or bytes as a Binary; a scalar, or nested lists."""
+    try:
+        tag, buffer = kinds.carried(encode, value)
+    except OfObjects as found:
+        return found.array.tolist()
+    except NotCarried as error:
+        raise Refused(f"cannot encode {kind_of(value)}: {error}", value) from None
+    return tag["value"] if buffer is None else Binary(buffer, kind=tag.pop("tag"), **tag)
 
 
 def _record(kind: type):
     if hasattr(kind, "__dataclass_fields__"):
-        return lambda value: {name: getattr(value, name) for name in value.__dataclass_fields__}
+        from dataclasses import fields  # loaded already: a dataclass has been made
+
+        return lambda value: {field.name: getattr(value, field.name) for field in fields(value)}
     if callable(getattr(kind, "model_dump", None)):
         return lambda value: value.model_dump()
     if callable(getattr(kind, "_asdict", None)):
@@ -78,55 +114,14 @@ def _record(kind: type):
     return None
 
 
-def _base(kind: type):
-    for base in (dict, list, tuple, set, frozenset):
-        if issubclass(kind, base):
-            return base
-    if issubclass(kind, (bytes, bytearray, memoryview)):
-        return lambda value: Binary(bytes(value), kind="bytes")
-    return None
-
-
-def _numeric_library(kind: type):
+def _numpy_dtype(kind: type):
     numpy = sys.modules.get("numpy")
-    if numpy is None or not hasattr(numpy, "generic"):
-        return None
-    if issubclass(kind, numpy.dtype):
-        return str
-    if issubclass(kind, numpy.generic):
-        return _numpy_scalar
-    if issubclass(kind, numpy.ndarray):
-        return _tensor
-    return None
+    return str if hasattr(numpy, "dtype") and issubclass(kind, numpy.dtype) else None
 
 
-def _numpy_scalar(value):
-    plain = value.item()
-    if type(plain) is type(value):  # longdouble, void: Python has no such number
-        return _refuse(value)
-    return None if plain is None else plain
-
-
-def _frame(kind: type):
-    if not hasattr(kind, "__arrow_c_stream__") and not _is_old_pandas(kind):
-        return None
-    from snakepit_bridge import tensors
-
-    return tensors.table if tensors.is_frame(kind) else None
-
-
-def _is_old_pandas(kind: type) -> bool:
-    return kind.__name__ == "DataFrame" and kind.__module__.partition(".")[0] == "pandas"
-
-
-def _array(kind: type):
-    return _tensor if hasattr(kind, "__array__") or hasattr(kind, "__dlpack__") else None
-
-
-def _tensor(value):
-    from snakepit_bridge.tensors import tensor
-
-    return tensor(value)
+def _missing(kind: type):
+    is_missing = kind.__name__ in _MISSING and str(kind.__module__).partition(".")[0] == "pandas"
+    return (lambda value: None) if is_missing else None
 
 
 def _text(kind: type):

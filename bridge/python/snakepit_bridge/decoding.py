@@ -147,14 +147,14 @@ class _Back:
         return as_bytes(self._buffer(tag))
 
     def _tensor(self, tag: dict, depth: int):
-        from snakepit_bridge.tensors import read_tensor
+        from snakepit_bridge import tensors
 
-        return read_tensor(self._buffer(tag), tag["dtype"], tag["shape"])
+        return _made(tensors, tensors.decode_tensor, self._buffer(tag), tag["dtype"], tag["shape"])
 
     def _table(self, tag: dict, depth: int):
-        from snakepit_bridge.tensors import read_table
+        from snakepit_bridge import tensors
 
-        return read_table(self._buffer(tag))
+        return _made(tensors, tensors.decode_table, self._buffer(tag))
 
     def _object(self, tag: dict, depth: int) -> dict:
         items = tag["items"]
@@ -182,6 +182,13 @@ class _Back:
         if type(index) is not int or not 0 <= index < len(self._buffers):
             raise Refused(f"cannot decode buffer {index!r:.80}: there are {len(self._buffers)}")
         return self._buffers[index]
+
+
+def _made(tensors, make, *parts):
+    try:
+        return make(*parts)
+    except tensors.NotCarried as error:
+        raise Refused(f"cannot decode: {error}") from None
 
 
 def _check_string(value: str) -> None:

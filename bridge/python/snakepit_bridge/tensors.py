@@ -1,135 +1,230 @@
-"""Knows arrays and tables: the tags `tensor` and `table`, written from any library and read as numpy and
-pyarrow.
+"""Arrays, tables and bytes: a tag and one buffer each.
 
-Rules: numpy and pyarrow are imported when a value needs them, never before; what is read is checked against
-its buffer first, so that hostile data
-is an error and never a crash; arrays of Python objects never travel as such.
+This file is the same in snakepit_ray/codec and in the Python bridge (a test compares them): one contract, one
+reading of it. kinds.py says which classes come here. The rules:
+
+- Data is little-endian or one byte wide, row-major, and copied only where it must be.
+- What comes back is read-only. Every number in a tag is checked against the buffer before anything is made.
+- numpy and pyarrow are imported when a value needs them, never before.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import sys
+from typing import Any
 
-from snakepit_bridge.values import Binary, Refused, type_name
-
-# NumPy typestr of what the wire carries: little-endian or one byte wide.
-_DTYPE = re.compile(r"\|b1|[|<][iu]1|<[iu][248]|<f(2|4|8|16)|<c(8|16|32)|<[Mm]8\[[^\[\]]{1,16}\]")
-_MAX_DIMENSIONS = 32
-_FRAME_LIBRARIES = frozenset(("pandas", "polars", "pyarrow"))
-
-
-def tensor(value):
-    """The Binary of an array, row-major and little-endian; nested lists for arrays of strings and objects."""
-    array = _as_numpy(value)
-    if array.dtype.kind in "OSUVT":
-        return array.tolist()
-    if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
-        array = array.astype(array.dtype.newbyteorder("<"))
-    name = array.dtype.str
-    if not _DTYPE.fullmatch(name):
-        raise Refused(f"cannot encode an array of dtype {array.dtype}", value)
-    return Binary(_flat(array), kind="tensor", dtype=name, shape=list(array.shape))
+Tagged = tuple[dict[str, Any], Any]
+DTYPE = re.compile(
+    r"(\|b1|\|?[iu]1|<[iu][248]|<f[248]|<c(8|16)|<[Mm]8\[([1-9][0-9]*)?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])"
+)
+MAX_DIMENSIONS = 32  # what every supported numpy can make
+_BYTE_FORMATS = ("B", "b", "c")
 
 
-def _flat(array):
-    """Its elements in C order, without a copy where they lie so already."""
-    import numpy
-
-    rows = numpy.ascontiguousarray(array).reshape(-1)
-    return memoryview(rows.view(numpy.uint8)) if rows.size else b""
+class NotCarried(Exception):
+    """The value (or the tag) is not one that can be carried; the text says what to do, or is empty."""
 
 
-def _as_numpy(value):
-    import numpy
+class OfObjects(NotCarried):
+    """An array of strings or Python objects: no tensor, but nested lists of its elements exist."""
 
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-    if hasattr(value, "__array__"):
-        return numpy.asarray(value)
-    return numpy.from_dlpack(value)
+    def __init__(self, hint: str, array: Any) -> None:
+        super().__init__(hint)
+        self.array = array
 
 
-def is_frame(kind: type) -> bool:
-    """Whether a type with the Arrow stream interface is a table, not a single column."""
-    if kind.__module__.partition(".")[0] not in _FRAME_LIBRARIES:
-        return True
-    return kind.__name__ in {"DataFrame", "Table", "RecordBatch", "RecordBatchReader", "LazyFrame"}
+# ---- arrays and bytes --------------------------------------------------------------------------------------
 
 
-def table(value) -> Binary:
-    """The Binary of a table: an Arrow IPC stream."""
-    pyarrow = _pyarrow(f"to carry a {type_name(value)}", value)
-    sink = pyarrow.BufferOutputStream()
-    frame = _as_arrow(pyarrow, value)
-    with pyarrow.ipc.new_stream(sink, frame.schema) as writer:
-        writer.write_table(frame)
-    return Binary(memoryview(sink.getvalue()), kind="table")
+def encode_bytes(value: Any) -> Tagged:
+    return {"tag": "bytes"}, value
 
 
-def _as_arrow(pyarrow, value):
-    if isinstance(value, pyarrow.Table):
-        return value
-    if isinstance(value, pyarrow.RecordBatch):
-        return pyarrow.Table.from_batches([value])
-    if type(value).__module__.partition(".")[0] == "pandas":
-        return pyarrow.Table.from_pandas(value)
-    return pyarrow.table(value)
+def encode_scalar(value: Any) -> Tagged:
+    import numpy as np
 
-
-def read_tensor(data, dtype, shape):
-    """A read-only numpy array over `data`."""
-    if type(dtype) is not str or not _DTYPE.fullmatch(dtype):
-        raise Refused(f"cannot decode the dtype {dtype!r:.80}: a little-endian NumPy typestr is expected")
-    if type(shape) is not list or len(shape) > _MAX_DIMENSIONS:
-        raise Refused(
-            f"cannot decode the shape {shape!r:.80}: a list of at most {_MAX_DIMENSIONS} sizes is expected"
+    if value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+        return {"value": value.item()}, None
+    if value.dtype.kind == "f":
+        raise NotCarried(f"a number of dtype {value.dtype} is not portable; send float(value)")
+    if value.dtype.names:
+        raise NotCarried(
+            "its field names would be lost; send {name: value[name] for name in value.dtype.names}"
         )
-    if not all(type(size) is int and size >= 0 for size in shape):
-        raise Refused(f"cannot decode the shape {shape!r:.80}: sizes are integers of 0 or more")
+    return encode_array(np.asarray(value))
+
+
+def encode_torch(value: Any) -> Tagged:
+    """Without its history of gradients, which has no meaning in another process."""
+    if any(getattr(value, "names", ())):
+        raise NotCarried("the names of its dimensions would be lost; send value.rename(None)")
+    if str(value.layout) != "torch.strided":
+        raise NotCarried(f"its layout is {value.layout}; send value.to_dense()")
+    if value.is_quantized:
+        raise NotCarried("it is quantized; send value.dequantize()")
+    if str(value.dtype) == "torch.bfloat16":
+        raise NotCarried("no other library has its bfloat16; send value.float()")
+    return encode_array(value.detach().cpu().resolve_conj().resolve_neg().numpy())
+
+
+def encode_elements(value: Any) -> Tagged:
+    import numpy as np
+
+    return encode_array(np.asarray(value) if hasattr(type(value), "__array__") else np.from_dlpack(value))
+
+
+def encode_buffer(value: Any) -> Tagged:
+    """Whatever has Python's buffer protocol: 1-D bytes as bytes, anything else as an array."""
+    view = memoryview(value)
+    if view.ndim == 1 and view.format in _BYTE_FORMATS:
+        return {"tag": "bytes"}, view.cast("B") if view.contiguous else view.tobytes()
+    if view.ndim > MAX_DIMENSIONS:
+        raise NotCarried(_too_many(view.ndim))
+    data = view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()
+    return {"tag": "tensor", "dtype": _typestr(view), "shape": list(view.shape or ())}, data
+
+
+def _typestr(view: memoryview) -> str:
+    """The NumPy typestr of a buffer's elements, found without numpy."""
+    letter = view.format.lstrip("@=<" if sys.byteorder == "little" else "<")
+    for kind, letters in (("i", "bhilqn"), ("u", "BHILQN"), ("f", "efd"), ("b", "?"), ("c", ("Zf", "Zd"))):
+        if letter and letter in letters:
+            typestr = f"{'|' if view.itemsize == 1 else '<'}{kind}{view.itemsize}"
+            if DTYPE.fullmatch(typestr):
+                return typestr
+    raise NotCarried(f"a buffer of format {view.format!r} is not portable; send numpy.asarray(value)")
+
+
+def encode_array(array: Any) -> Tagged:
+    """A numpy array as ({"tag": "tensor", "dtype", "shape"}, its bytes). Raises NotCarried for other
+    dtypes."""
+    import numpy as np
+
+    if array.dtype.kind in _OBJECTS:
+        raise OfObjects(_OBJECTS[array.dtype.kind], array)
+    little = array.dtype.newbyteorder("<")
+    if not DTYPE.fullmatch(little.str):
+        raise NotCarried(_dtype_hint(array.dtype))
+    if array.ndim > MAX_DIMENSIONS:
+        raise NotCarried(_too_many(array.ndim))
+    rows = np.asarray(array, dtype=little, order="C")
+    flat: Any = rows.reshape(-1).view(np.uint8)
+    return {"tag": "tensor", "dtype": little.str, "shape": list(array.shape)}, memoryview(flat)
+
+
+def _too_many(dimensions: int) -> str:
+    return f"it has {dimensions} dimensions; reshape it to at most {MAX_DIMENSIONS}"
+
+
+_OBJECTS = {
+    "O": "an array of objects; send value.tolist(), or value.astype(float) where it holds numbers",
+    "U": "an array of strings; send value.tolist()",
+    "S": "an array of byte strings; send value.tolist()",
+    "T": "an array of strings; send value.tolist()",
+}
+
+
+def _dtype_hint(dtype: Any) -> str:
+    if dtype.names:
+        return "its field names would be lost; send {name: value[name] for name in value.dtype.names}"
+    if dtype.kind == "V" and dtype.type.__name__ == "void":
+        return "its elements are bytes without a type; send value.tobytes()"
+    hints = {
+        "M": "datetime64 without a unit; send value.astype('datetime64[ns]')",
+        "m": "timedelta64 without a unit; send value.astype('timedelta64[ns]')",
+        "V": f"dtype {dtype} is not portable; send value.astype('float32')",
+        "c": f"dtype {dtype} is not portable; send value.astype('complex128')",
+    }
+    return hints.get(dtype.kind, f"dtype {dtype} is not portable; send value.astype('float64')")
+
+
+# ---- tables ------------------------------------------------------------------------------------------------
+
+
+def encode_pandas(value: Any) -> Tagged:
+    pa = _arrow()
     try:
-        import numpy
+        table = pa.Table.from_pandas(value)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        advice = "value.astype({column: str}), or each column otherwise of one type that Arrow has"
+        if not value.columns.is_unique:
+            advice = "value.set_axis(range(value.shape[1]), axis=1), or other names"
+        raise NotCarried(
+            f"Arrow has no table for it ({type(error).__name__}: {error}); send {advice}"
+        ) from error
+    return _table(pa, table)
+
+
+def encode_stream(value: Any) -> Tagged:
+    pa = _arrow()
+    if isinstance(value, pa.Table):
+        return _table(pa, value)
+    try:
+        table = pa.RecordBatchReader.from_stream(value).read_all()
+    except pa.ArrowException as error:
+        raise NotCarried(f"its Arrow stream is no table ({error}); send pyarrow.table(...) of it") from error
+    return _table(pa, table)
+
+
+def _table(pa: Any, table: Any) -> Tagged:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return {"tag": "table"}, memoryview(sink.getvalue())
+
+
+# ---- decode ------------------------------------------------------------------------------------------------
+
+
+def decode_bytes(buffer: Any) -> bytes:
+    """The buffer as bytes: itself, or a copy."""
+    return buffer if type(buffer) is bytes else bytes(memoryview(buffer))
+
+
+def decode_tensor(buffer: Any, dtype: Any, shape: Any) -> Any:
+    """A read-only numpy array over the buffer, without a copy. Raises NotCarried when the three do not
+    agree."""
+    if not isinstance(dtype, str) or not DTYPE.fullmatch(dtype):
+        raise NotCarried(f"dtype {dtype!r:.80} is not a little-endian typestr of kind b i u f c M m")
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+        raise NotCarried(f"shape {shape!r:.200} is not a list of whole numbers from 0")
+    try:
+        import numpy as np
     except ImportError as error:
-        raise Refused(
-            f"cannot decode an array in {sys.executable}: numpy is needed there ({error})"
-        ) from None
+        raise NotCarried(f"{_needed('numpy')} for an array ({error})") from None
+    view = memoryview(buffer)
     try:
-        kind = numpy.dtype(dtype)
-        elements = 1
-        for size in shape:
-            elements *= size
-        if elements * kind.itemsize != len(data):
-            expected = elements * kind.itemsize
-            words = f"{expected} expected"
-            raise Refused(f"cannot decode {len(data)} bytes as {dtype} of shape {shape!r:.80}: {words}")
-        array = numpy.frombuffer(data, kind).reshape(shape)
-        array.flags.writeable = False
-        return array
-    except (TypeError, ValueError, OverflowError) as error:
-        raise Refused(f"cannot decode an array of dtype {dtype} and shape {shape!r:.80}: {error}") from None
+        element = np.dtype(dtype)
+        if math.prod(shape) * element.itemsize != view.nbytes:
+            raise NotCarried(f"{dtype} of shape {shape!r:.200} has not {view.nbytes} bytes as the buffer")
+        array: Any = np.ndarray(shape, element, view)
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise NotCarried(f"{dtype} of shape {shape!r:.200} cannot be made: {error}") from error
+    array.flags.writeable = False
+    return array
 
 
-def read_table(data):
-    """A pyarrow.Table over `data`, validated: offsets in a damaged stream would otherwise read foreign
-    memory.
-    """
-    pyarrow = _pyarrow("to decode a table")
+def decode_table(buffer: Any) -> Any:
+    """A pyarrow Table over the buffer, without a copy, validated. Raises NotCarried when it is damaged."""
+    pa = _arrow()
     try:
-        with pyarrow.ipc.open_stream(pyarrow.py_buffer(data)) as reader:
-            frame = reader.read_all()
-        frame.validate(full=True)
-    except (pyarrow.ArrowException, OSError, ValueError, TypeError, MemoryError) as error:
-        raise Refused(f"cannot decode a table: {type(error).__name__}: {error}") from None
-    return frame
+        table = pa.ipc.open_stream(pa.py_buffer(buffer)).read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, ValueError, TypeError, KeyError, OSError, MemoryError, OverflowError) as error:
+        raise NotCarried(f"the buffer is no valid Arrow IPC stream: {error}") from error
+    return table
 
 
-def _pyarrow(purpose: str, value=None):
+def _arrow() -> Any:
     try:
         import pyarrow
         import pyarrow.ipc
     except ImportError as error:
-        raise Refused(
-            f"cannot encode: pyarrow is needed in {sys.executable} {purpose} ({error})", value
-        ) from None
+        raise NotCarried(f"{_needed('pyarrow')} for a table ({error})") from None
     return pyarrow
+
+
+def _needed(library: str) -> str:
+    return f"{library} is needed in {sys.executable}"

@@ -13,7 +13,7 @@ What becomes of a result:
 | nan, inf, -inf; larger int | tag `float`; tag `int` |
 | bytes, bytearray, memoryview | tag `bytes` |
 | dict with string keys, list, tuple | object, array |
-| dict with other keys | an error: JSON would change the keys |
+| dict with other keys | an error, because JSON would change the keys |
 | set, frozenset | array, sorted where it can be sorted |
 | everything else | conversions.py: the table there |
 """
@@ -263,15 +263,16 @@ class _Walk:
             return key
         if isinstance(key, str):
             return str.__str__(key)
-        words = f"the key {key!r:.80} of type {type(key).__name__}: keys must be strings"
-        raise Refused(f"cannot encode a dict with {words}", owner)
+        words = f"the key {key!r:.80} ({type(key).__name__}): keys are strings; use str(key)"
+        raise Refused(f"cannot encode {words}", owner)
 
     def _string(self, value: str) -> str:
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
-            words = f"the lone surrogate \\u{ord(value[error.start]):04x} at {error.start}"
-            raise Refused(f"cannot encode a string with {words}", value) from None
+            words = f"the lone surrogate {value[error.start]!r} at {error.start}"
+            advice = 'send bytes, or value.encode("utf-8", "replace").decode()'
+            raise Refused(f"cannot encode a string with {words}; {advice}", value) from None
         return value
 
     def _integer(self, value: int) -> dict:
