@@ -126,13 +126,20 @@ _built: dict = {}
 def _reflection(package: str):
     """(pool, request class, response class) of the reflection protocol of `package`."""
     if package not in _built:
-        from google.protobuf import message_factory
-
         pool = _pool()
         names = ("ServerReflectionRequest", "ServerReflectionResponse")
         types = [pool.FindMessageTypeByName(f"{package}.{name}") for name in names]
-        _built[package] = (pool, *map(message_factory.GetMessageClass, types))
+        _built[package] = (pool, *map(_message_class(pool), types))
     return _built[package]
+
+
+def _message_class(pool):
+    """The function that makes the class of a message of `pool`; protobuf renamed it in 4.22."""
+    from google.protobuf import message_factory
+
+    if hasattr(message_factory, "GetMessageClass"):
+        return message_factory.GetMessageClass
+    return message_factory.MessageFactory(pool).GetPrototype
 
 
 def _pool():
