@@ -43,18 +43,20 @@ class ToInterpreter(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[Cancel, _Mapping]]] = ..., credits: _Optional[_Iterable[_Union[Credit, _Mapping]]] = ..., host_replies: _Optional[_Iterable[_Union[HostReply, _Mapping]]] = ..., released: _Optional[_Iterable[str]] = ..., trim: bool = ...) -> None: ...
 
 class FromInterpreter(_message.Message):
-    __slots__ = ("welcome", "replies", "chunks", "host_calls", "released")
+    __slots__ = ("welcome", "replies", "chunks", "host_calls", "released", "leaving")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REPLIES_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     HOST_CALLS_FIELD_NUMBER: _ClassVar[int]
     RELEASED_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     replies: _containers.RepeatedCompositeFieldContainer[Reply]
     chunks: _containers.RepeatedCompositeFieldContainer[Chunk]
     host_calls: _containers.RepeatedCompositeFieldContainer[HostCall]
     released: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ..., host_calls: _Optional[_Iterable[_Union[HostCall, _Mapping]]] = ..., released: _Optional[_Iterable[str]] = ...) -> None: ...
+    leaving: bool
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ..., host_calls: _Optional[_Iterable[_Union[HostCall, _Mapping]]] = ..., released: _Optional[_Iterable[str]] = ..., leaving: bool = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "worker_id", "epoch")

@@ -125,6 +125,12 @@ class WaitingQueue:
         waiting = self._order.head()
         return None if waiting is None else self._take(waiting)
 
+    def first_seq(self, now: float) -> int | None:
+        """The place of the one that `pop` would hand out; None when nobody waits."""
+        self._sweep(now)
+        waiting = self._order.head()
+        return None if waiting is None else waiting.seq
+
     def expire(self, now: float) -> list[Waiting]:
         """All that expired by `now` (expires_at <= now) and were not reported before, soonest first."""
         self._sweep(now)

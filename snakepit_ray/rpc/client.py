@@ -1,15 +1,25 @@
 """Knows how to talk to one interpreter: one `Attach` stream for calls both ways, unary calls for health and
 shutdown.
 
-Rules: every request gets exactly one answer, a Reply or None when the stream ended; grpc.aio allows one
-`write` at a time, so one task writes and takes whatever has gathered meanwhile as one frame; a caller that is
-cancelled never touches the stream itself (grpc.aio cancels the whole call when a write is cancelled). Channel
-and stream belong to one event loop."""
+Rules:
+- Every request gets exactly one answer: a Reply, or None when the stream ended. Every call of the interpreter
+  to the host gets exactly one HostReply.
+- One writer. grpc.aio allows one `write` at a time, so one task writes, and sends what has gathered meanwhile
+  as one frame.
+- A caller that is cancelled never touches the stream itself, because grpc.aio cancels the whole call when a
+  write is cancelled.
+- grpc.aio raises several families of exceptions. `_speaking` translates all of them to InterpreterLost, so
+  that nothing else here, and nobody above, has to list them.
+- A callback that raises ends nothing but its own request.
+
+Channel and stream belong to one event loop."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -28,12 +38,30 @@ TakeChunk = Callable[[pb.Chunk], None]
 Released = Callable[[Iterable[str]], None]
 
 
+log = logging.getLogger("snakepit_ray.worker")
+
+
 class InterpreterLost(Exception):
-    """The stream ended: what was running has no answer. The text says what gRPC said."""
+    """The interpreter cannot be reached: what was running has no answer. The text says what gRPC said."""
+
+
+# A call that failed; a channel or call that is used after its end (BaseError and, of a stream,
+# InvalidStateError).
+_FAMILIES = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+
+
+@contextlib.contextmanager
+def _speaking() -> Iterator[None]:
+    """Whatever gRPC raises inside is InterpreterLost outside."""
+    try:
+        yield
+    except _FAMILIES as error:
+        raise InterpreterLost(_words(error)) from error
 
 
 class InterpreterClient:
-    """Calls to one interpreter. `connect` first; `lost` is done when the stream has ended."""
+    """Calls to one interpreter. `connect` first. `lost` is done when the stream has ended, `leaving` when the
+    interpreter has said that it begins nothing any more."""
 
     def __init__(
         self, address: str, secret: str, on_host_call: HostHandler, on_released: Released | None = None
@@ -58,7 +86,9 @@ class InterpreterClient:
         self._outgoing = pb.ToInterpreter()
         self._writing = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[str] = loop.create_future()
+        self.leaving: asyncio.Future[None] = loop.create_future()
 
     async def connect(self, hello: pb.Hello, timeout: float) -> pb.Welcome:
         """Opens the stream and waits for the Welcome, at most `timeout` seconds. Raises InterpreterLost."""
@@ -69,7 +99,7 @@ class InterpreterClient:
         )(metadata=self._metadata, wait_for_ready=True)
         try:
             first = await asyncio.wait_for(self._greet(hello), timeout)
-        except (grpc.RpcError, asyncio.TimeoutError) as error:
+        except (InterpreterLost, asyncio.TimeoutError) as error:
             raise InterpreterLost(f"no Welcome within {timeout:g} s: {_words(error)}") from error
         if first is grpc.aio.EOF:
             raise InterpreterLost("the interpreter closed the stream before its Welcome")
@@ -78,8 +108,9 @@ class InterpreterClient:
         return welcome
 
     async def _greet(self, hello: pb.Hello) -> Any:
-        await self._stream.write(pb.ToInterpreter(hello=hello))
-        return await self._stream.read()
+        with _speaking():
+            await self._stream.write(pb.ToInterpreter(hello=hello))
+            return await self._stream.read()
 
     def request(self, request: pb.Request, answer: Answer, on_chunk: TakeChunk | None = None) -> None:
         """Sends `request`; `answer` is called once, with its Reply, or with None when the stream ended first.
@@ -90,10 +121,12 @@ class InterpreterClient:
         if self.lost.done():
             answer(None)
             return
+        self._outgoing.requests.append(
+            request
+        )  # first, because it may fail: nothing waits for an answer then
         self._answers[request.id] = answer
         if on_chunk is not None:
             self._streams[request.id] = on_chunk
-        self._outgoing.requests.append(request)
         self._flush()
 
     def cancel(self, request_id: str, reason: pb.Cancel.Reason) -> None:
@@ -118,33 +151,41 @@ class InterpreterClient:
 
     async def healthy(self, timeout: float) -> bool:
         """Whether grpc.health.v1 says SERVING within `timeout` seconds."""
-        check = self._channel.unary_unary("/grpc.health.v1.Health/Check")
         try:
-            return bool(await check(b"", metadata=self._metadata, timeout=timeout) == SERVING)
-        except grpc.RpcError:
+            with _speaking():
+                check = self._channel.unary_unary("/grpc.health.v1.Health/Check")
+                return bool(await check(b"", metadata=self._metadata, timeout=timeout) == SERVING)
+        except InterpreterLost:
             return False
 
     async def shutdown(self, grace: float, timeout: float) -> bool:
-        """Asks the interpreter to end; whether it agreed within `timeout` seconds."""
-        call = self._channel.unary_unary(
-            SERVICE + "Shutdown",
-            request_serializer=pb.ShutdownRequest.SerializeToString,
-            response_deserializer=pb.ShutdownReply.FromString,
-        )
+        """Asks the interpreter to end; whether it agreed within `timeout` seconds. False after `close`,
+        too."""
+        asked = pb.ShutdownRequest(grace_ms=int(grace * 1000))
         try:
-            await call(
-                pb.ShutdownRequest(grace_ms=int(grace * 1000)), metadata=self._metadata, timeout=timeout
-            )
-        except grpc.RpcError:
+            with _speaking():
+                call = self._channel.unary_unary(
+                    SERVICE + "Shutdown",
+                    request_serializer=pb.ShutdownRequest.SerializeToString,
+                    response_deserializer=pb.ShutdownReply.FromString,
+                )
+                await call(asked, metadata=self._metadata, timeout=timeout)
+        except InterpreterLost:
             return False
         return True
 
     async def close(self) -> None:
-        """Ends the stream and the channel; what has no answer yet gets InterpreterLost."""
+        """Ends the stream and the channel; what has no answer yet gets None. Safe to repeat."""
         self._end("the connection was closed")
         for task in list(self._tasks):
             task.cancel()
-        await self._channel.close()
+        with contextlib.suppress(InterpreterLost), _speaking():
+            await self._channel.close()
+
+    def leave(self) -> None:
+        """The interpreter begins nothing any more, whoever noticed it. Safe to repeat."""
+        if not self.leaving.done():
+            self.leaving.set_result(None)
 
     # ---- one writer ---------------------------------------------------------------------------------------
 
@@ -155,10 +196,11 @@ class InterpreterClient:
 
     async def _write(self) -> None:
         try:
-            while self._outgoing.ByteSize():
-                frame, self._outgoing = self._outgoing, pb.ToInterpreter()
-                await self._stream.write(frame)
-        except (grpc.RpcError, asyncio.InvalidStateError) as error:
+            with _speaking():
+                while self._outgoing.ByteSize():
+                    frame, self._outgoing = self._outgoing, pb.ToInterpreter()
+                    await self._stream.write(frame)
+        except Exception as error:  # noqa: BLE001 - the requests in a frame that was not sent must hear of it
             self._end(_words(error))
         finally:
             self._writing = False
@@ -168,30 +210,48 @@ class InterpreterClient:
     async def _read(self) -> None:
         why = "the interpreter closed the stream"
         try:
-            while (frame := await self._stream.read()) is not grpc.aio.EOF:
-                self._receive(frame)
-        except grpc.RpcError as error:
+            with _speaking():
+                while (frame := await self._stream.read()) is not grpc.aio.EOF:
+                    self._receive(frame)
+        except Exception as error:  # noqa: BLE001 - a reader that dies ends its stream, and says why
             why = _words(error)
         finally:
             self._end(why)
 
     def _receive(self, frame: pb.FromInterpreter) -> None:
+        if frame.leaving:
+            self.leave()
         for chunk in frame.chunks:  # before the replies: that of a stream is the last thing said about it
             on_chunk = self._streams.get(chunk.id)
             if on_chunk is not None:
-                on_chunk(chunk)
+                self._tell(on_chunk, chunk)
         for reply in frame.replies:
             self._streams.pop(reply.id, None)
             answer = self._answers.pop(reply.id, None)
             if answer is not None:
-                answer(reply)
+                try:  # `_tell`, without a call for each reply
+                    answer(reply)
+                except Exception:
+                    log.exception("the reply to request %s could not be handed on", reply.id)
         if frame.released and self._on_released is not None:
-            self._on_released(frame.released)
+            self._tell(self._on_released, frame.released)
         for call in frame.host_calls:
             self._spawn(self._serve(call))
 
+    def _tell(self, listener: Callable[[Any], None], what: Any) -> None:
+        try:
+            listener(what)
+        except Exception:
+            log.exception("an answer of the interpreter could not be handed on")
+
     async def _serve(self, call: pb.HostCall) -> None:
-        self._outgoing.host_replies.append(await self._on_host_call(call))
+        try:
+            reply = await self._on_host_call(call)
+        except Exception as error:
+            log.exception("the host call %r failed", call.method)
+            failure = pb.Failure(kind=pb.Failure.INTERNAL, type=type(error).__name__, message=str(error))
+            reply = pb.HostReply(id=call.id, failure=failure)
+        self._outgoing.host_replies.append(reply)  # of the frame that gathers now, not before the await
         self._flush()
 
     def _end(self, why: str) -> None:
@@ -200,7 +260,7 @@ class InterpreterClient:
         self._streams.clear()
         unanswered, self._answers = self._answers, {}
         for answer in unanswered.values():
-            answer(None)
+            self._tell(answer, None)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -209,6 +269,8 @@ class InterpreterClient:
 
 
 def _words(error: BaseException) -> str:
+    if isinstance(error, InterpreterLost):
+        return str(error)
     details = getattr(error, "details", None)
     text = details() if callable(details) else str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

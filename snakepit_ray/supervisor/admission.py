@@ -1,13 +1,19 @@
-"""Knows who runs and who waits at one worker: the asyncio side of core/waiting.py.
+"""Who runs and who waits at one worker: the asyncio side of core/waiting.py.
 
-Rules: exactly one verdict for each that enters: start, move, or an error; who is rejected, expires or is
-cancelled while it waits is never started; a slot is given back once, when the interpreter has answered; who
-was sent ahead of a slot (core/ahead.py) waits, in the interpreter, and is taken back to its old place in the
-queue when no slot becomes free for RECALL_SECONDS."""
+Rules:
+- Each request that waits gets exactly one verdict: start, move, expired or closed.
+- A request that is rejected, expires or leaves while it waits is never started.
+- A slot belongs to the interpreter that serves. It is given back once, when that interpreter has answered.
+- A request that was sent ahead of a slot (core/ahead.py) waits in the interpreter. It is recalled to its old
+  place in the queue when no slot becomes free for RECALL_SECONDS.
+- A request that comes back waits in its old place from that very turn of the loop on, so that no later one
+  passes it and the bound of the queue holds.
+- A request that is held up (its session is still in the interpreter before) waits aside, without a slot."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +21,7 @@ from snakepit_ray.core.ahead import MOST_AHEAD, Pace
 from snakepit_ray.core.waiting import Slots, Waiting, WaitingQueue
 
 RECALL_SECONDS = 0.02
+log = logging.getLogger("snakepit_ray.worker")
 
 
 class Start(NamedTuple):
@@ -22,10 +29,10 @@ class Start(NamedTuple):
 
 
 class Move(NamedTuple):
-    """Take the request to `target` (a worker id); if it is refused there, `back` puts it in its old place."""
+    """Take the request to `target` (a worker id); if it is refused there, `come_back` puts it in its old
+    place."""
 
     target: str
-    waiting: Waiting
     chained: bool = False
 
 
@@ -53,10 +60,16 @@ class Admission:
         self.is_open = False
         self.changed: Callable[[], None] = lambda: None
         self.progressed: Callable[[], None] = lambda: None
-        self.recall: Callable[[list[str]], None] = lambda ids: None
+        self.recall: Callable[[list[str]], list[str]] = lambda ids: []
+        self.has_begun: Callable[[str], bool] = lambda request_id: True
+        self.is_held_up: Callable[[str], bool] = lambda request_id: False
         self.pace = Pace(0)
-        self._places: dict[str, int] = {}  # of those who were started, and may come back
+        self._places: dict[str, int] = {}  # of the requests that were started, and may come back
+        self._aside: dict[str, Waiting] = {}  # waiting requests that are held up
+        self._recalled: set[str] = set()  # requests that are expected back, before those that came after them
+        self._closed = False
         self._recalling: asyncio.TimerHandle | None = None
+        self._renewed: asyncio.TimerHandle | None = None
         self._moved_at = 0.0  # a slot became free
         self._is_stuck = False  # none has, since who was ahead was called back
         self._clock = clock
@@ -71,39 +84,61 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """Requests that have no slot: in the queue, and ahead of it."""
-        return len(self.queue) + len(self.slots.ahead)
+        """Requests that have no slot: in the queue, ahead of it, and aside."""
+        return len(self.queue) + self._beside
+
+    @property
+    def _beside(self) -> int:
+        return len(self.slots.ahead) + len(self._aside)
 
     def start_now(self, request_id: str) -> bool:
         """Takes a slot if nobody waits for one: the way of nearly all requests of a pool that is not full."""
-        if not self.is_open or len(self.queue):
+        if not self.is_open or len(self.queue) or self._recalled:
             return False
-        if self.slots.acquire(request_id):
-            return True
-        if not self._room_ahead() or self.queue.is_full(len(self.slots.ahead)):
-            return False
+        if not self.slots.acquire(request_id):
+            if not self._room_ahead() or self.queue.is_full(self._beside):
+                return False
+            self._go_ahead(request_id)
         self._places[request_id] = self.queue.next_seq()
-        self._go_ahead(request_id)
         return True
 
-    def place_of(self, request_id: str) -> int | None:
-        """The place in the queue that a request which was started would come back to; asked once."""
-        return self._places.pop(request_id, None)
+    def holds(self, request_id: str) -> bool:
+        """Whether a request that was started may be sent: it has a slot, or a place ahead of one, of the
+        interpreter that serves now."""
+        return self.is_open and request_id in self.slots
 
-    def wait(
-        self, request_id: str, expires_at: float, movable: bool, place: int | None = None
-    ) -> asyncio.Future[Verdict] | None:
-        """Queues; the future gets the verdict. None when the queue is full. `place`: where it was before."""
-        now = self._clock()
-        if place is not None:
-            return self.back(Waiting(request_id, place, now, expires_at, movable))
-        if not self.queue.offer(request_id, now, expires_at, movable, beside=len(self.slots.ahead)):
+    def wait(self, request_id: str, expires_at: float, movable: bool) -> asyncio.Future[Verdict] | None:
+        """Queues a request at the end; the future gets the verdict. None when the queue is full."""
+        if not self.queue.offer(request_id, self._clock(), expires_at, movable, beside=self._beside):
             return None
         return self._entered(request_id)
+
+    def come_back(
+        self, request_id: str, since: float, expires_at: float, movable: bool
+    ) -> asyncio.Future[Verdict]:
+        """Queues a request that was admitted at `since`, in its old place; a slot that it has is free again.
+        The bound does not refuse it."""
+        place = self._places.get(request_id)
+        self._forget(request_id)
+        seq = self.queue.next_seq() if place is None else place
+        self.queue.put_back(Waiting(request_id, seq, since, expires_at, movable))
+        return self._entered(request_id)
+
+    def verdict_for(self, request_id: str) -> asyncio.Future[Verdict] | None:
+        """The verdict of a request that came back, which may be there already; None of one that does not
+        wait."""
+        return self._verdicts.get(request_id)
+
+    def heard(self, request_id: str) -> None:
+        """It knows its verdict."""
+        self._verdicts.pop(request_id, None)
 
     def _entered(self, request_id: str) -> asyncio.Future[Verdict]:
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._verdicts[request_id] = verdict
+        if self._closed:
+            self.queue.remove(request_id)
+            self._decide(request_id, CLOSED)
         self._settle()
         return verdict
 
@@ -121,14 +156,15 @@ class Admission:
     def _forget(self, request_id: str) -> None:
         self.slots.release(request_id)
         self._places.pop(request_id, None)
+        if self._recalled:
+            self._recalled.discard(request_id)
 
-    def leave(self, request_id: str, verdict: asyncio.Future[Verdict]) -> None:
-        """Its caller was cancelled: forgets it if it waits, gives the slot back if it was just granted
-        one."""
+    def leave(self, request_id: str) -> None:
+        """A request that is in no interpreter has its outcome: nothing of it stays here. Safe to repeat."""
         self._verdicts.pop(request_id, None)
-        waited = self.queue.remove(request_id) is not None
-        if not waited and verdict.done() and not verdict.cancelled() and verdict.result() is START:
-            self._forget(request_id)
+        self._aside.pop(request_id, None)
+        self.queue.remove(request_id)
+        self._forget(request_id)
         self._settle()
 
     def set_open(self, is_open: bool) -> None:
@@ -141,7 +177,9 @@ class Admission:
         and who is ahead of one runs there, too, unless it takes long. `may_go_ahead`: it says what it has
         begun, so that nothing that was sent ahead can be lost with it."""
         if self.slots.ahead:
-            asyncio.get_running_loop().call_later(RECALL_SECONDS, self.recall, list(self.slots.ahead))
+            loop = asyncio.get_running_loop()
+            self._renewed = loop.call_later(RECALL_SECONDS, self.recall, list(self.slots.ahead))
+        self._recalled.clear()  # they are expected from the interpreter before, which may be hung
         self.slots = Slots(self.slots.capacity)
         self.pace = Pace(MOST_AHEAD if may_go_ahead else 0)
         self._is_stuck = False
@@ -149,39 +187,63 @@ class Admission:
     def close(self) -> None:
         """Sends everybody away who waits; nobody is let in any more."""
         self.is_open = False
-        if self._recalling is not None:
-            self._recalling.cancel()
-        while (waiting := self.queue.pop(self._clock())) is not None:
-            self._decide(waiting.id, CLOSED)
+        self._closed = True
+        for request_id in list(self._verdicts):
+            self.queue.remove(request_id)
+            self._aside.pop(request_id, None)
+            self._decide(request_id, CLOSED)
         self._settle()
+        for timer in (self._recalling, self._timer, self._renewed):
+            if timer is not None:
+                timer.cancel()
 
     def move(self, count: int, target: str, *, chained: bool = False) -> int:
         """Sends up to `count` movable waiters to `target`; how many went. `chained`: without the router's
         order."""
-        taken = self.queue.take_movable(count, self._clock())
-        moved = sum(self._decide(waiting.id, Move(target, waiting, chained)) for waiting in taken)
+        moved = 0
+        for waiting in self.queue.take_movable(count, self._clock()):
+            if self._decide(waiting.id, Move(target, chained)):
+                self._places[waiting.id] = waiting.seq
+                moved += 1
         self._settle()
         return moved
 
-    def back(self, waiting: Waiting) -> asyncio.Future[Verdict]:
-        """A mover was refused: it waits again in its old place."""
-        self.queue.put_back(waiting)
-        return self._entered(waiting.id)
-
     def _settle(self) -> None:
         now = self._clock()
+        if self._aside:
+            self._let_in(now)
         for expired in self.queue.expire(now):
             self._decide(expired.id, Expired(now - expired.enqueued_at))
-        while self.is_open and self._has_room() and (waiting := self.queue.pop(now)) is not None:
-            if self._decide(waiting.id, START):
+        while self.is_open and self._has_room(now) and (waiting := self.queue.pop(now)) is not None:
+            if self.is_held_up(waiting.id):
+                self._aside[waiting.id] = waiting
+            elif self._decide(waiting.id, START):
                 self._places[waiting.id] = waiting.seq
                 self._go_ahead(waiting.id)
                 self.progressed()
         self._arm(now)
-        self.changed()
+        try:
+            self.changed()
+        except Exception:  # who listens cannot break what it listens to: a request is being settled
+            log.exception("a listener of the queue failed")
 
-    def _has_room(self) -> bool:
-        return self.slots.free > 0 or self._room_ahead()
+    def _let_in(self, now: float) -> None:
+        """Those aside that are held up no longer, and those whose time is up, are in their old places
+        again."""
+        for waiting in list(self._aside.values()):
+            if waiting.expires_at <= now or not self.is_held_up(waiting.id):
+                del self._aside[waiting.id]
+                self.queue.put_back(waiting)
+
+    def _has_room(self, now: float) -> bool:
+        """Whether the next that waits may start. It may not while an older one is on its way back."""
+        if not (self.slots.free > 0 or self._room_ahead()):
+            return False
+        if not self._recalled:
+            return True
+        self._recalled = {one for one in self._recalled if not self.has_begun(one)}
+        first = self.queue.first_seq(now)
+        return first is None or all(first < self._places[one] for one in self._recalled)
 
     def _room_ahead(self) -> bool:
         return not self._is_stuck and len(self.slots.ahead) < self.pace.ahead
@@ -202,13 +264,16 @@ class Admission:
         left = self._moved_at + RECALL_SECONDS - self._clock()
         if left <= 0:
             self._is_stuck = True
-            self.recall(list(self.slots.ahead))
+            self._recall_ahead()
         self._recall_in(left if left > 0 else RECALL_SECONDS)
+
+    def _recall_ahead(self) -> None:
+        self._recalled.update(self.recall(list(self.slots.ahead)))
 
     def _decide(self, request_id: str, verdict: Verdict) -> bool:
         """Gives the verdict, unless the caller was cancelled in this very turn of the loop and has yet to
         leave."""
-        future = self._verdicts.pop(request_id, None)
+        future = self._verdicts.get(request_id)
         if future is None or future.done():
             return False
         future.set_result(verdict)
@@ -216,6 +281,9 @@ class Admission:
 
     def _arm(self, now: float) -> None:
         expiry = self.queue.next_expiry()
+        if self._aside:
+            soonest = min(waiting.expires_at for waiting in self._aside.values())
+            expiry = soonest if expiry is None else min(expiry, soonest)
         if expiry is None or (self._timer is not None and expiry >= self._timer_at):
             return
         if self._timer is not None:

@@ -31,7 +31,23 @@ class Sink(Protocol):
 
 
 class Recalled(Exception):
-    """A request that was sent ahead of its slot is back, and has not begun."""
+    """A request is back from an interpreter, and has not begun there. It waits in its old place already."""
+
+
+class TooLate(Exception):
+    """A request's budget is used up. `began`: it may have begun in this try."""
+
+    def __init__(self, began: bool) -> None:
+        super().__init__(began)
+        self.began = began
+
+
+class Closing(Exception):
+    """The worker stops. `began`: the request may have begun in this try."""
+
+    def __init__(self, began: bool) -> None:
+        super().__init__(began)
+        self.began = began
 
 
 class Answer(NamedTuple):

@@ -1,35 +1,44 @@
-"""Knows the requests that are in an interpreter: sends them, tells them to stop, and gives each its outcome.
+"""The requests that are in an interpreter: sends them, tells them to stop, and gives each its outcome.
 
-Rules: a run belongs to one interpreter until that has answered or is gone; who is told to stop and does not
-within `cancel_grace` seconds costs its interpreter its life, unless it has not begun; a run that nobody waits
-for any more still counts until then; one that is recalled before it began is no run."""
+Rules:
+- A run belongs to one interpreter until that has answered or is gone. A run that nobody waits for any more
+  still counts until then.
+- Whatever fails between the slot and the outcome is the outcome of that request: a run that was not sent is
+  taken out of the book, and so its slot, mark and timers are free.
+- A run that is told to stop and does not within `cancel_grace` seconds costs its interpreter its life, unless
+  it has not begun.
+- A run that has not begun and that nobody told to stop is no run: it comes back to its place in the queue,
+  whether it was recalled, the interpreter refused it because it leaves, or the interpreter died."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.errors import DeadlineExceeded, SnakepitError
+from snakepit_ray.errors import SnakepitError, WorkerCrashed, WorkerFault
 from snakepit_ray.process.marks import Mark
+from snakepit_ray.supervisor.attempt import Attempt
 from snakepit_ray.supervisor.interpreter import Interpreter
-from snakepit_ray.supervisor.outcomes import Answer, Recalled, Sink
+from snakepit_ray.supervisor.outcomes import Answer, Closing, Recalled, TooLate
 
 WORD_SECONDS = 0.5  # for an interpreter to say whether what is too late has begun
 CALLER, DEADLINE, RECALL = pb.Cancel.Reason.CALLER, pb.Cancel.Reason.DEADLINE, pb.Cancel.Reason.RECALL
+log = logging.getLogger("snakepit_ray.worker")
 
 
 @dataclass(eq=False)
 class Run:
     """A request in an interpreter; `deadline` is of time.monotonic(), None without a budget."""
 
+    attempt: Attempt
     request: pb.Request
     interpreter: Interpreter
     outcome: asyncio.Future[Answer | Exception]
-    budget: float | None
     deadline: float | None
     mark: Mark | None = None  # where the interpreter says what it has begun of it
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
@@ -45,17 +54,26 @@ class Run:
 
 
 class Running:
-    """What runs at one worker. `released(request_id)` is called when a run is over, before its outcome is
-    known to whoever awaits it, `took(seconds)` with what each run took."""
+    """What runs at one worker. Of each run that is over, before its outcome is known to whoever awaits it,
+    `released(request_id)` is called, or `came_back(attempt)` when it has not begun and goes on;
+    `took(seconds)` with what each run took."""
 
     def __init__(
-        self, cancel_grace: float, released: Callable[[str], None], took: Callable[[float], None]
+        self,
+        cancel_grace: float,
+        released: Callable[[str], None],
+        took: Callable[[float], None],
+        came_back: Callable[[Attempt], None],
     ) -> None:
         self._cancel_grace = cancel_grace
         self._released = released
         self._took = took
+        self._came_back = came_back
         self._runs: dict[str, Run] = {}
         self._less: asyncio.Event | None = None  # made when somebody waits for runs to end
+
+    def __contains__(self, request_id: object) -> bool:
+        return request_id in self._runs
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -79,28 +97,32 @@ class Running:
 
     async def run(
         self,
-        request: pb.Request,
+        attempt: Attempt,
         interpreter: Interpreter,
-        left: float | None,
-        budget: float | None,
-        *,
-        mark: Mark | None = None,
-        sink: Sink | None = None,
+        begins: Callable[[pb.Request, bool], Mark | None],
         beside: Sequence[Any] = (),
     ) -> Answer:
-        """Runs `request`, which holds a slot, within the `left` seconds of its `budget`; a stream's chunks
-        go into `sink`; `beside` are the buffers that travel beside it; `mark` is given back at its end.
-        Raises DeadlineExceeded, WorkerCrashed and whatever else ended it."""
+        """Runs a request, which holds a slot of `interpreter`, within what is left of its budget. `begins` is
+        called before it is sent and says where its mark is; `beside` are the buffers that travel beside it.
+        Raises Recalled, TooLate, Closing, WorkerCrashed, and whatever kept it from being sent."""
         loop = asyncio.get_running_loop()
+        request, left = attempt.request, attempt.left
         deadline = None if left is None else time.monotonic() + left
-        run = self._runs[request.id] = Run(request, interpreter, loop.create_future(), budget, deadline, mark)
-        if left is not None:
-            run.timers.append(loop.call_later(left, self._overdue, run))
+        run = self._runs[request.id] = Run(attempt, request, interpreter, loop.create_future(), deadline)
         try:
+            if left is not None:
+                run.timers.append(loop.call_later(left, self._overdue, run))
             if beside:
-                request = await self._loaded(run, beside)
-            if not run.outcome.done():
-                self._send(run, request, sink)
+                request = await interpreter.arena.carry(request, beside)
+            if not run.outcome.done():  # while its buffers were copied it may have ended
+                run.mark = begins(request, interpreter.ready.marks)
+                self._send(run, request)
+        except BaseException:
+            self._not_sent(run, request)
+            raise
+        if not run.sent:
+            self._not_sent(run, request)
+        try:
             outcome = await run.outcome
         except asyncio.CancelledError:
             self._tell_to_stop(run, CALLER)
@@ -109,80 +131,80 @@ class Running:
             raise outcome
         return outcome
 
-    async def _loaded(self, run: Run, beside: Sequence[Any]) -> pb.Request:
-        """The request with its buffers where the interpreter finds them; while they are copied it may end."""
-        try:
-            request = await run.interpreter.arena.carry(run.request, beside)
-        except Exception:
-            self._withdrawn(run)
-            raise
-        if run.outcome.done():
-            run.interpreter.arena.withdraw(request)
-        return request
+    def _not_sent(self, run: Run, carried: pb.Request) -> None:
+        """It ends before it was sent: what was taken for it is free."""
+        if carried is not run.request:
+            run.interpreter.arena.withdraw(carried)
+        self._over(run, Closing(False))
 
-    def _send(self, run: Run, request: pb.Request, sink: Sink | None) -> None:
+    def _send(self, run: Run, request: pb.Request) -> None:
         if run.deadline is not None:
             request.budget_ms = max(1, int((run.deadline - time.monotonic()) * 1000))
-        run.sent = True
         request.mark = 0 if run.mark is None else run.mark.word + 1
+        sink = run.attempt.sink
         on_chunk = None if sink is None else sink.opened(run.interpreter)
         run.interpreter.client.request(request, lambda reply: self._answered(run, reply), on_chunk)
+        run.sent = True
 
     def _answered(self, run: Run, reply: pb.Reply | None) -> None:
         if reply is None:
             return  # the stream ended: `lose` gives these their outcome, with the child's last words
-        began = not _never_began(reply)
+        began = not (_says_unbegun(reply) and not self._begun(run))
         if began:
             run.interpreter.served += max(1, reply.items)
             self._took(reply.ran_us / 1e6)
+        elif reply.failure.kind == pb.Failure.Kind.CANCELLED and not (run.stopping or run.recalled):
+            run.interpreter.client.leave()  # it refuses what nobody has cancelled: it ends
+        self._over(run, self._outcome(run, reply, began))
+
+    def _outcome(self, run: Run, reply: pb.Reply, began: bool) -> Answer | Exception:
         if run.overdue or (not began and reply.failure.kind == pb.Failure.Kind.DEADLINE):
-            self._too_late(run, began)  # the interpreter's clock may be the first to say so
-        self._over(run)
-        if run.recalled and not (began or run.stopping):
-            run.settle(Recalled())
-            return
+            return TooLate(began)  # the interpreter's clock may be the first to say so
+        if not began and not run.stopping:
+            return Recalled()
         try:
-            run.settle(Answer(reply, run.interpreter.arena.views(reply.value) if reply.value.buffers else ()))
+            return Answer(reply, run.interpreter.arena.views(reply.value) if reply.value.buffers else ())
         except SnakepitError as error:
-            run.settle(error)
+            return error
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's outcome
+            return _unreadable(run.request, error)
 
     def _overdue(self, run: Run) -> None:
         if run.sent and self._begun(run) == 0:  # it may begin until the interpreter says that it never will
             run.overdue = True
-            run.timers.append(asyncio.get_running_loop().call_later(WORD_SECONDS, self._too_late, run, True))
+            loop = asyncio.get_running_loop()
+            run.timers.append(loop.call_later(WORD_SECONDS, run.settle, TooLate(True)))
         else:
-            self._too_late(run, run.sent)
+            run.settle(TooLate(run.sent))
         self._tell_to_stop(run, DEADLINE)
 
-    def _too_late(self, run: Run, may_have_begun: bool) -> None:
-        phase = "running" if may_have_begun else "waiting"
-        run.settle(DeadlineExceeded.after(run.budget or 0.0, phase, run.request.command))
-
     def _tell_to_stop(self, run: Run, reason: pb.Cancel.Reason) -> None:
-        if run.stopping or run.request.id not in self._runs:
+        if run.stopping or self._runs.get(run.request.id) is not run:
             return
         run.stopping = True
-        if not run.sent:
-            self._withdrawn(run)
+        if not run.sent:  # its buffers are being copied: `run` sees that it has its outcome
             return
         run.interpreter.client.cancel(run.request.id, reason)
         why = "was cancelled" if reason == CALLER else "had used up its budget"
         loop = asyncio.get_running_loop()
         run.timers.append(loop.call_later(self._cancel_grace, self._stuck, run, why))
 
-    def _withdrawn(self, run: Run) -> None:
-        """It ends before it was sent."""
-        if self._runs.get(run.request.id) is run:
-            self._over(run)
-
-    def recall(self, ids: list[str]) -> None:
+    def recall(self, ids: list[str]) -> list[str]:
         """Takes back those that have not begun: they end as Recalled, soon or when what runs lets the
-        interpreter answer."""
+        interpreter answer. Which ones it asked for; one that begins before it is asked does not come back."""
+        asked: list[str] = []
         for request_id in ids:
             run = self._runs.get(request_id)
             if run is not None and run.sent and not (run.recalled or run.stopping):
                 run.recalled = True
                 run.interpreter.client.cancel(request_id, RECALL)
+                asked.append(request_id)
+        return asked
+
+    def has_begun(self, request_id: str) -> bool:
+        """Whether its interpreter says that it has begun, or nobody knows."""
+        run = self._runs.get(request_id)
+        return run is None or self._begun(run) != 0
 
     def _stuck(self, run: Run, why: str) -> None:
         if self._begun(run) == 0:  # what runs before it holds it up, and is called to account itself
@@ -194,14 +216,14 @@ class Running:
             f"cancel_grace={self._cancel_grace:g} s"
         )
 
-    def lose(self, interpreter: Interpreter, crash: Callable[[int | None], SnakepitError]) -> int:
+    def lose(self, interpreter: Interpreter, crash: Callable[[int | None], WorkerCrashed]) -> int:
         """The interpreter has ended: what was in it ends with `crash(calls of it that have begun)`, None
         where nobody knows how many; how many did."""
         lost = self.of(interpreter)
-        for run in lost:
-            begun = self._begun(run)
-            self._over(run)
-            run.settle(crash(begun))
+        # Those that had begun first: what has not begun is told after it, and may depend on it (of one
+        # session).
+        for run in sorted(lost, key=lambda run: self._begun(run) == 0):
+            self._over(run, crash(self._begun(run)))
         return len(lost)
 
     def _begun(self, run: Run) -> int | None:
@@ -209,21 +231,36 @@ class Running:
             return 0
         return None if run.mark is None else run.mark.begun
 
-    def refuse(self, error: SnakepitError) -> None:
+    def refuse(self) -> None:
         """The worker stops: nobody waits any longer."""
-        for run in self._runs.values():
-            run.settle(error)
+        for run in list(self._runs.values()):
+            run.settle(Closing(run.sent))
 
-    def _over(self, run: Run) -> None:
+    def close(self) -> None:
+        """Every interpreter has ended, and was not lost: nothing is in it any more."""
+        for run in list(self._runs.values()):
+            self._over(run, Closing(run.sent))
+
+    def _over(self, run: Run, outcome: Answer | Exception) -> None:
+        """It is in no interpreter: its place in the book, its mark, its timers and its slot are free, and it
+        has its outcome, if it had none."""
+        if self._runs.get(run.request.id) is not run:
+            return
         del self._runs[run.request.id]
-        if run.mark is not None:
-            run.mark.give_back()
         for timer in run.timers:
             timer.cancel()
-        self._released(run.request.id)
-        if self._less is not None:
-            self._less.set()
-            self._less = None
+        try:
+            if run.mark is not None:
+                run.mark.give_back()
+        finally:
+            if run.outcome.done() or not _goes_on(outcome):
+                self._released(run.request.id)
+            else:
+                self._came_back(run.attempt)
+            run.settle(outcome)
+            if self._less is not None:
+                self._less.set()
+                self._less = None
 
     async def fewer(self) -> None:
         """Waits until the next run is over."""
@@ -237,6 +274,21 @@ class Running:
             await self.fewer()
 
 
-def _never_began(reply: pb.Reply) -> bool:
+def _says_unbegun(reply: pb.Reply) -> bool:
     stopped = reply.failure.kind in (pb.Failure.Kind.CANCELLED, pb.Failure.Kind.DEADLINE)
     return stopped and not reply.ran_us
+
+
+def _goes_on(outcome: Answer | Exception) -> bool:
+    """Whether a run that ended so waits for another try in its old place."""
+    if isinstance(outcome, WorkerCrashed):
+        return not outcome.may_have_started
+    return isinstance(outcome, Recalled)
+
+
+def _unreadable(request: pb.Request, error: Exception) -> WorkerFault:
+    return WorkerFault(
+        f"the result of command {request.command!r} cannot be read: {type(error).__name__}: {error}; the "
+        "command has "
+        "run"
+    )

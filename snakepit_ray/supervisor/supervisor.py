@@ -1,9 +1,15 @@
-"""Knows one worker: lets requests in, runs them or hands them on, and accounts for each.
+"""One worker: lets requests in, runs them or hands them on, and accounts for each.
 
-Rules: exactly one outcome for each request; what did not start never runs; a slot is held until the
-interpreter has answered, also when nobody waits for the answer any more; one budget covers waiting and
-running; when an interpreter is lost only what ran in it fails, the waiting stay for the next one; a session's
-next request enters a new interpreter when its last one has left the old."""
+Rules:
+- Exactly one outcome for each request. What did not start never runs.
+- `_present` is the book of all requests that have no outcome yet. Whatever raises between a request's arrival
+  and its outcome is that request's outcome, and `execute` then takes everything back that the request holds.
+- From the moment when a request has its slot until it is sent nothing is awaited, so that slot and
+  interpreter belong together.
+- A slot is held until the interpreter has answered, also when nobody waits for the answer any more.
+- One budget covers waiting and running.
+- When an interpreter is lost only what ran in it fails. The waiting stay for the next one.
+- A session's next request enters a new interpreter when its last one has left the old."""
 
 from __future__ import annotations
 
@@ -16,19 +22,20 @@ from dataclasses import dataclass, field
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.lifecycle import WorkerEvent, WorkerState
 from snakepit_ray.core.recycling import Reason
-from snakepit_ray.errors import DeadlineExceeded, NotNow, SnakepitError, WorkerCrashed
+from snakepit_ray.errors import NotNow, SnakepitError, WorkerCrashed, WorkerFault
 from snakepit_ray.rpc.client import HostHandler
 from snakepit_ray.supervisor.admission import Admission
+from snakepit_ray.supervisor.attempt import Attempt
 from snakepit_ray.supervisor.care import Care, CarePolicy
 from snakepit_ray.supervisor.cargo import Cargo
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.keeper import Keeper
 from snakepit_ray.supervisor.life import Life
-from snakepit_ray.supervisor.outcomes import Counters, Done, Recalled, Relayed, Sink
+from snakepit_ray.supervisor.outcomes import Closing, Counters, Done, Recalled, Relayed, Sink, TooLate
 from snakepit_ray.supervisor.running import Running
 from snakepit_ray.supervisor.story import Story
 from snakepit_ray.supervisor.surroundings import Surroundings
-from snakepit_ray.supervisor.waiting_room import Attempt, WaitingRoom
+from snakepit_ray.supervisor.waiting_room import WaitingRoom
 
 MOST_LOSSES = 5  # interpreters that may die with one request before they begin it: it may be what kills them
 
@@ -68,16 +75,17 @@ class Supervisor:
         self.around = around or Surroundings()
         self.story = Story(pool, worker_id, lambda: self.epoch)
         self.admission = Admission(policy.capacity, policy.queue_limit, time.monotonic)
-        self._runs = Running(policy.cancel_grace, self.admission.release, self.admission.took)
-        self.admission.recall = self._runs.recall
+        self._runs = Running(
+            policy.cancel_grace, self.admission.release, self.admission.took, self._came_back
+        )
+        self.admission.recall, self.admission.has_begun = self._runs.recall, self._runs.has_begun
+        self.admission.is_held_up = self._is_held_up
         self.life = Life(self.admission, self._runs, self.story, self.counters, self.around)
         self.keeper = Keeper(make_spec, incarnation, on_host_call, forward, self.life, overlap=policy.overlap)
-        self._waiting_room = WaitingRoom(
-            self.admission, self.around, self.story, self.counters, worker_id=worker_id, pool=pool
-        )
+        self._waiting_room = WaitingRoom(self.admission, self.around, self.story, self.counters, pool=pool)
         self._care = Care(policy.care, self.keeper, self._runs, self.story)
         self.life.looked_after = self._care.begin
-        self._present: dict[str, asyncio.Task[object]] = {}
+        self._present: dict[str, Attempt] = {}
 
     # ---- the worker ---------------------------------------------------------------------------------------
 
@@ -97,12 +105,15 @@ class Supervisor:
         self.keeper.recycle(Reason.MANUAL)
 
     async def stop(self) -> None:
-        """Ends the interpreter; what waits or runs is refused. Safe to repeat."""
+        """Ends the interpreter; all that is present ends with PoolClosed. Safe to repeat."""
         self.life.happened(WorkerEvent.STOP)
         self._waiting_room.close()
-        self._runs.refuse(self._waiting_room.closed())
+        self._runs.refuse()
         self._care.stop()
-        await self.keeper.stop()
+        try:
+            await self.keeper.stop()
+        finally:
+            self._runs.close()
 
     def kill_now(self) -> None:
         """Ends the interpreter and what it started, at once: this process is about to end."""
@@ -135,7 +146,7 @@ class Supervisor:
 
     def drop(self, is_orphan: Callable[[str], bool]) -> int:
         """Cancels the requests whose ids say that their caller is gone; how many."""
-        orphans = [task for request_id, task in self._present.items() if is_orphan(request_id)]
+        orphans = [attempt.task for request_id, attempt in self._present.items() if is_orphan(request_id)]
         for task in orphans:
             task.cancel()
         return len(orphans)
@@ -160,58 +171,88 @@ class Supervisor:
         )  # requests and errors are counted once, where they first arrived
         size = request.batch.count or 1
         self.counters.requests += first_here * size
-        attempt = Attempt(request, self._budget(request), sink)
-        task = asyncio.current_task()
-        assert task is not None
-        self._present[request.id] = task
+        attempt = self._enter(request, sink)
+        attempt.may_move = may_move
         try:
-            done = await self._until_done(attempt, may_move, on_slot)
+            done = await self._until_done(attempt, on_slot)
             self.story.executed(request, attempt.began, "")
             return done
-        except SnakepitError as error:
-            begun = error.begun if isinstance(error, WorkerCrashed) else None  # the others come again
-            self.counters.errors += first_here * (begun or size)
-            self.story.executed(request, attempt.began, type(error).__name__)
+        except BaseException as error:
+            if request.id not in self._runs:
+                self.admission.leave(request.id)
+            if isinstance(error, SnakepitError):
+                begun = error.begun if isinstance(error, WorkerCrashed) else None  # the others come again
+                self.counters.errors += first_here * (begun or size)
+                self.story.executed(request, attempt.began, type(error).__name__)
             raise
         finally:
-            self._present.pop(request.id, None)
+            del self._present[request.id]
 
-    async def _until_done(
-        self, attempt: Attempt, may_move: bool, on_slot: Callable[[], None] | None
-    ) -> Done | Relayed:
-        crash: WorkerCrashed | None = None
+    def _enter(self, request: pb.Request, sink: Sink | None) -> Attempt:
+        if request.id in self._present:
+            raise WorkerFault(
+                f"worker {self.worker_id} has a request {request.id!r} already: an id is used once. Nothing "
+                "was executed"
+            )
+        task = asyncio.current_task()
+        assert task is not None
+        attempt = self._present[request.id] = Attempt(
+            request,
+            self._budget(request),
+            self.around.begun_before,
+            task,
+            sink=sink,
+            worker_id=self.worker_id,
+            pool=self.pool,
+        )
+        return attempt
+
+    async def _until_done(self, attempt: Attempt, on_slot: Callable[[], None] | None) -> Done | Relayed:
         while True:
             try:
-                return await self._try(attempt, may_move, on_slot)
+                return await self._try(attempt, on_slot)
             except Recalled:
-                attempt.recalled = True
-                continue
-            except WorkerCrashed as error:
-                if not error.may_have_started and self._stays(attempt.request):
-                    self._lost_unbegun(attempt, error)
-                    continue
-                crash = error
-                pause = self.policy.retry_backoff * 2 ** (attempt.number - 1) * random.uniform(0.5, 1.0)
-                if not self._may_retry(attempt, pause):
-                    raise
-            except NotNow as error:
-                if crash is None and not self.around.begun_before(attempt.request):
-                    raise
-                # It has begun once, here or elsewhere: "not executed" would be wrong.
-                raise crash or self._earlier_crash(attempt.request) from error
-            await asyncio.sleep(pause)
+                attempt.is_back = True
+            except WorkerCrashed as crash:
+                await self._again_after(attempt, crash)
+            except TooLate as late:
+                raise attempt.too_late(late.began) from None
+            except Closing as closing:
+                raise attempt.closed(closing.began) from None
+            except NotNow as refusal:
+                raise attempt.refused(refusal)  # noqa: B904 - its cause is said there
+            except SnakepitError:
+                raise
+            except Exception as error:
+                raise attempt.failed(error) from error
+
+    async def _again_after(self, attempt: Attempt, crash: WorkerCrashed) -> None:
+        """The interpreter died with it: returns when it waits for another try. Raises where there is none."""
+        said = attempt.crashed(crash)
+        if not crash.may_have_started:
+            attempt.losses += 1
+            if attempt.losses > MOST_LOSSES or not self._stays(attempt.request):
+                raise said
+            attempt.entered = time.monotonic()
+        else:
+            pause = self.policy.retry_backoff * 2 ** (attempt.number - 1) * random.uniform(0.5, 1.0)
+            if not self._may_retry(attempt, pause):
+                raise said
+            try:
+                await self._waiting_room.unless_closed(asyncio.sleep(pause))
+            except Closing as closing:
+                raise attempt.closed(closing.began) from None
             attempt.number += 1
             attempt.entered = time.monotonic()
+        self._waits_again(attempt)
 
-    def _lost_unbegun(self, attempt: Attempt, error: WorkerCrashed) -> None:
-        """It waits for the next interpreter as if it had never left the queue. Raises `error` in the end."""
-        attempt.losses += 1
-        if attempt.losses > MOST_LOSSES:
-            raise error
-        attempt.entered = time.monotonic()
-        attempt.recalled = True
-        if attempt.place is None:
-            attempt.place = self.admission.queue.next_seq()
+    def _waits_again(self, attempt: Attempt) -> None:
+        attempt.is_back = True
+        if self.admission.verdict_for(attempt.request.id) is None:
+            self._came_back(attempt)
+
+    def _came_back(self, attempt: Attempt) -> None:
+        self.admission.come_back(attempt.request.id, *attempt.terms)
 
     def _budget(self, request: pb.Request) -> float | None:
         if request.options.default_budget:
@@ -237,37 +278,30 @@ class Supervisor:
         command = self.keeper.command(request.command)
         return bool(request.options.idempotent) or (command is not None and command.idempotent)
 
-    async def _try(
-        self, attempt: Attempt, may_move: bool, on_slot: Callable[[], None] | None
-    ) -> Done | Relayed:
+    async def _try(self, attempt: Attempt, on_slot: Callable[[], None] | None) -> Done | Relayed:
         request = attempt.request
         request.attempt = attempt.number
-        may_move = may_move and not self.must_not_run_again(request)  # another worker would not know
-        if attempt.recalled or not self.admission.start_now(request.id):
-            relayed = await self._waiting_room.enter(attempt, may_move)
+        if attempt.is_back or self._is_held_up(request.id) or not self.admission.start_now(request.id):
+            # Another worker would not know that it must not run again.
+            attempt.may_move = attempt.may_move and not self.must_not_run_again(request)
+            relayed = await self._waiting_room.enter(attempt)
             if relayed is not None:
                 return relayed
-        attempt.recalled, attempt.place = False, self.admission.place_of(request.id)
-        try:
-            self._refuse_a_second_run(request)
-            if request.session:
-                await self._session_may_enter(attempt)
-            if on_slot is not None:
-                on_slot()
-            interpreter, waited = self._entering(attempt)
-        except BaseException:
-            self.admission.release(request.id)
-            raise
-        answer = await self._runs.run(
-            request,
-            interpreter,
-            attempt.left,
-            attempt.budget,
-            mark=self.around.begins(request, interpreter.ready.marks),
-            sink=attempt.sink,
-            beside=self.cargo.beside(request),
-        )
-        reply, done = answer.reply, Done(answer, waited, attempt.number, interpreter.child.pid)
+        # It has a slot of the interpreter that serves: nothing is awaited until it is in the book of what
+        # runs there.
+        attempt.is_back = False
+        self._refuse_a_second_run(attempt)
+        if on_slot is not None:
+            on_slot()
+        if attempt.left is not None and attempt.left <= 0:
+            raise TooLate(False)
+        interpreter, waited = self.interpreter, attempt.waited
+        assert interpreter is not None
+        answer = await self._runs.run(attempt, interpreter, self.around.begins, self.cargo.beside(request))
+        return self._done(attempt, Done(answer, waited, attempt.number, interpreter.child.pid))
+
+    def _done(self, attempt: Attempt, done: Done) -> Done:
+        request, reply = attempt.request, done.answer.reply
         self.around.ended(request, done)
         self._care.answered()
         if not request.options.hops:
@@ -277,37 +311,18 @@ class Supervisor:
         self.story.ran(request, reply)
         return done
 
+    def _is_held_up(self, request_id: str) -> bool:
+        """A session's switch point: its request does not enter an interpreter while another of it is in the
+        one before."""
+        session = self._present[request_id].request.session
+        return bool(session) and self._runs.elsewhere(session, self.interpreter)
+
     def must_not_run_again(self, request: pb.Request) -> bool:
         """Whether it may have begun in an earlier life of this worker, and a second run may do harm."""
         return self.around.begun_before(request) and not self.is_idempotent(request)
 
-    def _refuse_a_second_run(self, request: pb.Request) -> None:
+    def _refuse_a_second_run(self, attempt: Attempt) -> None:
         """Ray sends a request again when its actor has died: what had begun then runs again only if that does
         no harm."""
-        if self.must_not_run_again(request):
-            raise self._earlier_crash(request)
-
-    def _earlier_crash(self, request: pb.Request) -> WorkerCrashed:
-        return WorkerCrashed(
-            f"worker {self.worker_id} died while command {request.command!r} ran in it; the command may "
-            "have had its effects, so it is not sent again unless it is idempotent (idempotent=True)",
-            worker_id=self.worker_id,
-            may_have_started=True,
-        )
-
-    async def _session_may_enter(self, attempt: Attempt) -> None:
-        """A session's switch point: waits until none of its requests is in an interpreter before this one."""
-        while self._runs.elsewhere(attempt.request.session, self.interpreter):
-            try:
-                await asyncio.wait_for(self._runs.fewer(), attempt.left)
-            except asyncio.TimeoutError:
-                raise DeadlineExceeded.after(
-                    attempt.budget or 0.0, "waiting", attempt.request.command
-                ) from None
-
-    def _entering(self, attempt: Attempt) -> tuple[Interpreter, float]:
-        """The interpreter that the request enters now, and how long it has waited."""
-        if attempt.left is not None and attempt.left <= 0:
-            raise DeadlineExceeded.after(attempt.budget or 0.0, "waiting", attempt.request.command)
-        assert self.interpreter is not None
-        return self.interpreter, attempt.waited
+        if self.must_not_run_again(attempt.request):
+            raise attempt.begun_elsewhere()

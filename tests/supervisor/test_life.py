@@ -312,20 +312,29 @@ def test_what_had_begun_before_a_restart_runs_again_only_if_idempotent(tmp_path:
 def test_what_had_begun_before_is_never_said_not_to_have_run(tmp_path: Path) -> None:
     class Remembering(Surroundings):
         def begun_before(self, request: pb.Request) -> bool:
-            return request.id == "2"
+            return request.id != "new"
 
     go = tmp_path / "go"
 
     async def body(worker: Supervisor) -> None:
-        busy = asyncio.ensure_future(value(worker, request("until_file", 1, tag="busy", path=str(go))))
+        busy = request("until_file", "new", tag="busy", path=str(go))
+        holder = asyncio.ensure_future(value(worker, busy))
         await until(lambda: executed(tmp_path) == ["busy"])
-        with pytest.raises(WorkerCrashed) as crash:
-            await value(worker, request("run", 2, queue=0.1, tag="again", idempotent=True))
-        assert isinstance(crash.value.__cause__, QueueTimeout)
-        with pytest.raises(QueueTimeout):
-            await value(worker, request("run", 3, queue=0.1, tag="new", idempotent=True))
+        patient = asyncio.ensure_future(
+            value(worker, request("run", 1, queue=0.05, tag="again", idempotent=True))
+        )
+        with pytest.raises(DeadlineExceeded) as late:
+            await value(worker, request("run", 2, queue=0.05, budget=0.2, tag="late", idempotent=True))
+        assert late.value.where == "running" and "not executed" not in str(late.value)
+        unbounded = request("run", 3, queue=0.05, tag="unbounded", idempotent=True)
+        unbounded.budget_ms = 0
+        with pytest.raises(WorkerCrashed, match="may have had its effects") as crash:
+            await value(worker, unbounded)
+        assert isinstance(crash.value.__cause__, QueueTimeout) and crash.value.may_have_started
+        assert not patient.done(), "queue_timeout is for what has never begun"
         go.touch()
-        await busy
+        await asyncio.gather(holder, patient)
+        assert executed(tmp_path) == ["busy", "again"]
 
     with_worker(lambda: supervisor(tmp_path, around=Remembering()), body)
 
