@@ -1,27 +1,29 @@
-"""Knows one running child: its pipes, its ready line, its exit, and the ladder that ends it.
+"""One running child: its pipes, its ready line, its exit, and the ladder that ends it.
 
-Rules: the child stays in our process group (Ray sweeps the group of a dead Ray worker, so no setsid); stdin
-is its lifeline and carries the start configuration; nothing is killed by pid alone, only by incarnation token
-(process/tree.py); every wait has a bound; stopping is safe to repeat."""
+Rules: the child stays in our process group (Ray sweeps the group of a dead Ray worker, so no setsid). Its
+stdin is its lifeline and carries the start configuration. Nothing is killed by pid alone (process/tree.py).
+Every wait has a bound, and stopping is safe to repeat."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import logging
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from snakepit_ray.process import tree
 from snakepit_ray.process.launch import TOKEN_VARIABLE, Launch
-from snakepit_ray.process.output import Output, OutputProtocol
+from snakepit_ray.process.output import LineReader, Output, OutputReader, Reader
+from snakepit_ray.process.threads import aside
 
-READY_LIMIT = 16 * 1024 * 1024
 DRAIN_SECONDS = 0.5
+KILL_SECONDS = 10.0  # a machine that is busy takes seconds to end some thousand processes
+log = logging.getLogger("snakepit_ray.worker")
 
 
 @dataclass(frozen=True)
@@ -34,113 +36,141 @@ class Exit:
     argv: tuple[str, ...]
 
 
+def spawn(launch: Launch, ready_fd: int, inherited: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+    """Executes `launch` and marks the process; it blocks for a few ms. It inherits `ready_fd`, the write end
+    of the ready pipe, and the descriptors `inherited`, under their numbers.
+
+    Raises OSError when the executable cannot be executed."""
+    popen = subprocess.Popen(
+        [*launch.argv, "--ready-fd", str(ready_fd)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(launch.env),
+        cwd=launch.cwd,
+        pass_fds=(ready_fd, *inherited),
+        bufsize=0,
+    )
+    # Before it has its configuration, and so before it has run anybody's code.
+    tree.mark(popen.pid, launch.env[TOKEN_VARIABLE])
+    return popen
+
+
 class Child:
-    """A started process. Create with `await Child.start(...)`."""
+    """A process that `spawn` has started, with the read end of its ready pipe, which is the child's from now
+    on. Its output goes to `forward` as (stream, line). It waits for `connect`."""
 
     def __init__(
-        self, launch: Launch, popen: subprocess.Popen[bytes], stdout: Output, stderr: Output
+        self,
+        launch: Launch,
+        popen: subprocess.Popen[bytes],
+        ready_fd: int,
+        forward: Callable[[str, str], None],
     ) -> None:
         self.launch = launch
         self.pid = popen.pid
-        self.stdout = stdout
-        self.stderr = stderr
+        self.stdout = Output(lambda line: forward("stdout", line))
+        self.stderr = Output(lambda line: forward("stderr", line))
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self.stays = False  # the last `stop` could not end everything
         self._popen = popen
-        self._pipes: list[tuple[asyncio.BaseTransport, asyncio.Future[None]]] = []
+        assert popen.stdout is not None
+        assert popen.stderr is not None
+        self._ready = LineReader(os.fdopen(ready_fd, "rb", buffering=0))
+        self._readers: list[Reader] = [
+            OutputReader(popen.stdout, self.stdout),
+            OutputReader(popen.stderr, self.stderr),
+            self._ready,
+        ]
+        self._lifeline: asyncio.WriteTransport | None = None
+        self._watch_exit(asyncio.get_running_loop())
 
-    @classmethod
-    async def start(
-        cls,
-        launch: Launch,
-        config: Mapping[str, object],
-        ready_fd: int,
-        forward: Callable[[str, str], None],
-        inherited: Sequence[int] = (),
-    ) -> Child:
-        """Executes `launch`, writes `config` as one line to its stdin and forwards its output as (stream,
-        line). It inherits the descriptors `inherited`, under their numbers.
-
-        `ready_fd` is the write end of the ready pipe; it is closed here once the child has it. Raises OSError
-        when the executable cannot be executed."""
-        argv = [*launch.argv, "--ready-fd", str(ready_fd)]
-        try:
-            popen = subprocess.Popen(  # noqa: ASYNC220 - vfork and exec: a few ms
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=dict(launch.env),
-                cwd=launch.cwd,
-                pass_fds=(ready_fd, *inherited),
-            )
-        finally:
-            os.close(ready_fd)
-        child = cls(
-            launch, popen, Output(lambda s: forward("stdout", s)), Output(lambda s: forward("stderr", s))
-        )
-        try:
-            await child._connect(config)
-        except BaseException:  # cancelled: whoever starts it will not have it, so nobody else could end it
-            popen.kill()
-            popen.wait()
-            raise
-        return child
-
-    async def _connect(self, config: Mapping[str, object]) -> None:
-        loop = asyncio.get_running_loop()
-        for pipe, output in ((self._popen.stdout, self.stdout), (self._popen.stderr, self.stderr)):
-            transport, protocol = await loop.connect_read_pipe(partial(OutputProtocol, output), pipe)
-            self._pipes.append((transport, protocol.closed))
-        self._watch_exit(loop)
+    async def connect(self, line: bytes) -> None:
+        """Sends the configuration `line`, as the child reads it: a line is longer than a pipe when the
+        adapter's arguments are large."""
         assert self._popen.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died at once: the exit says how
-            self._popen.stdin.write(json.dumps(config).encode() + b"\n")
-            self._popen.stdin.flush()
+        self._lifeline, _ = await asyncio.get_running_loop().connect_write_pipe(
+            asyncio.BaseProtocol, self._popen.stdin
+        )
+        self._lifeline.write(line)
+
+    @property
+    def ready_line(self) -> asyncio.Future[bytes]:
+        """Done with the first line that the child writes to its ready pipe, b"" if it ends without one."""
+        return self._ready.line
+
+    # ---- its exit ------------------------------------------------------------------------------------------
 
     def _watch_exit(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             descriptor = os.pidfd_open(self.pid)
-        except (AttributeError, OSError):  # no pidfd on this system: a thread waits
-            task = loop.run_in_executor(None, self._popen.wait)
-            task.add_done_callback(lambda _: loop.create_task(self._gone()))
+        except (AttributeError, OSError):  # no pidfd on this system, or no descriptor is left: a thread waits
+            threading.Thread(target=self._wait, args=(loop,), name="snakepit-exit", daemon=True).start()
             return
 
         def gone() -> None:
             loop.remove_reader(descriptor)
             os.close(descriptor)
-            self._reaping = loop.create_task(self._gone())
+            self._reap(loop)
 
         loop.add_reader(descriptor, gone)
 
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._popen.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+            loop.call_soon_threadsafe(self._reap, loop)
+
+    def _reap(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._reaping = loop.create_task(self._gone())
+
     async def _gone(self) -> None:
         returncode = self._popen.wait()
-        # Descendants may hold the pipes open: what they print is not worth more than DRAIN_SECONDS.
-        await asyncio.wait([closed for _, closed in self._pipes], timeout=DRAIN_SECONDS)
-        for transport, _ in self._pipes:
-            transport.close()
-        if self._popen.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._popen.stdin.close()
-        if not self.exited.done():
-            self.exited.set_result(Exit(returncode, self.stderr.tail, self.launch.argv))
+        try:
+            # Descendants may hold the pipes open: what they print is not worth more than DRAIN_SECONDS.
+            await asyncio.wait([reader.closed for reader in self._readers], timeout=DRAIN_SECONDS)
+            self._close_pipes()
+        finally:
+            if not self.exited.done():
+                self.exited.set_result(Exit(returncode, self.stderr.tail, self.launch.argv))
+
+    def _close_pipes(self) -> None:
+        for reader in self._readers:
+            reader.close()
+        if self._lifeline is not None:
+            if not self._lifeline.is_closing():  # the end of the child was seen there first
+                self._lifeline.abort()
+        elif self._popen.stdin is not None:
+            self._popen.stdin.close()
 
     @property
     def alive(self) -> bool:
         """Whether the process has not been reaped."""
         return not self.exited.done()
 
+    # ---- its end -------------------------------------------------------------------------------------------
+
     async def stop(self, grace: float) -> Exit:
         """SIGTERM, `grace` seconds, SIGKILL, to the child and to whatever it started. Safe to repeat; returns
-        the exit."""
-        for number, wait in ((signal.SIGTERM, grace), (signal.SIGKILL, grace)):
-            if self.exited.done():
-                break
-            await asyncio.to_thread(tree.send, self._token, number)
-            await asyncio.wait([self.exited], timeout=wait)
-        await asyncio.to_thread(tree.send, self._token, signal.SIGKILL)  # descendants that outlived it
+        the exit.
+
+        When something does not end by SIGKILL within KILL_SECONDS (a system call on a dead disk), that is
+        logged and `stays` is true."""
         if not self.exited.done():
-            self._popen.kill()  # its environment could not be read (a setuid program): it is our own child
-        return await self.exited
+            await aside(tree.send, self._token, signal.SIGTERM)
+            await asyncio.wait([self.exited], timeout=grace)
+        self.kill_now()
+        _, left = await aside(tree.end, {self._token}, KILL_SECONDS)
+        await asyncio.wait([self.exited], timeout=KILL_SECONDS)
+        self.stays = bool(left) or not self.exited.done()
+        if self.stays:
+            log.error(
+                "process %d, or what it started, has not ended %g s after SIGKILL: the kernel holds it; "
+                "a later sweep of this machine ends it (snakepit-ray cleanup)",
+                self.pid,
+                KILL_SECONDS,
+            )
+            return Exit(-signal.SIGKILL, self.stderr.tail, self.launch.argv)
+        return self.exited.result()
 
     def kill_now(self) -> None:
         """SIGKILL to the child alone; `stop` sees to what it started. Safe to repeat."""
@@ -155,19 +185,3 @@ class Child:
     @property
     def _token(self) -> str:
         return self.launch.env[TOKEN_VARIABLE]
-
-
-async def read_ready_line(descriptor: int) -> bytes:
-    """The first line that arrives on `descriptor` (b"" if it closes without one); the descriptor is
-    closed."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=READY_LIMIT)
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
-    )
-    try:
-        return await reader.readline()
-    except ValueError:  # longer than READY_LIMIT: no ready line
-        return b""
-    finally:
-        transport.close()

@@ -14,16 +14,13 @@ import json
 import os
 import platform
 import re
-import shutil
 import stat
-import tempfile
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from snakepit_ray.process import node, state_files, tree
+from snakepit_ray.process import node, sockets, state_files, tree
 from snakepit_ray.process.node import node_directory
 
 Base: TypeAlias = str | os.PathLike[str] | None
@@ -122,7 +119,7 @@ def register(token: str, worker_id: str, pool: str, directory: str, *, base: Bas
 def entries(*, base: Base = None) -> list[Entry]:
     """Every incarnation that is written down on this node, oldest first. Changes nothing."""
     records, _ = _read(base)
-    here, carried = _here(), tree.carriers() if records else {}
+    here, carried = _here(), tree.families({record.token for record in records})
     found = []
     for record in sorted(records, key=lambda record: record.created_at):
         processes, lives = carried.get(record.token, []), _owner_lives(record, here)
@@ -151,7 +148,7 @@ def sweep(*, base: Base = None) -> Swept:
     # Their workers may come back: the time of what these left for themselves runs from now.
     state_files.touch({record.worker_id for record in abandoned}, base)
     ended = [record for record in abandoned if record.token not in carried]
-    files = _remove_directories(ended, base)
+    files = sockets.remove((record.directory for record in ended), base)
     removed = sum(_remove_entry(record, 0.0, now, base) for record in ended)
     elsewhere = (record for record in records if lives[record] is None)
     removed += sum(_remove_entry(record, ELSEWHERE_SECONDS, now, base) for record in elsewhere)
@@ -235,19 +232,3 @@ def _parse(data: bytes) -> Record | None:
 
 def _remove_entry(record: Record, older_than: float, now: float, base: Base) -> bool:
     return node.remove_if_ours(node_directory(base) / FOLDER / f"{record.token}{SUFFIX}", older_than, now)
-
-
-def _remove_directories(records: Iterable[Record], base: Base) -> list[Path]:
-    """Removes the socket directories of `records`; returns those that were there."""
-    ours = {str(node_directory(base).parent), tempfile.gettempdir()}
-    removed = []
-    for path in (Path(record.directory) for record in records):
-        right = str(path.parent) in ours and path.name.startswith("snakepit-")
-        try:
-            facts = path.lstat() if right and path != node_directory(path.parent) else None
-        except (OSError, ValueError):  # gone already, or no path at all
-            continue
-        if facts is not None and stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid():
-            shutil.rmtree(path, ignore_errors=True)
-            removed.append(path)
-    return removed

@@ -224,8 +224,8 @@ def test_a_thousand_stale_entries_cost_one_look_at_the_processes(
 ) -> None:
     for number in range(1000):
         write_entry(tmp_path, f"t{number}", **GONE)
-    looks, real = [], tree.carriers
-    monkeypatch.setattr(tree, "carriers", lambda: looks.append(1) or real())
+    looks, real = [], tree._looks
+    monkeypatch.setattr(tree, "_looks", lambda: looks.append(1) or real())
     assert sweep(base=tmp_path) == Swept([], 1000, [])
     assert len(looks) == 1
     assert sweep(base=tmp_path) == NOTHING
@@ -356,7 +356,7 @@ def test_somebody_elses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_one_scan_finds_all_tokens(carrier: Callable[[str], int], innocent: int) -> None:
     pids = [carrier("twin"), carrier("twin"), carrier("single")]
-    found = tree.carriers()
+    found = tree.families({"twin", "single", "twi"})
     assert {process.pid for process in found["twin"]} == set(pids[:2])
     assert [process.pid for process in found["single"]] == pids[2:]
     assert found["twin"] == tree.find("twin")
@@ -386,25 +386,26 @@ def test_one_without_any_environment_is_not_waited_for() -> None:
 
 def test_a_signal_goes_only_to_who_was_found(carrier: Callable[[str], int]) -> None:
     """What was found is looked at again: another process may have the pid by now."""
-    process = tree.identity(carrier("mine"))
-    assert not tree._signal_one(tree.Identity(process.pid, "1"), "mine", signal.SIGKILL)
+    process = tree.Member(tree.identity(carrier("mine")))
+    pid = process.process.pid
+    assert not tree._signal_one(tree.Member(tree.Identity(pid, "1")), "mine", signal.SIGKILL)
     assert not tree._signal_one(process, "other", signal.SIGKILL)
-    assert alive(process.pid)
+    assert alive(pid)
     assert tree._signal_one(process, "mine", signal.SIGKILL)
-    wait_until(lambda: not alive(process.pid))
+    wait_until(lambda: not alive(pid))
 
 
 def test_one_that_was_forked_meanwhile_is_found_the_next_time_round(
     carrier: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pids, real, looks = [carrier("feed"), carrier("feed")], tree.carriers, []
+    pids, real, looks = [carrier("feed"), carrier("feed")], tree._families, []
 
-    def carriers() -> dict[str, list[tree.Identity]]:
+    def families(tokens: set[str]) -> dict[str, list[tree.Member]]:
         looks.append(1)
-        found = real()
+        found = real(tokens)
         return found if len(looks) > 1 else {**found, "feed": found["feed"][:1]}
 
-    monkeypatch.setattr(tree, "carriers", carriers)
+    monkeypatch.setattr(tree, "_families", families)
     killed, carried = tree.end({"feed"}, 5.0)
     assert (sorted(killed), carried) == (sorted(pids), set())
     assert not any(alive(pid) for pid in pids)

@@ -118,11 +118,11 @@ def test_a_start_that_dies_between_exec_and_its_pipes_leaves_nothing(
 ) -> None:
     seen: list[set[int]] = []
 
-    async def connect(self: child.Child, config: object) -> None:
+    async def connect(self: child.Child, line: bytes) -> None:
         seen.append(interpreters())
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(child.Child, "_connect", connect)
+    monkeypatch.setattr(child.Child, "connect", connect)
 
     async def body() -> None:
         start = starting(tmp_path)

@@ -1,7 +1,7 @@
 """Knows how this process ends when its host does, and that what its commands started ends with it.
 
 Rules: end of file on the lifeline means that the host is gone; descendants are found by the token in their
-environment, never by group or name; the
+environment, by the mark of their host and by their parents, never by group or name; the
 parent-death signal only makes us look, because it also comes when the thread that started us ends and its
 process lives on.
 """
@@ -18,6 +18,10 @@ import time
 TOKEN_VARIABLE = "SNAKEPIT_TOKEN"
 HOST_GONE_STATUS = 1
 EXEC_SECONDS = 0.01
+RLIMIT_LOCKS = (
+    10  # linux/resource.h: a limit that Linux ignores; the host marks us with it (bridge/README.md)
+)
+LEAST_MARK = 2**61
 _PR_SET_PDEATHSIG = 1
 
 _sockets: list[str] = []  # ours, once it is known
@@ -103,14 +107,16 @@ def remove_socket() -> None:
 
 
 def kill_descendants() -> list[int]:
-    """SIGKILL to every other process that carries our token, until none is left; the pids."""
+    """SIGKILL to every other process that carries our token or our mark, or descends from one that does,
+    until none is left; the pids."""
     token = os.environb.get(TOKEN_VARIABLE.encode())
     if not token:
         return []
+    entry, mark = TOKEN_VARIABLE.encode() + b"=" + token, _mark()
     killed: list[int] = []
     settled = False
     for _ in range(10):  # one that forks while we look is found the next time round
-        found = _carriers(TOKEN_VARIABLE.encode() + b"=" + token)
+        found = _family(entry, mark)
         if not found and settled:
             break
         settled = not found
@@ -122,26 +128,57 @@ def kill_descendants() -> list[int]:
     return killed
 
 
-def _carriers(entry: bytes) -> list[int]:
-    """Other living processes with `entry` in their environment."""
+def _mark() -> bytes:
+    """The limit of file locks that our host has set for us. What we start inherits it, whatever environment
+    it is given."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(RLIMIT_LOCKS)[0]
+    except (ImportError, OSError, ValueError):
+        return b""
+    return str(limit).encode() if limit >= LEAST_MARK else b""
+
+
+def _family(entry: bytes, mark: bytes) -> list[int]:
+    """Other living processes with `entry` in their environment or with the `mark`, and their descendants and
+    ours."""
     if not os.path.isdir("/proc/self"):
         return []
-    ours = os.getpid()
-    return [
-        int(name)
-        for name in os.listdir("/proc")
-        if name.isdigit() and int(name) != ours and entry in _environment(name)
-    ]
+    ours, parents, family = os.getpid(), {}, set()
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        parents[pid] = parent = _parent(pid)
+        if parent is not None and ((mark and _file_locks(pid) == mark) or entry in _environment(pid)):
+            family.add(pid)
+    known = {ours} | family
+    while born := [pid for pid, parent in parents.items() if parent in known and pid not in known]:
+        known.update(born)
+    return sorted(known - {ours})
 
 
-def _environment(pid: str) -> list[bytes]:
+def _parent(pid: int):
+    """None for a process that is gone or a zombie (proc(5), stat: fields 3 and 4)."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return int(fields[1]) if fields and fields[0] not in (b"Z", b"X") else None
+
+
+def _file_locks(pid: int) -> bytes:
+    words = _read(f"/proc/{pid}/limits").partition(b"Max file locks")[2].split(None, 1)
+    return words[0] if words else b""
+
+
+def _environment(pid: int) -> list[bytes]:
+    return _read(f"/proc/{pid}/environ").split(b"\0")  # empty for a zombie
+
+
+def _read(path: str) -> bytes:
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:  # empty for a zombie
-            return file.read().split(b"\0")
+        with open(path, "rb") as file:
+            return file.read()
     except OSError:  # gone, or another user's
-        return []
+        return b""
 
 
 def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,38 @@
+"""Where one incarnation is on this node: the directory of its socket, and its entry in the registry.
+
+Rule: the entry is there before the process is, and goes after it. All of this blocks: it is done in a
+thread."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from snakepit_ray.process import registry, sockets
+
+
+class Place:
+    """The directory and the entry of one incarnation. Make it with `Place.make`."""
+
+    def __init__(self, directory: str, registration: registry.Registration) -> None:
+        self.directory = directory
+        self.socket = os.path.join(directory, "s")
+        self.registration = registration
+
+    @classmethod
+    def make(cls, token: str, worker_id: str, pool: str) -> Place:
+        """Raises ConfigError when the node directory is not ours alone, OSError with the path when nothing
+        can be made there."""
+        directory = sockets.make_directory()
+        try:
+            return cls(directory, registry.register(token, worker_id, pool, directory))
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+    def leave(self, *, stays: bool = False) -> None:
+        """Removes the directory and, unless some process of the incarnation `stays`, the entry. Safe to
+        repeat."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        if not stays:
+            self.registration.remove()
