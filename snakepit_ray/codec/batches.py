@@ -8,6 +8,7 @@ whose result cannot be read, is its error in its place; the worker actor decodes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -39,8 +40,8 @@ def encode_items(items: Sequence[Any], ref_type: type | None = None, begin: int 
             raise converter.error(
                 f"cannot encode {kind_of(item)}: each call takes a mapping from names to values"
             )
-        converted.append(converter.mapping(item))
-    return Encoded(write_json(converted), converter.buffers, [])
+        converted.append(converter.guarded(partial(converter.mapping, item)))
+    return Encoded(converter.guarded(partial(write_json, converted)), converter.buffers, [])
 
 
 def _all_plain(items: Sequence[Any]) -> bool:

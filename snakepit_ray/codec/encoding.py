@@ -8,9 +8,9 @@ the type that the caller names.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import isfinite, isnan
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -20,6 +20,7 @@ from snakepit_ray.codec.tags import LARGEST_INT, MAX_DEPTH, TAG, Progress, Unser
 from snakepit_ray.codec.tensors import NotCarried
 from snakepit_ray.errors import EncodingError, PayloadTooLarge
 
+T = TypeVar("T")
 Buffer = Any  # bytes, or a memoryview of bytes: 1-D, contiguous
 INLINE = 10_240  # default of binary_threshold: data of strictly more bytes travels out of band
 
@@ -184,10 +185,18 @@ class Converter:
         self.buffers: list[Buffer] = []
 
     def run(self, value: Any) -> tuple[bytes, list[Buffer]]:
+        return self.guarded(lambda: write_json(self.convert(value))), self.buffers
+
+    def guarded(self, step: Callable[[], T]) -> T:
+        """What `step` gives. Raises EncodingError, whatever the code of a value's class raises."""
         try:
-            return write_json(self.convert(value)), self.buffers
+            return step()
+        except EncodingError:
+            raise
         except RecursionError as error:
             raise self.error("nested too deep for what is left of this thread's stack") from error
+        except Exception as error:
+            raise self.error(f"cannot encode what is here: {type(error).__name__}: {error}") from error
 
     def error(self, what: str) -> EncodingError:
         parts = [f"[{p}]" if isinstance(p, int) else f"[{json.dumps(p)[:80]}]" for p in self.path]
@@ -201,7 +210,7 @@ class Converter:
         if isinstance(value, list | tuple):
             fields = getattr(value, "_asdict", None)  # a namedtuple has names to keep
             return self.items(value) if fields is None else self.mapping(fields())
-        if isinstance(value, dict | Mapping):
+        if isinstance(value, dict):
             return self.mapping(value)
         if self.ref_type is not None and isinstance(value, self.ref_type):
             raise self.error(
@@ -290,6 +299,8 @@ class Converter:
     def foreign(self, value: Any) -> Any:
         """Arrays, tables and bytes: a tag and a buffer."""
         encode = kinds.encoder(value)
+        if encode is None and isinstance(value, Mapping):
+            return self.mapping(value)
         if encode is None:
             raise self.error(f"cannot encode {kind_of(value)}: {hint_for(value)}")
         try:

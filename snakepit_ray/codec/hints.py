@@ -41,6 +41,8 @@ _BY_METHOD = {
     "as_py": "send value.as_py()",
     "toarray": "send value.toarray()",
     "todense": "send value.todense()",
+    "_asdict": "send value._asdict()",
+    "keys": "send dict(value)",
     "__iter__": "send list(value)",
 }
 

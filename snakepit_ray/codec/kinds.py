@@ -18,6 +18,8 @@ from . import tensors
 from .tensors import NotCarried, Tagged
 
 Encode = Callable[[Any], Tagged]
+_MOST_KNOWN = 1000
+_known: dict[type, Encode | None] = {}
 _PLAIN_ARRAYS = frozenset(("ndarray", "matrix", "memmap", "recarray", "chararray"))
 _PLAIN_TENSORS = frozenset(("Tensor", "Parameter", "Buffer"))
 _TABLES = frozenset(("Table", "RecordBatch", "RecordBatchReader"))
@@ -28,9 +30,19 @@ def encoder(value: Any) -> Encode | None:
     ({"value": it}, None); None where the class is neither array nor table nor bytes. It raises NotCarried.
     """
     kind = type(value)
-    if isinstance(value, bytes):
+    try:
+        return _known[kind]
+    except KeyError:
+        if len(_known) >= _MOST_KNOWN:  # a program that makes classes without end
+            _known.clear()
+        found = _known[kind] = _found(kind, value)
+        return found
+
+
+def _found(kind: type, value: Any) -> Encode | None:
+    if issubclass(kind, bytes):
         return tensors.encode_bytes
-    if isinstance(value, type):
+    if issubclass(kind, type):
         return None
     found = _of_library(kind) or _of_protocol(kind)
     return found or (tensors.encode_buffer if _has_buffer(value) else None)
@@ -92,10 +104,10 @@ def _refused(text: str) -> Encode:
 
 def _labelled(kind: type) -> Encode:
     """The refusal of what can be read as an array and may be more than one."""
-    more = " or value.to_dict() for all of it" if hasattr(kind, "to_dict") else ""
+    whole = "value.to_dict() for all of it, or " if hasattr(kind, "to_dict") else ""
     return _refused(
         "what it has beside its elements (labels, nulls, a mask, a unit) would be lost; "
-        f"send numpy.asarray(value) for the elements alone{more}"
+        f"send {whole}numpy.asarray(value) for the elements alone"
     )
 
 

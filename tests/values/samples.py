@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import enum
+import sqlite3
 from typing import Any, ClassVar
 
 import numpy as np
@@ -99,6 +100,27 @@ def attrs_point() -> Any:
     import attrs
 
     return attrs.make_class("Point", ["x"])(1)
+
+
+class Proxy:
+    """Stands for another object, and there is none."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("there is no request now")
+
+    @__class__.setter
+    def __class__(self, kind: type) -> None:
+        raise AttributeError("__class__")
+
+
+def database_row() -> Any:
+    connection = sqlite3.connect(":memory:")
+    connection.row_factory = sqlite3.Row
+    try:
+        return connection.execute("select 1 as a").fetchone()
+    finally:
+        connection.close()
 
 
 def nested(levels: int) -> Any:

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from snakepit_ray.codec import Unserializable, decode_value, encode_args, encode_items
+from snakepit_ray.codec import Part, Piece, Unserializable, decode_value, encode_args, encode_items
 from snakepit_ray.codec.decoding import decode_values
 from snakepit_ray.errors import EncodingError
 from tests.bridge import harness  # puts the bridge on the path
 from tests.values.page import PAGE, ROOT, page, rows
 
-from snakepit_bridge import decoding, failures, values  # isort: skip
+from snakepit_bridge import decoding, failures, quick, values  # isort: skip
 
 assert harness
 
@@ -59,7 +59,15 @@ def in_a_result(value: Any) -> Any:
     return found["x"]
 
 
-WAYS = {"argument": (by_argument, in_a_batch), "result": (by_result, in_a_result)}
+def as_a_chunk(value: Any) -> Any:
+    text, buffers = quick.quick({"x": value}), []
+    if text is None:
+        text, buffers = values.encode({"x": value}, root="chunk")
+    (found,) = Part([Piece(text, buffers)]).values()
+    return found["x"]
+
+
+WAYS = {"argument": (by_argument, in_a_batch), "result": (by_result, in_a_result, as_a_chunk)}
 CASES = [
     pytest.param(row, side, way, id=f"{row['kind'][:40]}-{way.__name__}")
     for row in rows()

@@ -7,8 +7,9 @@ The first row that fits decides, once for each class:
 | int, float, str subclasses (numpy.float64, IntEnum, StrEnum) | the plain number or string |
 | other Enum | its value |
 | namedtuple (`_asdict`) | object of its fields |
-| dict, list, tuple, set subclasses; any other Mapping | as their base |
+| dict, list, tuple, set subclasses | as their base |
 | arrays, tables, bytes, numpy scalars | kinds.py decides; arrays of strings and objects become nested lists |
+| other Mapping | object |
 | dataclass; pydantic (`model_dump`) | object of its fields |
 | numpy dtype | its name |
 | pandas.NA, pandas.NaT | null |
@@ -40,12 +41,12 @@ _by_type: dict = {}
 def convert(value):
     """A simpler value for `value`, or raises Refused."""
     kind = type(value)
-    converter = _by_type.get(kind)
-    if converter is None:
-        if len(_by_type) >= _CACHE_LIMIT:  # a program that makes classes without end
-            _by_type.clear()
-        converter = _by_type[kind] = _converter(kind, value)
     try:
+        converter = _by_type.get(kind)
+        if converter is None:
+            if len(_by_type) >= _CACHE_LIMIT:  # a program that makes classes without end
+                _by_type.clear()
+            converter = _by_type[kind] = _converter(kind, value)
         return converter(value)
     except Refused:
         raise
@@ -61,7 +62,7 @@ def _converter(kind: type, value):
     encode = kinds.encoder(value)
     if encode is not None:
         return lambda value: _carried(encode, value)
-    for find in (_record, _numpy_dtype, _missing, _text, _method):
+    for find in (_mapping, _record, _numpy_dtype, _missing, _text, _method):
         converter = find(kind)
         if converter is not None:
             return converter
@@ -88,6 +89,10 @@ def _base(kind: type):
     for base in (dict, list, tuple, set, frozenset):
         if issubclass(kind, base):
             return base
+    return None
+
+
+def _mapping(kind: type):
     return dict if issubclass(kind, Mapping) else None
 
 
