@@ -226,11 +226,25 @@ def environment_value(value: Any) -> str:
 
 
 def json_map(value: Any) -> FrozenMap[Any]:
-    """A mapping that JSON can carry (a deep copy of it is kept)."""
+    """A mapping that JSON can carry (a deep copy of it is kept): keys are strings at every depth."""
     expected = "a mapping from strings to JSON values"
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+    if not isinstance(value, Mapping):
         raise ValueError(expected)
     try:
+        _refuse_other_keys(value, "")
         return FrozenMap(json.loads(json.dumps(dict(value), allow_nan=False)))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{expected} ({error})") from error
+
+
+def _refuse_other_keys(value: Any, path: str) -> None:
+    """json.dumps would write 1, True and None as "1", "true" and "null" where they are keys."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                where = f" in {path}" if path else ""
+                raise TypeError(f"the key {key!r:.80} ({type(key).__name__}){where} is no string")
+            _refuse_other_keys(item, f"{path}[{key!r:.80}]")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _refuse_other_keys(item, f"{path}[{index}]")

@@ -122,6 +122,7 @@ def test_the_defaults_are_the_contracts():
         ({"adapter_args": {"a": object()}}, "a mapping from strings to JSON values"),
         ({"adapter_args": {"a": math.nan}}, "a mapping from strings to JSON values"),
         ({"adapter_args": {1: 2}}, "a mapping from strings to JSON values"),
+        ({"adapter_args": {"a": [{"b": {1: 2}}]}}, "the key 1 (int) in ['a'][0]['b'] is no string"),
         ({"circuit_breaker": {"failure": 3}}, "did you mean 'failures'?"),
         ({"circuit_breaker": {"failures": 0}}, "failures: got 0 (int)"),
         ({"circuit_breaker": 3}, "a mapping with failures, window, reset"),
