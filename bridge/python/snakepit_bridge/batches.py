@@ -70,12 +70,11 @@ class _Batch:
         self._call = _caller(command, run.context)
         share = run.request.batch.share_ms
         self._ends_at = perf_counter() + share / 1000 if share else _NEVER
-        self._failures: dict = {}
-        self._written = _Written(command.name, config, arena, self._failures)
+        self._written = _Written(command.name, config, arena)
 
     def results(self) -> Results:
         """What there is now."""
-        return Results(self._written.payload(), self._written.count, self._failures)
+        return Results(self._written.payload(), self._written.count, self._written.failures)
 
     def steps(self):
         """Runs the items; yields what must be awaited and is sent what came of it."""
@@ -105,7 +104,7 @@ class _Batch:
                 if type(value) is CoroutineType:
                     value = yield value
             except BaseException as error:  # noqa: BLE001 - SystemExit of an item is a failure of that item
-                self._failures[begin + len(values)] = failure_of(run.outcome(error))
+                self._written.failed(begin + len(values), failure_of(run.outcome(error)))
                 value = None
             values.append(value)
 
@@ -113,7 +112,8 @@ class _Batch:
         """What has not begun never will."""
         begin = self._written.count
         stopped = failure_of(self._run.stopped())
-        self._failures.update((index, stopped) for index in range(begin, count))
+        for index in range(begin, count):
+            self._written.failed(index, stopped)
         self._written.add([None] * (count - begin))
 
 
@@ -168,21 +168,33 @@ def _object(command, args) -> dict:
 class _Written:
     """Results as they become JSON."""
 
-    def __init__(self, command: str, config, arena, failures: dict) -> None:
+    def __init__(self, command: str, config, arena) -> None:
         self.count = 0
         self.size = 0
+        self.failures: dict = {}
         self._in_band = 0
         self._arena = arena
         self._command = command
         self._marker = config.marker
         self._limit = config.max_message_size
-        self._failures = failures
         self._parts: list[bytes] = []
         self._buffers: list = []
 
     def payload(self) -> tuple[bytes, list]:
         """(JSON array, buffers) of all that was added."""
         return b"[" + b",".join(self._parts) + b"]", self._buffers
+
+    def failed(self, index: int, failure) -> None:
+        """Item `index` failed. Failures travel in the message, too, and count: what would make it larger than
+        max_message_size loses its traceback and the end of its text.
+        """
+        size = failure.size
+        if self._in_band + size > self._limit:
+            failure = failure.cut()
+            size = failure.size
+        self.failures[index] = failure
+        self.size += size
+        self._in_band += size
 
     def add(self, values: list) -> None:
         """Writes the results that come next."""
@@ -204,7 +216,7 @@ class _Written:
             text = self._encoded(value, begin)
         except BaseException as error:  # noqa: BLE001 - the user's to_dict and its like may raise SystemExit too
             del self._buffers[begin:]
-            self._failures[self.count] = failure_of(error)
+            self.failed(self.count, failure_of(error))
             text = b"null"
         self.size += len(text) + sum(map(len, self._buffers[begin:]))
         self._in_band += len(text) + self._arena.in_band(self._buffers[begin:])

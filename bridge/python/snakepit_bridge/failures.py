@@ -22,6 +22,7 @@ INTERNAL = 9
 
 MESSAGE_LIMIT = 64 * 1024
 TRACEBACK_LIMIT = 32 * 1024
+CUT_LIMIT = 200  # characters of a message that is left where a batch's failures fill its reply
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _ADAPTERS = os.path.join(_HERE, "adapters") + os.sep
 
@@ -71,6 +72,18 @@ class Failure:
         self.message = message
         self.traceback = traceback
         self.details = details
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of a message it is."""
+        return sum(len(text.encode("utf-8", "replace")) for text in (self.message, self.traceback)) + 64
+
+    def cut(self) -> Failure:
+        """The same in few bytes: without its traceback, with the beginning of a long message."""
+        message = self.message
+        if len(message) > CUT_LIMIT:
+            message = f"{message[:CUT_LIMIT]} ... ({len(message):,} characters; cut: max_message_size)"
+        return Failure(self.kind, self.type, message, "", self.details)
 
 
 def failure_of(error: BaseException) -> Failure:
