@@ -1,9 +1,45 @@
-"""Starts the Python bridge: `EXECUTABLE main.py --ready-fd N`, as bridge/README.md says."""
+"""Starts the Python bridge: `EXECUTABLE main.py --ready-fd N`, as bridge/README.md says.
 
-from snakepit_bridge.deferred import uncollected
+Rule: every Python that there is can read this file, from 2.7 on, so that one that is too old says so on the ready
+line and not by a SyntaxError.
+"""
 
-with uncollected():
-    from snakepit_bridge.main import main
+import os
+import sys
+
+OLDEST = (3, 9)
+
+
+def refuse(argv):
+    """Says on the ready descriptor that this Python is too old, and ends it with status 3."""
+    import json
+
+    version = ".".join(map(str, sys.version_info[:3]))
+    error = {
+        "stage": "interpreter",
+        "type": "PythonTooOld",
+        "message": "Python %s at %s: the bridge needs %d.%d or later; name another interpreter="
+        % ((version, sys.executable) + OLDEST),
+        "traceback": "",
+    }
+    line = json.dumps({"snakepit": 1, "error": error}) + "\n"
+    if "--ready-fd" not in argv[:-1]:
+        sys.exit(error["message"])
+    sys.stdin.readline()  # the configuration: a host must not meet a closed pipe while it writes
+    os.write(int(argv[argv.index("--ready-fd") + 1]), line.encode("utf-8"))
+    sys.exit(3)
+
 
 if __name__ == "__main__":
+    if sys.version_info < OLDEST:
+        refuse(sys.argv)
+    here = os.path.dirname(os.path.abspath(__file__))
+    if here not in sys.path:  # PYTHONSAFEPATH or -I: Python has not put it there
+        sys.path.insert(0, here)
+
+    from snakepit_bridge.deferred import uncollected
+
+    with uncollected():
+        from snakepit_bridge.main import main
+
     main()

@@ -25,8 +25,8 @@ class HandshakeError(Exception):
 
 @dataclass(frozen=True)
 class StartFailure:
-    """The interpreter started and said why it cannot serve: `stage` is import, init, setup, serve or
-    config."""
+    """The interpreter started and said why it cannot serve: `stage` is config, interpreter, import, init,
+    setup or serve."""
 
     stage: str
     type: str

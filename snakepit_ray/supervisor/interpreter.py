@@ -100,6 +100,8 @@ class Interpreter:
             kind = ProtocolMismatch if error.version_mismatch else WorkerStartError
             raise kind(f"worker {self.spec.worker_id}: {error}") from error
         if isinstance(said, StartFailure):
+            if said.stage == "interpreter":  # the message is the whole of it, with what helps
+                raise WorkerStartError(f"worker {self.spec.worker_id}: {said.message}")
             raise WorkerStartError(
                 f"worker {self.spec.worker_id}: the adapter cannot be loaded ({said.stage}): {said.type}: "
                 f"{said.message}\n{said.traceback}".rstrip()

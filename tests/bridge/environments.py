@@ -41,7 +41,7 @@ def environment(name: str, python: str, *packages: str) -> str:
                 capture_output=True,
                 text=True,
                 timeout=100,
-                env={**os.environ, "UV_PYTHON_DOWNLOADS": "never"},
+                env={**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_HTTP_RETRIES": "0"},
             )
             if ran.returncode:
                 unavailable(f"{' '.join(command)}: {ran.stderr.strip()[-400:]}")

@@ -20,7 +20,7 @@ BUILT_IN = {"showcase": "snakepit_bridge.adapters.showcase:ShowcaseAdapter"}
 
 
 class StartError(Exception):
-    """The interpreter cannot start: `stage` is import, init, setup, serve or config."""
+    """The interpreter cannot start: `stage` is config, interpreter, import, init, setup or serve."""
 
     def __init__(self, stage: str, cause: BaseException) -> None:
         super().__init__(f"{stage}: {cause}")

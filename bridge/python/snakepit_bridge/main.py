@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 
-from snakepit_bridge import lifeline, loading, protocol
+from snakepit_bridge import lifeline, loading, protocol, requirements
 from snakepit_bridge.config import Config, error_line, ready_line
 from snakepit_bridge.deferred import defer, uncollected
 from snakepit_bridge.loading import StartError
@@ -55,6 +55,7 @@ class Bridge:
         try:
             self._config = self._configure(lifeline.read_line(descriptor))
             lifeline.watch(descriptor, self._config.socket)
+            _demand(requirements.require_installed)
             self._load()
         except StartError as failed:
             self._say(error_line(failed.stage, failed.cause))
@@ -93,7 +94,11 @@ class Bridge:
         try:
             with uncollected():
                 from snakepit_bridge import server, session
-
+        except Exception as error:
+            _demand(requirements.require_versions)
+            raise StartError("serve", error) from error
+        _demand(requirements.require_versions)
+        try:
             dispatcher = session.Dispatcher(commands, self._config, *hooks)
         except Exception as error:
             raise StartError("serve", error) from error
@@ -159,6 +164,14 @@ class Bridge:
             sys.stderr.flush()
         finally:
             lifeline.end(status)
+
+
+def _demand(check) -> None:
+    """Raises StartError("interpreter") where this environment does not meet `check`."""
+    try:
+        check()
+    except requirements.InterpreterUnfit as error:
+        raise StartError("interpreter", error) from error
 
 
 def _until_idle(dispatcher, seconds: float) -> None:
