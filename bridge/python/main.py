@@ -1,7 +1,7 @@
 """Starts the Python bridge: `EXECUTABLE main.py --ready-fd N`, as bridge/README.md says.
 
-Rule: every Python that there is can read this file, from 2.7 on, so that one that is too old says so on the ready
-line and not by a SyntaxError.
+Rule: every Python from 2.7 on can read this file, because one that is too old is to say so on the ready line
+and not by a SyntaxError.
 """
 
 import os
@@ -18,8 +18,8 @@ def refuse(argv):
     error = {
         "stage": "interpreter",
         "type": "PythonTooOld",
-        "message": "Python %s at %s: the bridge needs %d.%d or later; name another interpreter="
-        % ((version, sys.executable) + OLDEST),
+        "message": "Python %s at %s: the bridge needs %s or later; name another interpreter="
+        % (version, sys.executable, ".".join(map(str, OLDEST))),
         "traceback": "",
     }
     line = json.dumps({"snakepit": 1, "error": error}) + "\n"

@@ -89,7 +89,8 @@ def _machine_commands(commands: Any) -> None:
 
     setup = commands.add_parser("setup", help="install the bridge into another interpreter")
     setup.add_argument("interpreter")
-    setup.set_defaults(run=lambda args: _setup().run(args.interpreter))
+    setup.add_argument("--yes", action="store_true", help="do not ask before installed packages change")
+    setup.set_defaults(run=lambda args: _setup().run(args.interpreter, args.yes))
 
 
 def _call_command(commands: Any) -> None:

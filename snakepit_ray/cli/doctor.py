@@ -1,4 +1,5 @@
-"""Knows what a machine needs to run pools: looks, and says of each failing line what to do about it.
+"""The command `doctor`: looks at what this machine has to run pools, and says of each failing line what to do
+about it.
 
 Rules: works where Ray does not; changes nothing; exit status 1 when something that pools need is missing.
 """
@@ -9,21 +10,18 @@ import glob
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from snakepit_ray.runtimes.python import bridge_directory
+from snakepit_ray.cli.interpreters import Interpreter, ask
+from snakepit_ray.config import environment_default
+from snakepit_ray.runtimes.python import VARIABLE
 
-LOOK_SECONDS = 20.0
 SHM_WARN_BYTES = 512 * 1024 * 1024
-PROBE = (
-    "import sys; sys.path.insert(0, sys.argv[1]); print('.'.join(map(str, sys.version_info[:3]))); "
-    "import grpc, google.protobuf; import snakepit_bridge; print('ok')"
-)
+LOCAL = os.path.join(".venv", "bin", "python")
 
 
 class Finding(NamedTuple):
@@ -73,55 +71,43 @@ def shared_memory() -> Finding:
 
 
 def pythons(more: Sequence[str]) -> Iterator[Finding]:
-    """Each Python that is found: its version, and whether the bridge imports there."""
-    for path in _unique([*more, sys.executable, *_found()]):
-        answer = _ask(path)
-        if answer is None:
-            if path in more:
-                yield Finding("bad", f"{path} does not run", "name the path of a working interpreter")
-            continue
-        version, works, words = answer
-        if works:
-            yield Finding("ok", f"Python {version} at {path}: the bridge imports")
-        else:
-            level = "bad" if path in (*more, sys.executable) else "note"
-            yield Finding(level, f"Python {version} at {path}: {words}", f"snakepit-ray setup {path}")
+    """Each Python that is found, once: whether the bridge runs there. Those that pools take are first: the
+    named ones, SNAKEPIT_PYTHON, .venv of this directory, this one."""
+    named = [(path, path) for path in more]
+    variable = environment_default(VARIABLE)
+    if variable is not None:
+        named.append((variable, f"{VARIABLE}={variable}"))
+    if os.path.exists(LOCAL):
+        named.append((LOCAL, LOCAL))
+    needed = {path for path, _ in named} | {sys.executable}
+    seen: set[tuple[str, tuple[int, ...]]] = set()
+    for path, words in [*named, *((path, path) for path in [sys.executable, *_found()])]:
+        found = ask(os.path.abspath(shutil.which(path) or path))
+        if found is None:
+            if path in needed:
+                yield Finding("bad", f"{words} does not run", "name the path of a working interpreter")
+        elif (found.prefix, found.version) not in seen:  # many paths lead to one environment
+            seen.add((found.prefix, found.version))
+            yield _finding(found, path in needed)
+
+
+def _finding(found: Interpreter, needed: bool) -> Finding:
+    if not found.unfit:
+        return Finding("ok", f"{found}: the bridge imports")
+    words = found.unfit if str(found) in found.unfit else f"{found}: {found.unfit}"
+    words, _, advice = words.partition("; run: ")
+    level = "bad" if needed else "note"
+    if found.is_too_old:
+        return Finding(level, words, "name another interpreter" if needed else "")
+    return Finding(level, words, advice or f"snakepit-ray setup {found.path}")
 
 
 def _found() -> Iterable[str]:
-    names = ["python3", *(f"python3.{minor}" for minor in range(9, 16))]
+    names = ["python3", *(f"python3.{minor}" for minor in range(6, 16))]
     on_path = (shutil.which(name) for name in names)
     return [path for path in on_path if path] + sorted(
         glob.glob(str(Path.home() / ".pyenv/versions/3*/bin/python"))
     )
-
-
-def _unique(paths: Iterable[str]) -> Iterator[str]:
-    seen: set[str] = set()
-    for path in paths:
-        place = os.path.abspath(path)  # not realpath: a virtual environment's python is a link to another's
-        if place not in seen:
-            seen.add(place)
-            yield path
-
-
-def _ask(path: str) -> tuple[str, bool, str] | None:
-    """(version, the bridge imports, why not), or None for what is not a Python."""
-    try:
-        ran = subprocess.run(
-            [path, "-c", PROBE, str(bridge_directory())],
-            capture_output=True,
-            text=True,
-            timeout=LOOK_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    said = ran.stdout.split()
-    if not said:
-        return None
-    last = (ran.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    return said[0], said[-1] == "ok", last
 
 
 def languages() -> Iterator[Finding]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.bridge.environments import PYENV, environment, found, unavailable
-from tests.bridge.harness import BridgeProcess
 
 OLD = sorted(
     str(folder / "bin" / "python")
