@@ -16,13 +16,15 @@ ALLOWED = frozenset(
     {
         "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR", "TEMP", "TMP",
         "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
+        # Where other languages find their libraries, and how many threads Go takes.
+        "GEM_HOME", "GEM_PATH", "RUBYLIB", "PERL5LIB", "LUA_PATH", "LUA_CPATH", "NODE_PATH", "GOMAXPROCS",
         "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
         "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
         "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
         "SYSTEMROOT", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME",
     }
 )  # fmt: skip
-ALLOWED_PREFIXES = ("LC_", "HF_", "GRPC_")
+ALLOWED_PREFIXES = ("LC_", "HF_", "GRPC_", "R_LIBS")
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 
 from snakepit_ray.config import PoolConfig, environment_default
 from snakepit_ray.errors import ConfigError
+from snakepit_ray.runtimes.activation import activation
 from snakepit_ray.runtimes.base import BaseRuntime, find_executable
 
 VARIABLE = "SNAKEPIT_PYTHON"
@@ -34,6 +36,9 @@ class PythonRuntime(BaseRuntime):
         if os.path.isfile(local) and os.access(local, os.X_OK):
             return local
         return find_executable(sys.executable, None, "sys.executable")
+
+    def env(self, config: PoolConfig) -> Mapping[str, str]:
+        return activation(self.executable(config), environment_default("PATH") or os.defpath)
 
     def script(self, config: PoolConfig) -> str:
         return os.path.join(bridge_directory(), "main.py")

@@ -13,8 +13,9 @@ from snakepit_bridge import Adapter, command
 class Log(Adapter):
     """Commands append their `tag` to the file `path` before they do anything else."""
 
-    def __init__(self, path=None):
+    def __init__(self, path=None, ballast=""):
         self.path = path
+        self.size = len(ballast)
         self.state = {}
 
     def note(self, tag):
@@ -122,6 +123,17 @@ class Log(Adapter):
     def remember(self, ctx, value: int):
         self.state.setdefault(ctx.session_id, []).append(value)
         return {"pid": os.getpid(), "session": ctx.session_id, "values": self.state[ctx.session_id]}
+
+    @command
+    def ballast(self):
+        return self.size
+
+    @command
+    def output_of(self, argv: list):
+        """What a program prints that is started by its name."""
+        import subprocess
+
+        return subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout
 
     @command
     def environment(self):

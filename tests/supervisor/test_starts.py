@@ -1,0 +1,311 @@
+"""Starts in surroundings that are not the usual ones, and starts that must fail with the right word."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.actors.specs import interpreter_spec
+from snakepit_ray.config import PoolConfig
+from snakepit_ray.errors import WorkerStartError
+from snakepit_ray.process import registry, sockets, tree
+from snakepit_ray.supervisor import Interpreter
+from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
+from tests.conftest import interpreters
+from tests.supervisor.harness import LOG, refuse_host_calls, request, run, spec, supervisor, value
+
+BEHIND = """
+import json, os, sys, time
+ready = int(sys.argv[sys.argv.index("--ready-fd") + 1])
+sys.stdin.readline()
+line = {"snakepit": 1, "address": "unix:/nowhere/s", "pid": os.getpid(), "language": "x", "version": "1",
+        "bridge": "1", "capacity": 1, "adapter": "x", "commands": {}}
+os.write(ready, json.dumps(line).encode() + b"\\n")
+time.sleep(600)
+"""
+
+
+def starting(tmp_path: Path, **changes: Any) -> asyncio.Task[Interpreter]:
+    epoch = pb.Epoch(incarnation=1, number=1)
+    begun = Interpreter.start(spec(tmp_path, **changes), epoch, refuse_host_calls, lambda *_: None)
+    return asyncio.ensure_future(begun)
+
+
+def descriptors() -> set[str]:
+    """What this process has open, by name, but for what looks."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+        except OSError:
+            continue
+    return found
+
+
+def remains(directory: Path) -> list[object]:
+    """The directory, where it is there still, and what the registry has."""
+    return [*([directory] if directory.exists() else []), *registry.entries()]
+
+
+# ---- surroundings ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> str:
+    """The Python of another virtual environment, with this one's packages."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
+    packages = next((tmp_path / "env/lib").glob("python*/site-packages"))
+    (packages / "ours.pth").write_text("\n".join(p for p in sys.path if p.endswith("site-packages")))
+    return str(tmp_path / "env/bin/python")
+
+
+def test_programs_that_commands_start_are_in_the_interpreters_environment(tmp_path: Path, venv: str) -> None:
+    which = "import sys; print(sys.prefix)"
+
+    async def body() -> None:
+        config = PoolConfig(name="test", interpreter=venv, adapter=LOG, cwd=str(tmp_path))
+        worker = supervisor(tmp_path, executable=venv, user_env=interpreter_spec(config, "w-0").user_env)
+        await worker.start()
+        try:
+            asked = request("output_of", argv=["python", "-c", which])
+            assert await value(worker, asked) == f"{tmp_path}/env\n"
+            environ = (await value(worker, request("environment", 2)))["env"]
+            assert environ["VIRTUAL_ENV"] == f"{tmp_path}/env" and "PYTHONHOME" not in environ
+        finally:
+            await worker.stop()
+
+    run(body)
+
+
+@pytest.mark.parametrize("how", ["-I", "PYTHONSAFEPATH"])
+def test_an_isolated_python_finds_its_bridge(tmp_path: Path, how: str) -> None:
+    executable, env = sys.executable, {}
+    if how == "-I":
+        wrapper = tmp_path / "isolated"
+        wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -I "$@"\n')
+        wrapper.chmod(0o755)
+        executable = str(wrapper)
+    else:
+        env = {"PYTHONSAFEPATH": "1"}
+
+    async def body() -> None:
+        worker = supervisor(tmp_path, executable=executable, user_env=env)
+        await worker.start()
+        try:
+            assert (await value(worker, request("run", tag="a")))["tag"] == "a"
+        finally:
+            await worker.stop()
+
+    run(body)
+
+
+@pytest.fixture
+def long_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A TMPDIR of 112 characters, as a batch system gives it."""
+    path = os.path.join(tempfile.mkdtemp(prefix="sp-", dir="/tmp"), "")
+    top, path = path, path.ljust(112, "x")
+    os.mkdir(path)
+    monkeypatch.setattr("tempfile.tempdir", path)
+    yield path
+    shutil.rmtree(top)
+
+
+def test_a_long_tmpdir_is_no_obstacle(tmp_path: Path, long_tmpdir: str) -> None:
+    async def body() -> None:
+        worker = supervisor(tmp_path, user_env={"TMPDIR": long_tmpdir})
+        await worker.start()
+        directory = Path(worker.interpreter.place.directory)
+        try:
+            assert (await value(worker, request("run", tag="a")))["tag"] == "a"
+            facts = os.lstat(directory)
+            assert (facts.st_mode & 0o777, facts.st_uid) == (0o700, os.geteuid())
+            assert str(directory.parent) in sockets.SHORT
+            assert [entry.record.directory for entry in registry.entries()] == [str(directory)]
+        finally:
+            await worker.stop()
+        assert remains(directory) == []
+
+    run(body)
+
+
+def test_a_sweep_removes_the_directory_that_a_long_tmpdir_led_to(tmp_path: Path, long_tmpdir: str) -> None:
+    directory = sockets.make_directory()
+    innocent = tempfile.mkdtemp(prefix="other-", dir=os.path.dirname(directory))
+    try:
+        assert sockets.remove([directory, innocent, "/tmp", "/"]) == [Path(directory)]
+        assert not os.path.exists(directory) and os.path.exists(innocent)
+    finally:
+        os.rmdir(innocent)
+
+
+def test_a_place_where_others_could_move_it_is_not_taken(
+    tmp_path: Path, long_tmpdir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsafe = Path(tempfile.mkdtemp(prefix="sp-", dir="/tmp"))
+    unsafe.chmod(0o777)
+    monkeypatch.setattr(sockets, "SHORT", (str(unsafe), "/nowhere"))
+    try:
+        with pytest.raises(OSError, match="has 112 bytes, and a socket's name at most 107"):
+            sockets.make_directory()
+        assert list(unsafe.iterdir()) == []
+        unsafe.chmod(0o1777)
+        assert Path(sockets.make_directory()).parent == unsafe
+    finally:
+        shutil.rmtree(unsafe)
+
+
+# ---- the start line ----------------------------------------------------------------------------------------
+
+
+def test_large_arguments_of_an_adapter_arrive(tmp_path: Path) -> None:
+    path = str(tmp_path / "log") + "/." * 1_000_000
+
+    async def body() -> None:
+        worker = supervisor(tmp_path, adapter_args={"path": str(tmp_path / "log"), "ballast": path})
+        await worker.start()
+        try:
+            assert await value(worker, request("ballast")) == len(path)
+        finally:
+            await worker.stop()
+
+    run(body)
+
+
+def test_startup_timeout_counts_for_a_child_that_does_not_read_its_line(tmp_path: Path) -> None:
+    script = tmp_path / "deaf.py"
+    script.write_text("import time; time.sleep(600)")
+
+    async def body() -> None:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0.01)
+                turns += 1
+
+        counting = asyncio.ensure_future(count())
+        args = {"path": None, "ballast": "x" * 1_000_000}
+        with pytest.raises(WorkerStartError, match=r"startup_timeout=1 s"):
+            await starting(tmp_path, script=str(script), adapter_args=args, startup_timeout=1.0)
+        counting.cancel()
+        assert turns > 10, "the event loop stood still while the line was written"
+        assert not interpreters()
+
+    run(body)
+
+
+# ---- the right word ----------------------------------------------------------------------------------------
+
+
+def test_a_tmpdir_in_which_nothing_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/proc/self")  # nobody can write there, whoever he is
+
+    async def body() -> None:
+        with pytest.raises(
+            WorkerStartError, match=r"w-0: .*'/proc/self/.*; set TMPDIR, where Ray is started"
+        ):
+            await starting(tmp_path)
+
+    run(body)
+
+
+def test_a_working_directory_that_is_not_there(tmp_path: Path) -> None:
+    async def body() -> None:
+        with pytest.raises(
+            WorkerStartError, match=r"working directory '/nowhere/at/all' is not there.*set cwd="
+        ):
+            await starting(tmp_path, cwd="/nowhere/at/all")
+
+    run(body)
+
+
+def test_arguments_of_an_adapter_that_are_no_json(tmp_path: Path) -> None:
+    async def body() -> None:
+        with pytest.raises(WorkerStartError, match=r"adapter_args cannot be written as JSON: .*set"):
+            await starting(tmp_path, adapter_args={"path": {1, 2}})
+        assert not interpreters()
+
+    run(body)
+
+
+def test_a_machine_without_descriptors(tmp_path: Path) -> None:
+    async def body() -> None:
+        await asyncio.to_thread(tree.find, "")  # the threads of a start are there
+        before, limits = descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + 3, limits[1]))
+        try:
+            with pytest.raises(
+                WorkerStartError, match=r"(no process can be started|cannot be made).*Too many open"
+            ):
+                await starting(tmp_path, shared_memory=0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert not interpreters()
+
+    run(body)
+
+
+# ---- nothing is left ---------------------------------------------------------------------------------------
+
+
+def test_a_start_that_fails_after_its_ready_line_leaves_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "behind.py"
+    script.write_text(BEHIND)
+
+    async def body() -> None:
+        async def fail() -> None:
+            with pytest.raises(WorkerStartError, match="said it was ready but does not answer"):
+                await starting(tmp_path, script=str(script), startup_timeout=1.0)
+
+        await fail()
+        tasks, open_before = len(asyncio.all_tasks()), len(descriptors())
+        for _ in range(3):
+            await fail()
+        assert len(asyncio.all_tasks()) == tasks
+        assert len(descriptors()) <= open_before
+
+    run(body)
+
+
+def test_a_stop_can_be_cancelled_and_repeated(tmp_path: Path) -> None:
+    async def body() -> None:
+        one = await starting(tmp_path, script=MISBEHAVE, adapter_args={"how": "ignore_sigterm", "path": None})
+        for delay in (0, 0.01, 0.2):
+            stopping = asyncio.ensure_future(one.stop())
+            await asyncio.wait([stopping], timeout=delay)
+            stopping.cancel()
+            await asyncio.wait([stopping])
+        first, second = await asyncio.gather(one.stop(), one.kill())
+        assert first == second == await one.stop()
+        assert not interpreters() and remains(Path(one.place.directory)) == []
+
+    run(body)
+
+
+def test_a_stop_ends_the_process_also_when_its_client_fails(tmp_path: Path) -> None:
+    async def body() -> None:
+        one = await starting(tmp_path)
+        await one.client.close()  # as after a stop that was cut
+
+        async def broken(*_: object) -> bool:
+            raise RuntimeError("an exception of another family")
+
+        one.client.shutdown = broken  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError):
+            await one.stop()
+        assert not interpreters()
+        await one.stop()
+
+    run(body)
