@@ -6,6 +6,7 @@ import gc
 import threading
 
 import numpy as np
+import pyarrow as pa
 from snakepit_bridge import Adapter, command
 from snakepit_bridge.arena import Arena
 
@@ -81,6 +82,21 @@ class Arrays(Adapter):
         finally:
             with open(path, "w") as file:
                 file.write(str(made))
+
+    @command
+    def odd(self, kind):
+        """A result that is more than its elements, or a table that nobody can read."""
+        if kind == "masked":
+            return np.ma.masked_array([1.0, -9999.0], mask=[0, 1])
+        if kind == "unreadable":
+            offsets, data = pa.py_buffer(np.array([0, 2], "i4")), pa.py_buffer(b"\xff\xfe")
+            return pa.table({"s": pa.StringArray.from_buffers(1, offsets, data)})
+        return np.longdouble(1) if kind == "longdouble" else {"kind": kind}
+
+    @command
+    def odd_stream(self, kinds):
+        for kind in kinds:
+            yield self.odd(kind)
 
     @command
     def lent(self):

@@ -3,6 +3,7 @@ it must."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 import ray
 
 import snakepit_ray as snakepit
+from snakepit_ray.errors import EncodingError
 from tests.conftest import wait_until
 from tests.ray.conftest import adapter
 
@@ -120,6 +122,35 @@ def test_map_and_batches_carry_arrays(pool: snakepit.Pool) -> None:
     mixed = [{"x": np.ones(LARGE)}, {"y": 1}, {"x": np.ones(3)}]
     back = pool.execute_batch("total", mixed, return_exceptions=True)
     assert back[0] == LARGE and back[2] == 3.0 and isinstance(back[1], snakepit.InvalidArguments)
+
+
+ODD = ["a", "masked", "b", "longdouble", "unreadable", "c"]
+WORDS = {1: "its mask would be lost", 3: "send float(value)", 4: "no valid Arrow IPC stream"}
+
+
+def outcomes(results: list[Any]) -> list[Any]:
+    """The values; of an error those of WORDS that it says."""
+    said = [[words for words in WORDS.values() if words in str(one)] for one in results]
+    return [said[i][0] if isinstance(one, EncodingError) else one for i, one in enumerate(results)]
+
+
+def test_a_result_that_cannot_be_carried_or_read_takes_no_other_along(pool: snakepit.Pool) -> None:
+    items = [{"kind": kind} for kind in ODD]
+    expected = [WORDS.get(i, {"kind": kind}) for i, kind in enumerate(ODD)]
+    assert outcomes(pool.execute_batch("odd", items, return_exceptions=True)) == expected
+    assert outcomes(list(pool.map("odd", items, return_exceptions=True))) == expected
+
+    async def together() -> list[Any]:
+        return await asyncio.gather(*(pool.call("odd", item) for item in items), return_exceptions=True)
+
+    assert outcomes(asyncio.run(together())) == expected
+
+
+def test_a_chunk_that_cannot_be_read_ends_its_stream_after_those_before_it(pool: snakepit.Pool) -> None:
+    chunks = pool.stream("odd_stream", {"kinds": ["a", "b", "unreadable", "c"]})
+    assert [next(chunks), next(chunks)] == [{"kind": "a"}, {"kind": "b"}]
+    with pytest.raises(EncodingError, match="chunk: the payload is damaged: table"):
+        next(chunks)
 
 
 def test_an_array_that_a_batch_item_changes_later_is_what_it_was(pool: snakepit.Pool) -> None:
