@@ -92,9 +92,12 @@ def _untag(value: Any, buffers: Sequence[Any]) -> Any:
 
 def _replace(tag: dict[str, Any], buffers: Sequence[Any]) -> Any:
     name = tag[TAG]
-    read = _TAGS.get(name) if isinstance(name, str) else None
-    if read is None:
+    found = _TAGS.get(name) if isinstance(name, str) else None
+    if found is None:
         raise _Damaged(f"unknown tag {name!r:.100} (there are: {', '.join(_TAGS)})")
+    fields, read = found
+    if tag.keys() != fields:
+        raise _Damaged(f"{name}: it has {sorted(tag)!r:.200}, expected {sorted(fields)}")
     try:
         return read(tag, buffers)
     except tensors.NotCarried as error:
@@ -149,15 +152,18 @@ def _progress(tag: dict[str, Any], buffers: Sequence[Any]) -> Progress:
     return Progress(done, total, message)
 
 
-_TAGS: dict[str, Callable[[dict[str, Any], Sequence[Any]], Any]] = {
-    "float": _float,
-    "int": _int,
-    "bytes": lambda tag, buffers: tensors.decode_bytes(_buffer(tag, buffers)),
-    "tensor": lambda tag, buffers: tensors.decode_tensor(
-        _buffer(tag, buffers), tag.get("dtype"), tag.get("shape")
-    ),
-    "table": lambda tag, buffers: tensors.decode_table(_buffer(tag, buffers)),
-    "object": _object,
-    "unserializable": _unserializable,
-    "progress": _progress,
+def _tensor(tag: dict[str, Any], buffers: Sequence[Any]) -> Any:
+    return tensors.decode_tensor(_buffer(tag, buffers), tag["dtype"], tag["shape"])
+
+
+_Read = Callable[[dict[str, Any], Sequence[Any]], Any]
+_TAGS: dict[str, tuple[frozenset[str], _Read]] = {
+    "float": (frozenset({TAG, "value"}), _float),
+    "int": (frozenset({TAG, "value"}), _int),
+    "bytes": (frozenset({TAG, "buffer"}), lambda tag, buffers: tensors.decode_bytes(_buffer(tag, buffers))),
+    "tensor": (frozenset({TAG, "buffer", "dtype", "shape"}), _tensor),
+    "table": (frozenset({TAG, "buffer"}), lambda tag, buffers: tensors.decode_table(_buffer(tag, buffers))),
+    "object": (frozenset({TAG, "items"}), _object),
+    "unserializable": (frozenset({TAG, "type"}), _unserializable),
+    "progress": (frozenset({TAG, "done", "total", "message"}), _progress),
 }

@@ -168,6 +168,14 @@ def frame() -> Any:
     return made
 
 
+def frame_with_attrs(attrs: dict[Any, Any]) -> Any:
+    import pandas as pd
+
+    made = pd.DataFrame({"a": [1, 2]}, index=["x", "y"])
+    made.attrs = attrs
+    return made
+
+
 def own_frame() -> Any:
     import pandas as pd
 

@@ -72,6 +72,8 @@ def _of_protocol(kind: type) -> Encode | None:
     if hasattr(kind, "magnitude") and hasattr(kind, "units"):
         return _refused("its unit would be lost; send [value.magnitude, str(value.units)]")
     has_array = hasattr(kind, "__array__")
+    if hasattr(kind, "todense"):
+        return _refused("send value.todense()" if not hasattr(kind, "toarray") else "send value.toarray()")
     if hasattr(kind, "__arrow_c_stream__") and not has_array:
         return tensors.encode_stream
     if hasattr(kind, "__dlpack__") or (has_array and _root(kind) == "tensorflow"):
@@ -105,6 +107,8 @@ def _refused(text: str) -> Encode:
 def _labelled(kind: type) -> Encode:
     """The refusal of what can be read as an array and may be more than one."""
     whole = "value.to_dict() for all of it, or " if hasattr(kind, "to_dict") else ""
+    if hasattr(kind, "to_pandas") and hasattr(kind, "columns"):
+        whole = "value.to_pandas() for a table, or "
     return _refused(
         "what it has beside its elements (labels, nulls, a mask, a unit) would be lost; "
         f"send {whole}numpy.asarray(value) for the elements alone"
@@ -153,7 +157,7 @@ def _pandas(base: type, kind: type) -> Encode | None:
 
 def _polars(base: type, kind: type) -> Encode | None:
     if base.__name__ == "DataFrame":
-        return tensors.encode_stream
+        return tensors.encode_polars
     return _column("value.to_frame()") if base.__name__ == "Series" else None
 
 

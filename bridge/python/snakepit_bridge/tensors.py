@@ -10,6 +10,7 @@ reading of it. kinds.py says which classes come here. The rules:
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -39,10 +40,12 @@ class OfObjects(NotCarried):
 
 
 def encode_bytes(value: Any) -> Tagged:
+    """Bytes, and subclasses of them."""
     return {"tag": "bytes"}, value
 
 
 def encode_scalar(value: Any) -> Tagged:
+    """A numpy scalar: a plain number, or an array without dimensions."""
     import numpy as np
 
     if value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
@@ -70,6 +73,7 @@ def encode_torch(value: Any) -> Tagged:
 
 
 def encode_elements(value: Any) -> Tagged:
+    """What has DLPack, through numpy."""
     import numpy as np
 
     return encode_array(np.asarray(value) if hasattr(type(value), "__array__") else np.from_dlpack(value))
@@ -144,27 +148,70 @@ def _dtype_hint(dtype: Any) -> str:
 
 
 def encode_pandas(value: Any) -> Tagged:
+    """A pandas DataFrame as a table whose metadata bring back its index, its labels and its attrs."""
     pa = _arrow()
+    _check_labels(pa, value)
     try:
         table = pa.Table.from_pandas(value)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        advice = "value.astype({column: str}), or each column otherwise of one type that Arrow has"
-        if not value.columns.is_unique:
-            advice = "value.set_axis(range(value.shape[1]), axis=1), or other names"
         raise NotCarried(
-            f"Arrow has no table for it ({type(error).__name__}: {error}); send {advice}"
+            f"Arrow has no table for it ({type(error).__name__}: {error}); "
+            "send value.astype({column: str}), or each column otherwise of one type that Arrow has"
         ) from error
     return _table(pa, table)
 
 
+def _check_labels(pa: Any, value: Any) -> None:
+    """Raises NotCarried for labels and attrs that would come back changed."""
+    if not value.columns.is_unique:
+        raise NotCarried("two columns have one name; send value.set_axis(range(value.shape[1]), axis=1)")
+    if value.attrs and not _survives_json(value.attrs):
+        raise NotCarried("its attrs would be changed; send pandas.DataFrame(dict(value)), which has none")
+    if not all(name is None or type(name) is str for name in value.index.names):
+        raise NotCarried("the names of its index would be changed; send value.rename_axis(index=str)")
+    columns = value.columns
+    if columns.inferred_type not in ("string", "empty") and not _comes_back(pa, value, columns):
+        raise NotCarried(
+            "its column labels would be changed; send value.set_axis(value.columns.map(str), axis=1)"
+        )
+
+
+def _comes_back(pa: Any, value: Any, columns: Any) -> bool:
+    """Whether the metadata bring these labels back: tried without rows, because pyarrow alone knows."""
+    if str(columns.inferred_type).startswith("mixed-"):  # pyarrow would warn, and make strings of them
+        return False
+    try:
+        back = pa.Table.from_pandas(value.iloc[:0]).to_pandas().columns
+    except (pa.ArrowException, TypeError, ValueError):
+        return False
+    return bool(back.equals(columns) and back.names == columns.names)
+
+
+def _survives_json(attrs: Any) -> bool:
+    try:
+        return bool(json.loads(json.dumps(attrs)) == attrs)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def encode_polars(value: Any) -> Tagged:
+    """A polars DataFrame. Its columns of Python objects would be exported as addresses."""
+    if any(str(kind) == "Object" for kind in value.dtypes):
+        raise NotCarried("it has a column of Python objects; send value.to_dicts()")
+    return encode_stream(value)
+
+
 def encode_stream(value: Any) -> Tagged:
+    """A table, or whatever has an Arrow stream of one."""
     pa = _arrow()
     if isinstance(value, pa.Table):
         return _table(pa, value)
     try:
         table = pa.RecordBatchReader.from_stream(value).read_all()
     except pa.ArrowException as error:
-        raise NotCarried(f"its Arrow stream is no table ({error}); send pyarrow.table(...) of it") from error
+        raise NotCarried(
+            f"Arrow cannot read its stream as a table ({error}); send a table of columns that Arrow has"
+        ) from error
     return _table(pa, table)
 
 
