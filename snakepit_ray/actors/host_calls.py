@@ -1,7 +1,8 @@
 """Knows what an interpreter may ask of its worker: the methods of bridge/README.md section 3, in one table.
 
-Rules: a method that is not there is a structured failure that lists what there is; a method that raises is a
-failure too, never the end of the stream."""
+Rules: the arguments of a call are read on the worker's event loop, so they are small. A method that is not
+there is a structured failure that lists what there is. A method that raises is a failure too, never the end
+of the stream."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from typing import Any
 
 from snakepit_ray import telemetry
 from snakepit_ray._pb import interpreter_pb2 as pb
+
+LONGEST_CALL = 1 << 20  # bytes of JSON, which take about 10 ms to read
 
 
 class HostCalls:
@@ -36,6 +39,16 @@ class HostCalls:
                 "ToolNotFound",
                 f"the host has no method {call.method!r}; it has {', '.join(available)}",
                 details={"available": available},
+            )
+        size = len(call.args.json)
+        if size > LONGEST_CALL:
+            return _failure(
+                call,
+                pb.Failure.PAYLOAD_TOO_LARGE,
+                "PayloadTooLarge",
+                f"the arguments of {call.method!r} have {size} bytes of JSON; the host reads at most "
+                f"{LONGEST_CALL}: send less, or return it as the command's result",
+                details={"size": size, "limit": LONGEST_CALL},
             )
         try:
             value = method(json.loads(call.args.json or b"{}"))

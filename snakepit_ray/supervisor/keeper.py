@@ -18,6 +18,7 @@ from snakepit_ray.core.handshake import Command
 from snakepit_ray.core.recycling import Reason
 from snakepit_ray.core.restarts import Quarantine, RestartBudget
 from snakepit_ray.process import Exit
+from snakepit_ray.process.threads import aside
 from snakepit_ray.rpc.client import HostHandler
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 
@@ -140,7 +141,8 @@ class Keeper:
     # ---- one serves ---------------------------------------------------------------------------------------
 
     async def _launch(self, epoch: pb.Epoch) -> Interpreter:
-        return await Interpreter.start(self._make_spec(), epoch, self._on_host_call, self._forward)
+        spec = await aside(self._make_spec)  # it looks for files, and asks the user's Runtime
+        return await Interpreter.start(spec, epoch, self._on_host_call, self._forward)
 
     async def _begin(self, epoch: pb.Epoch) -> None:
         self._install(await self._launch(epoch), epoch)

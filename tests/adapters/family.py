@@ -38,6 +38,9 @@ time.sleep(600)
 class Family(Adapter):
     """Each command starts one kind of process; its pid."""
 
+    def __init__(self, ballast=None):
+        pass
+
     @command
     def cleaned(self):
         return subprocess.Popen([sys.executable, "-c", SLEEP], env={}).pid
@@ -92,6 +95,13 @@ class Family(Adapter):
                 ctypes.CDLL(None).pause()
             pids.append(pid)
         return len(pids)
+
+    @command
+    def prints(self, what: str, size: int):
+        """So many bytes on stdout: nothing but ends of lines, or one line."""
+        data = (b"\n" if what == "lines" else b"x") * 65_536
+        for _ in range(size // len(data)):
+            os.write(1, data)
 
     @command
     def die(self):

@@ -1,0 +1,192 @@
+"""A worker's event loop never stands still, whatever its interpreters are, print, start or leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.actors.host_calls import LONGEST_CALL, HostCalls
+from snakepit_ray.core.recycling import Limits
+from snakepit_ray.errors import WorkerStartError
+from snakepit_ray.supervisor import CarePolicy, Supervisor
+from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
+from tests.loop_watch import LIMIT, watching
+from tests.supervisor.harness import POLICY, ROOT, request, run, supervisor, until, value
+
+FAMILY = str(ROOT / "tests/adapters/family.py") + ":Family"
+CARE = CarePolicy(interval=0.05, silence=20.0, limits=Limits(max_memory=1 << 50))
+BALLAST = {"words": ["word"] * 100_000, "text": "x" * 2_000_000}
+
+
+def watched(tmp_path: Path, body: Callable[[Supervisor], object], **changes: object) -> None:
+    """Runs `body` with a worker whose whole life is watched."""
+
+    async def whole() -> None:
+        worker = supervisor(tmp_path, policy=replace(POLICY, care=CARE), **changes)
+        with watching() as watch:
+            await worker.start()
+            try:
+                await body(worker)
+            finally:
+                await worker.stop()
+        assert watch.callbacks > 10
+        assert watch.noted == []
+
+    run(whole)
+
+
+async def replaced(worker: Supervisor, pid: int) -> None:
+    await until(lambda: worker.interpreter is not None and worker.interpreter.child.pid != pid)
+    await until(lambda: not worker.keeper._others, 30)
+
+
+# ---- a worker's life ---------------------------------------------------------------------------------------
+
+
+def test_through_a_start_a_crash_a_recycle_and_an_end_with_hundreds_of_descendants(tmp_path: Path) -> None:
+    async def body(worker: Supervisor) -> None:
+        pid = worker.interpreter.child.pid
+        assert await value(worker, request("many", 1, count=200)) == 200
+        os.kill(pid, signal.SIGKILL)
+        await replaced(worker, pid)
+        pid = worker.interpreter.child.pid
+        await value(worker, request("many", 2, count=200))
+        worker.recycle()
+        await replaced(worker, pid)
+        await value(worker, request("many", 3, count=200))
+
+    watched(tmp_path, body, adapter=FAMILY, adapter_args={"ballast": BALLAST})
+
+
+def test_through_starts_that_fail(tmp_path: Path) -> None:
+    async def whole() -> None:
+        with watching() as watch:
+            for how in ("no_ready", "exit_at_once", "garbage_ready", "wrong_version"):
+                args = {"how": how, "ballast": BALLAST}
+                worker = supervisor(tmp_path, script=MISBEHAVE, adapter_args=args, startup_timeout=1.0)
+                with pytest.raises(WorkerStartError if how != "wrong_version" else Exception):
+                    await worker.start()
+                await worker.stop()
+        assert watch.noted == []
+
+    run(whole)
+
+
+@pytest.mark.parametrize("what", ["lines", "text"])
+def test_while_it_prints_without_end(tmp_path: Path, what: str) -> None:
+    async def body(worker: Supervisor) -> None:
+        await value(worker, request("prints", what=what, size=4_000_000))
+
+    watched(tmp_path, body, adapter=FAMILY, adapter_args={})
+
+
+# ---- host calls --------------------------------------------------------------------------------------------
+
+
+def host() -> HostCalls:
+    return HostCalls("w-0", "test", "node", lambda: (1, 1))
+
+
+def call(size: int) -> pb.HostCall:
+    args = {"event": "mine", "metadata": {"words": ["w"] * (size // 6)}}
+    return pb.HostCall(id="1", method="telemetry.emit", args=pb.Payload(json=json.dumps(args).encode()))
+
+
+def test_through_the_largest_host_call(tmp_path: Path) -> None:
+    async def body() -> None:
+        with watching() as watch:
+            reply = await host().serve(call(LONGEST_CALL - 1000))
+        assert not reply.HasField("failure")
+        assert watch.noted == []
+
+    run(body)
+
+
+def test_a_host_call_that_would_hold_the_loop_is_refused(tmp_path: Path) -> None:
+    async def body() -> None:
+        reply = await host().serve(call(2 * LONGEST_CALL))
+        assert reply.failure.kind == pb.Failure.PAYLOAD_TOO_LARGE
+        assert f"at most {LONGEST_CALL}" in reply.failure.message
+
+    run(body)
+
+
+# ---- the watch itself --------------------------------------------------------------------------------------
+
+
+def burns() -> None:
+    end = time.thread_time() + 1.5 * LIMIT
+    while time.thread_time() < end:
+        pass
+
+
+def fills_a_pipe() -> None:
+    reading, writing = os.pipe()
+    drain = threading.Timer(4 * LIMIT, lambda: os.read(reading, 1 << 20))
+    drain.start()
+    os.write(writing, b"x" * (1 << 17))
+    drain.join()
+    os.close(reading)
+    os.close(writing)
+
+
+def waits_for_a_process() -> None:
+    os.waitpid(os.posix_spawn("/bin/sleep", ["sleep", str(4 * LIMIT)], {}), 0)
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        (burns, "of processor time"),
+        (fills_a_pipe, "asleep for"),
+        (waits_for_a_process, "asleep for"),
+        (lambda: os.listdir("/proc"), "os.listdir"),
+        (lambda: subprocess.run(["true"], check=True), "subprocess.Popen"),
+        (lambda: Path("/dev/null").write_text(""), "open"),
+    ],
+)
+def test_what_holds_a_loop_is_noted(job: Callable[[], object], words: str) -> None:
+    async def body() -> None:
+        await asyncio.sleep(0)
+        with watching() as watch:
+            await asyncio.sleep(0)
+            job()
+            await asyncio.sleep(0)
+        assert any(words in line for line in watch.noted), watch.noted
+
+    run(body)
+
+
+def test_a_busy_machine_is_not_noted() -> None:
+    over = threading.Event()
+
+    def busy() -> None:
+        while not over.is_set():
+            pass
+
+    async def body() -> None:
+        with watching() as watch:
+            for _ in range(20):
+                await asyncio.sleep(0.01)
+        assert watch.noted == []
+
+    threads = [threading.Thread(target=busy) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        run(body)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
