@@ -1,7 +1,7 @@
 """The command line `snakepit-ray`: what each command takes; the work is in the modules beside this one.
 
 Exit status: 0 when it did what was asked, 1 when not (the reason is on stderr), 2 for words that it does not
-know, 130 after Ctrl-C."""
+know, 3 of `status` when something is not ready, 130 after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from snakepit_ray import __version__
+from snakepit_ray.cli.printing import survive_any_encoding
 from snakepit_ray.errors import SnakepitError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit status."""
+    survive_any_encoding(sys.stdout, sys.stderr)
     args = parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = args.run
     try:
@@ -35,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Every command and its options."""
     top = argparse.ArgumentParser(prog="snakepit-ray", description="Pools of external interpreters on Ray.")
+    top.add_argument("--version", action="version", version=f"snakepit-ray {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     _life_commands(commands)
@@ -51,8 +55,9 @@ def _life_commands(commands: Any) -> None:
     _cluster(up, lambda args: _pools().up(args.file, args.address))
 
     down = commands.add_parser("down", help="end pools")
-    down.add_argument("names", nargs="*", metavar="POOL", help="which (default: all)")
-    _cluster(down, lambda args: _pools().down(args.names, args.address))
+    down.add_argument("names", nargs="*", metavar="POOL", help="which")
+    down.add_argument("--all", action="store_true", help="every pool of the cluster, whoever started it")
+    _cluster(down, lambda args: _pools().down(args.names, args.all, args.address))
 
     recycle = commands.add_parser("recycle", help="replace a pool's interpreters, a quarter at a time")
     recycle.add_argument("pool")
@@ -61,10 +66,10 @@ def _life_commands(commands: Any) -> None:
 
 
 def _look_commands(commands: Any) -> None:
-    status = commands.add_parser("status", help="the pools that run and their workers")
+    status = commands.add_parser("status", help="the pools that run, whether they are ready, their workers")
     status.add_argument("--json", action="store_true")
     status.add_argument("--detailed", action="store_true", help="with the last events of each worker")
-    _cluster(status, lambda args: _pools().status(args.json, args.detailed, args.address))
+    _cluster(status, lambda args: _status().status(args.json, args.detailed, args.address))
 
     demo = commands.add_parser("demo", help="a short tour on a pool of two interpreters")
     demo.add_argument(
@@ -125,7 +130,7 @@ def _chaos_command(commands: Any) -> None:
 
 def _cluster(command: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
     command.add_argument(
-        "--address", help="the Ray cluster (default: RAY_ADDRESS, else the one on this machine)"
+        "--address", help="the Ray cluster (default: RAY_ADDRESS, else the only one on this machine)"
     )
     command.set_defaults(run=run)
 
@@ -137,6 +142,12 @@ def _pools() -> Any:
     from snakepit_ray.cli import pools
 
     return pools
+
+
+def _status() -> Any:
+    from snakepit_ray.cli import status
+
+    return status
 
 
 def _processes() -> Any:

@@ -1,4 +1,4 @@
-"""Knows the command `chaos`: a storm against a running pool or one of its own, and what came of it.
+"""The command `chaos`: a storm against a running pool or one of its own, and what came of it.
 
 Exit status: 1 when something was lost, duplicated, left behind or did not come back; failed requests alone
 are what a storm may do, and are shown."""
@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import secrets
 import sys
 import tempfile
 
-from snakepit_ray.cli import pools
+from snakepit_ray.cli import clusters
 from snakepit_ray.errors import ConfigError
 from snakepit_ray.starting import connect, start
 from snakepit_ray.testing.accounting import StormResult
@@ -26,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("chaos: name a running pool, or --start one: exactly one of the two")
     for name, least in (("kills", 0), ("seconds", 0.1), ("rate", 0.01), ("size", 1)):
         value = getattr(args, name)
-        if value is not None and value < least:
-            raise ConfigError(f"--{name}: got {value:g}, expected at least {least:g}")
+        if value is not None and not least <= value < math.inf:  # nan is neither
+            raise ConfigError(f"--{name}: got {value:g}, expected a number from {least:g}")
     storm = Storm(
         kill=args.kill,
         kills=args.kills,
@@ -45,12 +46,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _on_a_running_one(storm: Storm, args: argparse.Namespace) -> StormResult:
-    pools.join(args.address)
+    clusters.join(args.address)
     return storm.run(connect(args.pool))
 
 
 def _on_its_own(storm: Storm, args: argparse.Namespace) -> StormResult:
-    pools.join_or_begin(args.address)
+    clusters.join_or_begin(args.address)
     with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         settings = witness_settings(os.path.join(directory, "log"))
         with start(name=f"chaos-{secrets.token_hex(3)}", size=args.size, **settings) as pool:

@@ -8,6 +8,7 @@ import json
 import time
 from typing import Any
 
+from snakepit_ray.cli.printing import table
 from snakepit_ray.process import registry, tree
 from snakepit_ray.process.registry import Entry
 
@@ -22,7 +23,7 @@ def show(as_json: bool) -> int:
     elif not rows:
         print("no interpreter is registered on this machine")
     else:
-        _table([_words(row) for row in rows])
+        print(*table([COLUMNS, *(_words(row) for row in rows)]), sep="\n")
     return 0
 
 
@@ -68,13 +69,6 @@ def age(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds // size:.0f}{unit}"
     return f"{seconds:.0f}s"
-
-
-def _table(rows: list[tuple[str, ...]]) -> None:
-    lines = [COLUMNS, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _count(number: int, word: str, many: str, one: str = "") -> str:
