@@ -18,6 +18,7 @@ _BY_CLASS = {
     "NAType": "send None",
     "date": "send value.isoformat()",
     "time": "send value.isoformat()",
+    "Timedelta": "send value.isoformat()",
     "timedelta": "send value.total_seconds()",
     "tzinfo": "send str(value)",
     "Decimal": "send str(value) or float(value)",

@@ -183,11 +183,15 @@ class _Walk:
         return self._converted(value, depth)
 
     def _progress(self, report: Progress, depth: int) -> dict:
+        fields: dict = {}
         for name in ("done", "total", "message"):
-            kind = type(getattr(report, name))
+            given = getattr(report, name)
+            fields[name] = self.value(given, depth)
+            kind = type(
+                given if isinstance(fields[name], dict) else fields[name]
+            )  # a tag: a number that is large
             if kind not in ((str,) if name == "message" else (int, float, type(None))):
-                raise Refused(f"cannot encode a progress whose {name} is {kind.__name__}", report)
-        fields = {name: self.value(getattr(report, name), depth) for name in ("done", "total", "message")}
+                raise Refused(f"cannot encode a progress whose {name} is {type(given).__name__}", report)
         return {TAG: "progress", **fields}
 
     def _list(self, value, depth: int):
@@ -211,11 +215,13 @@ class _Walk:
             keys = list(value)
         else:
             keys = [self._key(key, value) for key in value]
+        if self._strict:
+            keys = [self._string(key) for key in keys]
         out: list = []
         identity = self._enter(value)
         try:
             for key, item in zip(keys, value.values()):  # noqa: B905 - strict= needs Python 3.10
-                out.append((self._string(key) if self._strict else key, self.value(item, depth + 1)))
+                out.append((key, self.value(item, depth + 1)))
         except Refused as refused:
             raise refused.at(f"[{json.dumps(keys[len(out)])}]") from None
         finally:
