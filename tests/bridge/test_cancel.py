@@ -157,21 +157,21 @@ def test_the_end_of_the_stream_cancels_what_runs(commands, command: str) -> None
 
 def test_a_task_that_is_cancelled_before_its_first_step_has_an_outcome() -> None:
     from snakepit_bridge.context import SessionContext
-    from snakepit_bridge.execution import Run
     from snakepit_bridge.failures import CANCELLED, Stopped
+    from snakepit_bridge.runs import Run
 
     async def body() -> None:
         outcomes, over = [], []
         context = SessionContext("", "r1", "later")
         run = Run(None, context, True, lambda run: outcomes.append("ran"), lambda *one: outcomes.append(one))
         assert run.begin()
-        run.start_task(asyncio.get_running_loop(), lambda: over.append(True))
+        run.start_task(asyncio.get_running_loop(), over.append)
         run.cancel(CANCELLED)
         run.cancel_task()
         await asyncio.wait([run._task])
         await asyncio.sleep(0)  # its callbacks
         ((one, value, error),) = outcomes
         assert one is run and value is None and isinstance(error, Stopped)
-        assert over == [True]
+        assert over == [run]
 
     asyncio.run(body())

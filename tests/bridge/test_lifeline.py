@@ -122,11 +122,14 @@ def test_shutdown_cancels_what_outlives_the_grace(bridge) -> None:
     assert stream.replies[request][0].failure.kind == pb.Failure.CANCELLED
 
 
-def test_an_interrupt_belongs_to_the_host(bridge) -> None:
+def test_an_interrupt_belongs_to_the_host_and_reaches_what_commands_start(bridge) -> None:
     one = bridge("commands:Commands").start()
     stream = one.attach()
     os.kill(one.pid, signal.SIGINT)
-    assert stream.run("signals") == {"ignored": True, "blocked": []}
+    assert stream.run("signals") == {"ignored": False, "blocked": []}
+    grandchild = stream.run("grandchild")
+    os.kill(grandchild, signal.SIGINT)
+    wait_until(lambda: gone(grandchild), 5)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has the parent-death signal")

@@ -13,22 +13,35 @@ from snakepit_bridge.failures import InvalidArguments, UnknownCommand
 from snakepit_bridge.signature import Signature
 
 MARK = "__snakepit_command__"
+LONGEST_TIMEOUT = 4_000_000  # seconds, 46 days: milliseconds travel as 32 bits
 _PREFIX = "execute_"
 
 
 class Adapter:
-    """Base of adapters: methods marked with `@command` are served. Every hook may be left out."""
+    """Base of adapters: methods marked with `@command` are served. Every hook may be left out.
+
+    In the process profile everything of an adapter runs in the interpreter's main thread, as in a plain
+    program: hooks, commands, and the event loop of async commands. In the thread profile sync commands run in
+    threads and async commands on an event loop in a thread of its own; `setup` and `teardown` run in the main
+    thread, and the ContextVars that `setup` sets are there in commands.
+    """
 
     __thread_safe__ = False
 
     def setup(self) -> None:
-        """Called once, before the first command; may be async. Loads models, opens connections."""
+        """Called once in the main thread, before the first command; may be async. Loads models, opens
+        connections, installs signal handlers.
+        """
 
     def teardown(self) -> None:
-        """Called once, when the interpreter is asked to end; may be async."""
+        """Called once in the main thread, when the interpreter is asked to end; may be async. Not called when
+        the interpreter is killed, or a command does not let go of the main thread.
+        """
 
     def on_session_start(self, session_id: str) -> None:
-        """Called before the first command of a session that this interpreter has not seen; not async."""
+        """Called before the first command of a session that this interpreter has not seen, where commands
+        run; not async. Commands of other sessions do not wait for it.
+        """
 
 
 class Options:
@@ -46,19 +59,36 @@ def command(
     function=None, *, name: str | None = None, idempotent: bool = False, timeout: float | None = None
 ):
     """Marks a method as a command, bare or with options: `idempotent` ones are retried after a crash,
-    `timeout` is its default budget in seconds.
+    `timeout` is its default budget in seconds. Goes above or below @staticmethod and @classmethod. Raises
+    ValueError for a timeout that is not above 0 or too long, TypeError for what is no method.
     """
-    options = Options(name, bool(idempotent), None if timeout is None else float(timeout))
+    options = Options(name, bool(idempotent), _seconds(timeout))
 
     def mark(target):
-        setattr(target, MARK, options)
+        # A staticmethod or classmethod is a wrapper, which Python 3.9 cannot call: the function is marked.
+        function = target.__func__ if isinstance(target, (staticmethod, classmethod)) else target
+        if not callable(function):
+            raise TypeError(f"@command marks methods, not a {type(target).__name__}")
+        setattr(function, MARK, options)
         return target
 
     if function is None:
         return mark
-    if not callable(function):
+    if isinstance(function, str):
         raise TypeError(f"@command takes options by name: write @command(name={function!r})")
     return mark(function)
+
+
+def _seconds(timeout) -> float | None:
+    if timeout is None:
+        return None
+    seconds = float(timeout)
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise ValueError(
+            f"the timeout of a command is a number of seconds above 0 and at most {LONGEST_TIMEOUT:,}, or "
+            f"None for the pool's request_timeout; got {timeout!r}"
+        )
+    return seconds
 
 
 def tool(
@@ -171,12 +201,22 @@ def _marked(kind: type):
 def _mark(kind: type, attribute: str) -> Options | None:
     for owner in kind.__mro__:
         member = owner.__dict__.get(attribute)
-        if isinstance(member, (staticmethod, classmethod)):
-            member = member.__func__
-        options = getattr(member, "__dict__", {}).get(MARK) if member is not None else None
-        if options is not None:
-            return options
+        if member is None:
+            continue
+        for part in (member, getattr(member, "__func__", None)):
+            options = getattr(part, "__dict__", {}).get(MARK)
+            if options is not None:
+                return options
+        _refuse_a_hidden_mark(kind, attribute, member)
     return None
+
+
+def _refuse_a_hidden_mark(kind: type, attribute: str, member) -> None:
+    """What a property or the like wraps is no method any more, so a mark on it would mean nothing."""
+    for name in ("fget", "func"):
+        if isinstance(getattr(getattr(member, name, None), MARK, None), Options):
+            what = type(member).__name__
+            raise TypeError(f"{kind.__name__}.{attribute} is a {what}: @command marks methods")
 
 
 def _takes_args(member) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from snakepit_bridge import batches, hostcalls
 from snakepit_bridge._pb import interpreter_pb2 as pb
-from snakepit_bridge.failures import Failure, clean
+from snakepit_bridge.failures import INTERNAL, Failure, clean, printable
 from snakepit_bridge.values import encode
 
 
@@ -38,6 +38,11 @@ class Answer:
             return _fill_results(reply, self.outcome)
         return _fill_failure(reply.failure, self.outcome)
 
+    def spoil(self, error: BaseException, frame: pb.FromInterpreter, epoch) -> int:
+        """`fill` failed: adds a failure that says so in place of the reply."""
+        words = f"the answer cannot be written: {type(error).__name__}: {printable(error)}"
+        return Answer(self.id, Failure(INTERNAL, type(error).__name__, words), self.ran_us).fill(frame, epoch)
+
 
 class Released:
     """The id of a segment that nothing uses any more."""
@@ -51,6 +56,10 @@ class Released:
         """Adds the id to `frame`."""
         frame.released.append(self.id)
         return len(self.id)
+
+    def spoil(self, error: BaseException, frame: pb.FromInterpreter, epoch) -> int:
+        """Raises `error`: an id came from the host, so it can be written."""
+        raise error
 
 
 def _fill_results(reply: pb.Reply, results: batches.Results) -> int:
@@ -66,7 +75,7 @@ def _fill_failure(message: pb.Failure, failure: Failure) -> int:
     message.kind = failure.kind
     message.type = clean(failure.type)
     message.message = clean(failure.message)
-    message.traceback = failure.traceback
+    message.traceback = clean(failure.traceback)
     message.language = "python"
     if failure.details is not None:
         message.details_json = encode(failure.details)[0]

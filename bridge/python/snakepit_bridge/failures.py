@@ -23,8 +23,10 @@ INTERNAL = 9
 MESSAGE_LIMIT = 64 * 1024
 TRACEBACK_LIMIT = 32 * 1024
 CUT_LIMIT = 200  # characters of a message that is left where a batch's failures fill its reply
-_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_ADAPTERS = os.path.join(_HERE, "adapters") + os.sep
+_PLACE = os.path.dirname(__file__)
+# As code objects name it, and as it is: sys.path may have had a relative path to it.
+_HERE = tuple({_PLACE + os.sep, os.path.abspath(_PLACE) + os.sep})
+_ADAPTERS = tuple(here + "adapters" + os.sep for here in _HERE)
 
 
 class Refusal(Exception):
@@ -93,9 +95,8 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, Refusal):
         return Failure(error.kind, type(error).__name__, printable(error), details=error.details)
     kind = type(error)
-    return Failure(
-        COMMAND, kind.__name__, printable(error), user_traceback(error), {"module": kind.__module__}
-    )
+    module = kind.__module__ if isinstance(kind.__module__, str) else ""
+    return Failure(COMMAND, kind.__name__, printable(error), user_traceback(error), {"module": clean(module)})
 
 
 def printable(error: BaseException) -> str:
@@ -116,12 +117,12 @@ def clean(text: str) -> str:
 
 def user_traceback(error: BaseException) -> str:
     """The traceback from the first frame that is not the bridge's, its last TRACEBACK_LIMIT characters."""
-    import traceback
-
-    first = error.__traceback__
-    while first is not None and _is_ours(first.tb_frame.f_code.co_filename):
-        first = first.tb_next
     try:
+        import traceback
+
+        first = error.__traceback__
+        while first is not None and _is_ours(first.tb_frame.f_code.co_filename):
+            first = first.tb_next
         text = "".join(traceback.format_exception(type(error), error, first))
     except BaseException as broken:  # noqa: BLE001 - formatting calls the user's __str__
         text = f"<no traceback: formatting it raised {type(broken).__name__}>"
@@ -129,5 +130,4 @@ def user_traceback(error: BaseException) -> str:
 
 
 def _is_ours(filename: str) -> bool:
-    name = os.path.abspath(filename)
-    return name.startswith(_HERE) and not name.startswith(_ADAPTERS)
+    return filename.startswith(_HERE) and not filename.startswith(_ADAPTERS)

@@ -11,6 +11,7 @@ import itertools
 import json
 import sys
 import threading
+from functools import partial
 
 from snakepit_bridge.arena import Placed
 from snakepit_bridge.buffers import Buffers, as_bytes
@@ -83,6 +84,8 @@ class HostCalls:
                 waiter.end(HostError(why))
 
     def _start(self, waiter: _Waiter, context, method: str, args: dict) -> None:
+        if not isinstance(method, str):
+            raise TypeError(f"the method of a call to the host must be a string, got {method!r:.100}")
         payload = encode(args, root="args")
         size = len(payload[0]) + sum(map(len, payload[1]))
         if size > self._limit:
@@ -92,12 +95,16 @@ class HostCalls:
         context.raise_if_cancelled()
         waiter.id = str(next(self._ids))
         self._waiting[waiter.id] = waiter
-        self._send(Call(waiter.id, context.request_id, context.session_id, method, payload))
+        self._send(Call(waiter.id, context, method, payload, partial(self._fail, waiter)))
         # Looked at after the entry is there: whoever set either either saw the entry or is seen here.
         if self._lost:
             self.lose(self._lost)
         if context.cancelled:
             self.wake(context.request_id)
+
+    def _fail(self, waiter: _Waiter, error: BaseException) -> None:
+        if self._waiting.pop(waiter.id, None) is not None:
+            waiter.end(error)
 
 
 class _Waiter:
@@ -136,14 +143,15 @@ class _Waiter:
 class Call:
     """A HostCall on its way out."""
 
-    __slots__ = ("id", "method", "payload", "request_id", "session")
+    __slots__ = ("fail", "id", "method", "payload", "request_id", "session")
 
-    def __init__(self, id: str, request_id: str, session: str, method: str, payload) -> None:
+    def __init__(self, id: str, context, method: str, payload, fail) -> None:
         self.id = id
-        self.request_id = request_id
-        self.session = session
+        self.request_id = context.request_id
+        self.session = context.session_id
         self.method = method
         self.payload = payload
+        self.fail = fail  # fail(error) ends the waiting
 
     def fill(self, frame, epoch) -> int:
         """Adds the call to `frame`; about how many bytes that was."""
@@ -151,6 +159,11 @@ class Call:
             id=self.id, request_id=self.request_id, method=self.method, session=self.session
         )
         return fill_payload(call.args, self.payload)
+
+    def spoil(self, error: BaseException, frame, epoch) -> int:
+        """`fill` failed: the command that called is told."""
+        self.fail(HostError(f"{self.method!r:.100} cannot be called: {error}"))
+        return 0
 
 
 def fill_payload(message, payload) -> int:

@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 
+from snakepit_bridge import forks, signals
+
 TOKEN_VARIABLE = "SNAKEPIT_TOKEN"
 HOST_GONE_STATUS = 1
 EXEC_SECONDS = 0.01
@@ -29,7 +31,7 @@ _sockets: list[str] = []  # ours, once it is known
 
 def take_stdin() -> int:
     """Moves stdin to a descriptor of our own, which commands never see; theirs is /dev/null."""
-    lifeline = os.dup(0)  # not inheritable
+    lifeline = forks.keep(os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     if null != 0:
@@ -68,23 +70,13 @@ def ask_for_parent_death_signal(parent: int) -> None:
         return
     import ctypes
 
-    number = signal.SIGRTMIN + 7
-
     def look(*_) -> None:
         if os.getppid() != parent:
             end(HOST_GONE_STATUS)
 
-    signal.signal(number, look)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    signals.handle(signal.SIGRTMIN + 7, look)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGRTMIN + 7), 0, 0, 0)
     look()  # it may have died before we asked
-
-
-def free_interrupt_signal() -> None:
-    """Ctrl-C in a terminal belongs to the host: ignored here. A Ray worker's children inherit it blocked,
-    which nothing could undo later.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def end(status: int) -> None:
@@ -109,14 +101,12 @@ def remove_socket() -> None:
 def kill_descendants() -> list[int]:
     """SIGKILL to every other process that carries our token or our mark, or descends from one that does,
     until none is left; the pids."""
-    token = os.environb.get(TOKEN_VARIABLE.encode())
-    if not token:
+    if not _token():
         return []
-    entry, mark = TOKEN_VARIABLE.encode() + b"=" + token, _mark()
     killed: list[int] = []
     settled = False
     for _ in range(10):  # one that forks while we look is found the next time round
-        found = _family(entry, mark)
+        found = descendants()
         if not found and settled:
             break
         settled = not found
@@ -126,6 +116,21 @@ def kill_descendants() -> list[int]:
             _kill(pid)
         killed += found
     return killed
+
+
+def descendants() -> list[int]:
+    """Other living processes that carry our token or our mark, or descend from one that does or from us."""
+    token = _token()
+    return _family(TOKEN_VARIABLE.encode() + b"=" + token, _mark()) if token else []
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; a zombie has."""
+    return _parent(pid) is None
+
+
+def _token():
+    return os.environb.get(TOKEN_VARIABLE.encode())
 
 
 def _mark() -> bytes:

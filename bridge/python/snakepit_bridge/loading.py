@@ -7,16 +7,18 @@ Rules: each step fails as a StartError that names its stage; a script that serve
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import os
 import sys
+from importlib.util import find_spec
+from types import BuiltinFunctionType
 
 from snakepit_bridge.adapter import MARK, Adapter
 from snakepit_bridge.signature import Signature
 
 SCRIPT_NAME = "__main__"
-BUILT_IN = {"showcase": "snakepit_bridge.adapters.showcase"}  # names that mean the same in every language
-BUILT_IN = {"showcase": "snakepit_bridge.adapters.showcase:ShowcaseAdapter"}
+BUILT_IN = {"showcase": "snakepit_bridge.adapters.showcase:ShowcaseAdapter"}  # the same in every language
 
 
 class StartError(Exception):
@@ -30,6 +32,30 @@ class StartError(Exception):
 
 class NotThreadSafe(TypeError):
     """The thread profile was asked for an adapter that is not declared safe for it."""
+
+
+def shelter(spec: str) -> None:
+    """Loads the module of the standard library that has the name of the adapter file, as asyncio.py has: the
+    file's directory goes to the front of sys.path, and the file would be imported in that module's place.
+    """
+    path = BUILT_IN.get(spec, spec).partition(":")[0]
+    stem = os.path.basename(path)[: -len(".py")]
+    if path.endswith(".py") and _is_of_the_library(stem) and stem not in ("this", "antigravity"):
+        importlib.import_module(stem)
+
+
+def _is_of_the_library(stem: str) -> bool:
+    try:
+        found = sys.modules[stem].__spec__ if stem in sys.modules else find_spec(stem)
+    except (ValueError, ImportError, AttributeError):  # "__main__"; no identifier
+        return False
+    if found is None or found.origin in ("built-in", "frozen"):
+        return found is not None
+    library = os.path.dirname(os.__file__) + os.sep
+    place = (found.origin or "")[len(library) :]
+    return (found.origin or "").startswith(library) and not place.startswith(
+        ("site-packages", "dist-packages")
+    )
 
 
 def find_class(spec: str, directory: str):
@@ -76,6 +102,17 @@ def require_thread_safe(kind: type, threaded: bool) -> None:
         )
 
 
+def require_threads() -> None:
+    """Raises RuntimeError where something has replaced the threads of this process, as gevent's patch_all."""
+    if not isinstance(_thread.start_new_thread, BuiltinFunctionType):
+        who = getattr(_thread.start_new_thread, "__module__", None) or "a library"
+        raise RuntimeError(
+            f"{who} has replaced Python's threads (monkey patching), and gRPC, which serves this "
+            "interpreter, needs real ones: with gevent call patch_all(thread=False), with eventlet "
+            "monkey_patch(thread=False), or patch nothing in an adapter"
+        )
+
+
 def _from_dotted(spec: str):
     """A module, or a class in one: the longest importable prefix counts."""
     try:
@@ -108,7 +145,8 @@ def _from_file(path: str, name: str):
         raise FileNotFoundError(f"there is no adapter file {path}")
     sys.path.insert(0, os.path.dirname(path))
     if name:
-        return _attribute(_run(path, os.path.basename(path)[: -len(".py")]), name)
+        stem = os.path.basename(path)[: -len(".py")]
+        return _attribute(_run(path, f"{stem}_adapter" if _is_of_the_library(stem) else stem), name)
     from snakepit_bridge import protocol
 
     module = _run(path, SCRIPT_NAME)

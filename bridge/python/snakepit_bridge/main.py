@@ -1,8 +1,11 @@
-"""Knows the order in which an interpreter starts and stops.
+"""The order in which an interpreter starts and stops.
 
-Rules: stdin is taken away before any user's code runs; a start that fails says why in one line and exits
-with status 3; stopping is bounded and
-ends whatever commands have started.
+Rules:
+- stdin is taken away before any user's code runs.
+- A start that fails says why in one line and exits with status 3.
+- The main thread belongs to the user's code (execution.py). A thread waits for the order to stop and leads
+  the end; the lifeline and the signals have threads of their own.
+- Stopping is bounded and ends whatever commands have started.
 """
 
 from __future__ import annotations
@@ -11,15 +14,18 @@ import os
 import signal
 import sys
 import threading
+from queue import SimpleQueue
 
-from snakepit_bridge import lifeline, loading, protocol, requirements
+from snakepit_bridge import forks, lifeline, loading, protocol, requirements, signals
 from snakepit_bridge.config import Config, error_line, ready_line
-from snakepit_bridge.deferred import defer, uncollected
+from snakepit_bridge.context import Cancelled
+from snakepit_bridge.deferred import uncollected
 from snakepit_bridge.loading import StartError
 
 START_FAILED_STATUS = 3
-SESSIONS_REMEMBERED = 100_000  # for on_session_start; of more, the oldest may be greeted again
 STOP_SECONDS = 1.0  # for cancelled commands to end; the host sends SIGKILL after its own grace (2 s)
+LEAVE_SECONDS = 0.2  # for the main thread to leave a command, before and after it is interrupted
+FORK_SUPPORT = "GRPC_ENABLE_FORK_SUPPORT"
 
 
 def main() -> None:
@@ -34,8 +40,7 @@ def _ready_descriptor(argv: list[str]) -> int:
     if "--ready-fd" not in argv[:-1] or not argv[argv.index("--ready-fd") + 1].isdigit():
         sys.exit("usage: main.py --ready-fd N (a snakepit_ray worker starts this program: bridge/README.md)")
     ready = int(argv[argv.index("--ready-fd") + 1])
-    os.set_inheritable(ready, False)
-    return ready
+    return forks.keep(ready)
 
 
 class Bridge:
@@ -43,14 +48,15 @@ class Bridge:
 
     def __init__(self, ready: int) -> None:
         self._ready = ready
-        self._stop = threading.Event()
-        self._grace = 0.0
+        self._stops: SimpleQueue = SimpleQueue()  # of graces; a signal handler may put while it is read
         self._serving = False
+        self._interrupting = False
+        self._left = threading.Event()  # the main thread runs no commands any more
 
     def run(self, descriptor: int, parent: int) -> None:
         """Starts, serves, stops, exits."""
-        lifeline.free_interrupt_signal()
-        signal.signal(signal.SIGTERM, self._terminated)
+        signals.listen()
+        signals.handle(signal.SIGTERM, self._terminated)
         lifeline.ask_for_parent_death_signal(parent)
         try:
             self._config = self._configure(lifeline.read_line(descriptor))
@@ -67,6 +73,7 @@ class Bridge:
             config = Config(line)
         except Exception as error:
             raise StartError("config", error) from error
+        loading.shelter(config.adapter)
         # Our own directory goes last: `import main` of a user must not find ours.
         ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         others = [path for path in sys.path if os.path.abspath(path) != ours]
@@ -75,7 +82,7 @@ class Bridge:
         return config
 
     def _load(self) -> None:
-        defer("asyncio")  # before gRPC, or a user, imports it for commands that may never run
+        self._import_server()
         protocol.inside(self.serve)
         kind = loading.find_class(self._config.adapter, self._config.cwd)
         if kind is not None:
@@ -83,65 +90,112 @@ class Bridge:
 
     def serve(self, adapter) -> None:
         """Serves the commands of `adapter` until the interpreter is asked to stop. Raises StartError."""
+        from snakepit_bridge import hooks
         from snakepit_bridge.adapter import find_commands
 
+        threaded = self._config.threaded
         try:
-            loading.require_thread_safe(type(adapter), self._config.threaded)
+            loading.require_thread_safe(type(adapter), threaded)
+            loading.require_threads()
             commands = find_commands(adapter)
-            hooks = _hooks(adapter)
+            called = hooks.session_hook(adapter), hooks.context_hook(adapter, threaded)
         except Exception as error:
             raise StartError("init", error) from error
+        dispatcher = self._dispatcher(commands, called)
+        try:
+            hooks.call(adapter, "setup", dispatcher.executor)
+            loading.require_threads()
+        except (Exception, SystemExit) as error:
+            raise StartError("setup", error) from error
+        running = self._start_server(dispatcher, commands)
+        ender = threading.Thread(target=self._lead_the_end, args=(dispatcher, running), name="snakepit-end")
+        ender.daemon = True
+        ender.start()
+        dispatcher.executor.serve()
+        self._left.set()
+        self._tear_down(adapter, dispatcher)
+        dispatcher.close()
+        running.stop()
+
+    def _import_server(self) -> None:
+        """Before any user's code: grpc is imported with stand-ins, which nobody else may see."""
+        # gRPC's own handlers crash or hang in forked children, which have no use for this process's gRPC.
+        self._forks_without_grpc = FORK_SUPPORT not in os.environ
+        os.environ.setdefault(FORK_SUPPORT, "0")
         try:
             with uncollected():
-                from snakepit_bridge import server, session
+                if self._config.threaded:  # two threads must not import it at one moment (deferred.py)
+                    import asyncio  # noqa: F401
+                from snakepit_bridge import server  # noqa: F401
         except Exception as error:
             _demand(requirements.require_versions)
             raise StartError("serve", error) from error
         _demand(requirements.require_versions)
+
+    def _dispatcher(self, commands: dict, called: tuple):
+        from snakepit_bridge import dispatcher
+
         try:
-            dispatcher = session.Dispatcher(commands, self._config, *hooks)
+            return dispatcher.Dispatcher(commands, self._config, *called)
         except Exception as error:
             raise StartError("serve", error) from error
-        self._hook("setup", adapter, dispatcher)
+
+    def _start_server(self, dispatcher, commands: dict):
+        from snakepit_bridge import server
+
         line = ready_line(self._config, commands, dispatcher.arena.usable)
         try:
-            running = server.start(dispatcher, line, self._asked_to_stop)
+            dispatcher.executor.start()
+            running = server.start(dispatcher, line, self._stops.put)
         except Exception as error:
             raise StartError("serve", error) from error
+        if self._forks_without_grpc:  # gRPC has read it; programs that commands start choose for themselves
+            os.environ.pop(FORK_SUPPORT, None)
         self._serving = True
         self._say(line)
-        self._stop.wait()
-        self._wind_up(adapter, dispatcher, running)
+        return running
 
-    def _hook(self, name: str, adapter, dispatcher) -> None:
-        try:
-            _call_hook(adapter, name, dispatcher)
-        except (Exception, SystemExit) as error:
-            raise StartError("setup", error) from error
-
-    def _wind_up(self, adapter, dispatcher, running) -> None:
+    def _lead_the_end(self, dispatcher, running) -> None:
+        """The thread that ends the service; the main thread does the rest once no command keeps it."""
+        grace = self._stops.get()
         running.leave()
         dispatcher.stopping = True
-        _until_idle(dispatcher, self._grace)
+        _until_idle(dispatcher, grace)
         dispatcher.stop()
         _until_idle(dispatcher, STOP_SECONDS)
+        dispatcher.executor.finish()
+        if self._left.wait(LEAVE_SECONDS) or self._interrupted():
+            return
+        print("snakepit_bridge: a command does not let go of the main thread: no teardown", file=sys.stderr)
+        dispatcher.close()
+        running.stop()
+        self._exit(0)
+
+    def _interrupted(self) -> bool:
+        """Raises Cancelled in the command that has the main thread; whether it has let go."""
+        self._interrupting = True
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+        return self._left.wait(LEAVE_SECONDS)
+
+    def _tear_down(self, adapter, dispatcher) -> None:
+        from snakepit_bridge import hooks
+
         try:
-            _call_hook(adapter, "teardown", dispatcher)
+            hooks.call(adapter, "teardown", dispatcher.executor)
         except BaseException:  # noqa: BLE001 - the user's own; it is too late for anything but words
             import traceback
 
             traceback.print_exc()
-        dispatcher.close()
-        running.stop()
 
-    def _terminated(self, *_) -> None:
+    def _terminated(self, number: int = 0, frame=None) -> None:
+        """SIGTERM came. In the main thread with its number, in the one that watches signals without."""
+        self._stops.put(0.0)
+        if not number:
+            return
         if not self._serving:
             self._exit(0)
-        self._stop.set()
-
-    def _asked_to_stop(self, grace: float) -> None:
-        self._grace = grace
-        self._stop.set()
+        if self._interrupting and not self._left.is_set():
+            raise Cancelled("the interpreter is stopping")
 
     def _say(self, line: bytes) -> None:
         data = line + b"\n"
@@ -150,20 +204,13 @@ class Bridge:
                 data = data[os.write(self._ready, data) :]
         except BrokenPipeError:  # nobody waits for us any more: the lifeline says the rest
             pass
-        os.close(self._ready)
+        forks.close(self._ready)
 
     def _exit(self, status: int) -> None:
-        """Ends without joining threads, which a stuck command would hold for ever; `atexit` functions are
-        called.
-        """
-        import atexit
+        """Ends as a program does, without joining threads that a stuck command would hold for ever."""
+        from snakepit_bridge import farewell
 
-        try:
-            atexit._run_exitfuncs()
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            lifeline.end(status)
+        farewell.end(status)
 
 
 def _demand(check) -> None:
@@ -180,46 +227,3 @@ def _until_idle(dispatcher, seconds: float) -> None:
     end = time.monotonic() + seconds
     while dispatcher.running() and time.monotonic() < end:
         time.sleep(0.005)
-
-
-def _call_hook(adapter, name: str, dispatcher) -> None:
-    hook = getattr(adapter, name, None)
-    if hook is None or _is_default(hook):
-        return
-    result = hook()
-    if hasattr(result, "__await__"):
-        dispatcher.executor.wait(result)
-
-
-def _is_default(hook) -> bool:
-    from snakepit_bridge.adapter import Adapter
-
-    return getattr(hook, "__func__", None) is vars(Adapter).get(getattr(hook, "__name__", ""))
-
-
-def _hooks(adapter):
-    """(on_session_start once a session, set_session_context before each command), None where the adapter has
-    none.
-    """
-    session = getattr(adapter, "on_session_start", None)
-    context = getattr(adapter, "set_session_context", None)
-    if session is None or _is_default(session):
-        return None, context
-    import inspect
-
-    if inspect.iscoroutinefunction(session):
-        raise TypeError("on_session_start cannot be async: a command waits for it")
-    seen: dict[str, None] = {}
-    lock = threading.Lock()
-
-    def start_session(session_id: str) -> None:
-        if session_id in seen:
-            return
-        with lock:
-            if session_id not in seen:
-                session(session_id)
-                if len(seen) >= SESSIONS_REMEMBERED:
-                    del seen[next(iter(seen))]
-                seen[session_id] = None
-
-    return start_session, context

@@ -11,24 +11,21 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import google.protobuf.internal  # noqa: F401 - its name for what is put off below
-
-from snakepit_bridge.deferred import defer
+from snakepit_bridge.deferred import putting_off
 
 try:  # what hmac.compare_digest is: hmac loads OpenSSL, which is 3 ms of each start
     from _operator import _compare_digest as same
 except ImportError:
     from hmac import compare_digest as same
 
-defer("grpc.aio")  # before grpc itself, which would import it for nothing
-defer("google.protobuf.internal.python_message")
-defer("calendar")  # of protobuf's timestamps
+with putting_off("asyncio", "grpc.aio", "google.protobuf.internal.python_message", "calendar"):
+    import google.protobuf  # noqa: F401 - the messages need it: here, where it gets its stand-ins
+    import grpc
 
-import grpc  # noqa: E402
-
-from snakepit_bridge import standard  # noqa: E402
-from snakepit_bridge._pb import interpreter_pb2 as pb  # noqa: E402
-from snakepit_bridge.session import ProtocolMismatch  # noqa: E402
+    from snakepit_bridge import dispatcher as _  # noqa: F401 - the same of all that commands need
+    from snakepit_bridge import standard
+    from snakepit_bridge._pb import interpreter_pb2 as pb
+    from snakepit_bridge.config import ProtocolMismatch
 
 SECRET_KEY = "snakepit-secret"
 SERVICE = "snakepit.v1.Interpreter"
@@ -139,10 +136,14 @@ class _Handlers(grpc.GenericRpcHandler):
                     attachment.receive(frame)
             except grpc.RpcError:  # how grpc says that the call is over
                 pass
-            finally:
+            finally:  # whatever else it was: nobody reads this stream any more
                 attachment.close()
 
-        threading.Thread(target=read, name="snakepit-reader", daemon=True).start()
+        try:
+            threading.Thread(target=read, name="snakepit-reader", daemon=True).start()
+        except RuntimeError as error:  # no thread is left: nobody would read this stream
+            attachment.close()
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         yield from attachment.frames()
 
     def _describe(self, request, context):
@@ -172,4 +173,5 @@ class _Handlers(grpc.GenericRpcHandler):
     def _status(self, service: str) -> int:
         if service not in ("", SERVICE):
             return standard.SERVICE_UNKNOWN
-        return standard.NOT_SERVING if self._leaving.is_set() else standard.SERVING
+        serves = self._dispatcher.is_alive() and not self._leaving.is_set()
+        return standard.SERVING if serves else standard.NOT_SERVING

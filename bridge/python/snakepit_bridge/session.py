@@ -1,14 +1,16 @@
-"""Knows the frames of one attachment: requests in, exactly one Reply each out, calls to the host and their
-answers.
+"""The frames of one attachment: requests in, exactly one Reply each out, calls to the host and their answers.
 
-Rules: no transport here: a server feeds `receive` and sends what `frames` yields; nothing blocks the reader;
-payloads are decoded and encoded in the
-thread that runs the command; what is waiting to be sent goes out as one frame.
+Rules:
+- No transport here: a server feeds `receive` and sends what `frames` yields.
+- Nothing blocks the reader. Whatever fails while a request is taken or answered is that request's outcome.
+- Payloads are decoded and encoded in the thread that runs the command, results at once when it has returned.
+- What is waiting to be sent goes out as one frame.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -17,13 +19,13 @@ from snakepit_bridge import batches, hostcalls
 from snakepit_bridge._pb import interpreter_pb2 as pb
 from snakepit_bridge.adapter import is_a_stream, unknown_command
 from snakepit_bridge.answers import Answer, Released
-from snakepit_bridge.arena import Arena
 from snakepit_bridge.buffers import Buffers, segment_ids
+from snakepit_bridge.config import PROTOCOL
 from snakepit_bridge.context import SessionContext
 from snakepit_bridge.decoding import arguments
-from snakepit_bridge.execution import Deadlines, Executor, Run
 from snakepit_bridge.failures import (
     CANCELLED,
+    COMMAND,
     DEADLINE,
     Failure,
     InvalidArguments,
@@ -31,78 +33,20 @@ from snakepit_bridge.failures import (
     Stopped,
     failure_of,
 )
-from snakepit_bridge.marks import Marks
+from snakepit_bridge.runs import Run
 from snakepit_bridge.streams import Outlet
 from snakepit_bridge.values import encode
 
-PROTOCOL = 1
 # a frame that holds so much goes out as it is: the limit of a message is for single payloads
 FRAME_SIZE = 256 * 1024
 _END = object()
 _NOTHING = object()
 
 
-class ProtocolMismatch(Exception):
-    """The host speaks another version of the wire."""
-
-
-class Dispatcher:
-    """The commands of one interpreter and what runs them; attachments come and go."""
-
-    def __init__(self, commands: dict, config, session_hook=None, context_hook=None) -> None:
-        self.commands = commands
-        self.config = config
-        self.executor = Executor(config.capacity)
-        self.arena = Arena(config.arena, config.threshold)
-        self.marks = Marks(config.marks)
-        self.deadlines = Deadlines(self._live, self.executor.cancel)
-        self.stopping = False
-        self.session_hook = session_hook
-        self.context_hook = context_hook
-        self._attachments: set[Attachment] = set()
-
-    def attach(self, hello: pb.ToInterpreter) -> Attachment:
-        """A new attachment, whose first frame is `hello`; an older one ends. Raises ProtocolMismatch."""
-        if not hello.HasField("hello"):
-            raise ProtocolMismatch("the first frame of Attach must hold a Hello")
-        if hello.hello.protocol != PROTOCOL:
-            raise ProtocolMismatch(
-                f"the host speaks protocol {hello.hello.protocol}, this interpreter {PROTOCOL}"
-            )
-        for older in list(self._attachments):
-            older.close()
-        attachment = Attachment(self, hello.hello)
-        self._attachments.add(attachment)
-        attachment.receive(hello)
-        return attachment
-
-    def detach(self, attachment: Attachment) -> None:
-        """Forgets an attachment that has ended."""
-        self._attachments.discard(attachment)
-
-    def running(self) -> int:
-        """How many requests have no outcome yet."""
-        return len(self._live())
-
-    def stop(self) -> None:
-        """Takes no more requests and cancels what runs."""
-        self.stopping = True
-        for run in self._live():
-            self.executor.cancel(run, CANCELLED)
-
-    def close(self) -> None:
-        """Ends every attachment."""
-        for attachment in list(self._attachments):
-            attachment.close()
-
-    def _live(self) -> list[Run]:
-        return [run for attachment in list(self._attachments) for run in list(attachment.live.values())]
-
-
 class Attachment:
     """One host's stream."""
 
-    def __init__(self, dispatcher: Dispatcher, hello: pb.Hello) -> None:
+    def __init__(self, dispatcher, hello: pb.Hello) -> None:
         self._dispatcher = dispatcher
         self._config = dispatcher.config
         self._commands = dispatcher.commands
@@ -121,41 +65,58 @@ class Attachment:
         if frame.released:
             self._arena.free(frame.released)
         if frame.trim:
-            self._arena.trim()
+            guarded(self._arena.trim)
         for request in frame.requests:
             self._accept(request)
         for cancel in frame.cancels:
-            run = self.live.get(cancel.id)
-            if run is None:
-                continue
-            if cancel.reason == pb.Cancel.RECALL:
-                run.recall()
-                continue
-            kind = DEADLINE if cancel.reason == pb.Cancel.DEADLINE else CANCELLED
-            self._dispatcher.executor.cancel(run, kind)
+            guarded(self._cancel, cancel)
         for credit in frame.credits:
             run = self.live.get(credit.id)
             if run is not None and run.context._outlet is not None:
-                run.context._outlet.grant(credit.chunks, credit.bytes)
+                guarded(run.context._outlet.grant, credit.chunks, credit.bytes)
         for reply in frame.host_replies:
-            self.host.answer(reply)
+            guarded(self.host.answer, reply)
 
     def close(self) -> None:
         """The stream has ended: cancels what runs, fails calls to the host, ends `frames`. Safe to repeat."""
         self._closed = True
-        self.host.lose("the host has closed the stream")
+        guarded(self.host.lose, "the host has closed the stream")
         for run in list(self.live.values()):
-            self._dispatcher.executor.cancel(run, CANCELLED)
+            guarded(self._dispatcher.executor.cancel, run, CANCELLED)
         self._out.put(_END)
         self._leave_when_idle()
 
-    def _accept(self, request: pb.Request) -> None:
-        command = self._commands.get(request.command)
-        refusal = self._refusal(request, command)
-        if refusal is not None:
-            self._out.put(Answer(request.id, refusal, 0))
-            self._release(request)
+    def _cancel(self, cancel: pb.Cancel) -> None:
+        run = self.live.get(cancel.id)
+        if run is None:
             return
+        if cancel.reason == pb.Cancel.RECALL:
+            run.recall()
+            return
+        kind = DEADLINE if cancel.reason == pb.Cancel.DEADLINE else CANCELLED
+        self._dispatcher.executor.cancel(run, kind)
+
+    def _accept(self, request: pb.Request) -> None:
+        run = None
+        try:
+            command = self._commands.get(request.command)
+            refusal = self._refusal(request, command)
+            if refusal is None:
+                run = self._run_of(request, command)
+                self.live[request.id] = run
+                if run.context.deadline is not None:
+                    self._dispatcher.deadlines.watch(run)
+                self._dispatcher.executor.submit(run)
+                return
+        except BaseException as error:  # noqa: BLE001 - the reader serves everybody
+            if run is not None and self.live.get(request.id) is run:
+                run.refuse(error)
+                return
+            refusal = _failure(error)
+        self._out.put(Answer(request.id, refusal, 0))
+        self._release(request)
+
+    def _run_of(self, request: pb.Request, command) -> Run:
         budget = request.budget_ms
         context = SessionContext(
             request.session,
@@ -169,12 +130,13 @@ class Attachment:
         )
         if request.stream:
             context._outlet = Outlet(request, self._out.put, self._config, self._arena)
-        mark = self._dispatcher.marks.of(request)
-        run = Run(request, context, command.asynchronous, self._work, self._done, mark)
-        self.live[request.id] = run
-        self._dispatcher.executor.submit(run)
-        if budget:
-            self._dispatcher.deadlines.watch(run)
+        asynchronous = command.asynchronous and not self._must_greet(request.session)
+        return Run(request, context, asynchronous, self._work, self._done, self._dispatcher.marks.of(request))
+
+    def _must_greet(self, session: str) -> bool:
+        """Whether the command waits for on_session_start first, which may block: not on the event loop."""
+        hook = self._dispatcher.session_hook
+        return hook is not None and session != "" and not hook.knows(session)
 
     def _refusal(self, request: pb.Request, command) -> Failure | None:
         if request.id in self.live:
@@ -206,12 +168,13 @@ class Attachment:
         if error is None and outlet is not None and run.kind:
             error = run.stopped()  # its generator was closed
         if error is not None:
-            outcome = failure_of(error)
+            outcome = _failure(error)
         else:
             outcome = self._encoded(run, value) if outlet is None else value
         ran = (time.perf_counter_ns() - run.started) // 1000 if run.started else 0
         self.live.pop(run.request.id, None)
         answer = Answer(run.request.id, outcome, ran)
+        run.answered = True
         if outlet is None:
             self._out.put(answer)
         else:
@@ -234,7 +197,7 @@ class Attachment:
             what = f"{run.request.command}: the result"
             return self._arena.outgoing(what, payload, self._config.max_message_size)
         except BaseException as error:  # noqa: BLE001 - the user's to_dict and its like may raise SystemExit too
-            return failure_of(error)
+            return _failure(error)
 
     def _release(self, request: pb.Request) -> None:
         if request.args.buffers or request.refs:
@@ -256,7 +219,7 @@ class Attachment:
             frame = pb.FromInterpreter()
             size = 0
             while item is not _END and item is not _NOTHING:
-                size += item.fill(frame, self._epoch)
+                size += self._fill(frame, item)
                 try:
                     item = more() if size < FRAME_SIZE else _NOTHING
                 except Empty:
@@ -264,6 +227,32 @@ class Attachment:
             yield frame
             if item is _NOTHING:
                 item = take()
+
+    def _fill(self, frame: pb.FromInterpreter, item) -> int:
+        """Adds `item` to `frame`; one that cannot be written ends alone, with a failure in its place."""
+        counts = [(field, len(field)) for field in (frame.replies, frame.host_calls, frame.chunks)]
+        try:
+            return item.fill(frame, self._epoch)
+        except Exception as error:  # noqa: BLE001 - protobuf refuses what is no text, or too large
+            for field, count in counts:
+                del field[count:]
+            return item.spoil(error, frame, self._epoch)
+
+
+def _failure(error: BaseException) -> Failure:
+    try:
+        return failure_of(error)
+    except BaseException as broken:  # noqa: BLE001 - of the user's exception class
+        words = f"{type(error).__name__}, of which nothing can be said: {type(broken).__name__}"
+        return Failure(COMMAND, type(error).__name__, words)
+
+
+def guarded(function, *args) -> None:
+    """Calls a function for one request; its exception is said and must not end the reader of all."""
+    try:
+        function(*args)
+    except Exception as error:  # noqa: BLE001
+        print(f"snakepit_bridge: {function.__qualname__} raised {error!r}", file=sys.stderr)
 
 
 def _yields(command: str, value) -> InvalidArguments:

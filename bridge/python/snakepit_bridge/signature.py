@@ -42,6 +42,8 @@ class Parameter:
         self.types, self.type = _check_of(annotation)
         if typing.get_origin(annotation) is typing.Literal:
             self.choices = typing.get_args(annotation)
+            if self.has_default and default is None and None not in self.choices:
+                self.choices += (None,)
         if self.types and self.has_default and default is None:
             self.types |= {type(None)}
 

@@ -1,8 +1,13 @@
-"""Knows one stream on its way to the host: how much it may still send, what waits to be sent, its end.
+"""One stream on its way to the host: how much it may still send, what waits to be sent, its end.
 
-Rules: a producer without credit blocks its own thread, or awaits, and nobody else; chunks keep their order
-and the Reply comes after the last; however a stream ends, its generator is closed in the thread or task that
-ran it; a report of progress never waits: of those that find no credit only the newest is kept.
+Rules:
+- A producer without credit blocks its own thread, or awaits, and nobody else.
+- Chunks keep their order, and the one Reply comes after the last.
+- However a stream ends, its generator is closed in the thread or task that ran it.
+- A place in the results' memory belongs to the chunk until the chunk is queued: a producer that is stopped
+  while it waits for credit gives the place back.
+- A report of progress never waits: of those that find no credit only the newest is kept. After the end there
+  are no reports.
 """
 
 from __future__ import annotations
@@ -10,9 +15,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+from snakepit_bridge import forks
+from snakepit_bridge.answers import Answer
 from snakepit_bridge.arena import Placed
+from snakepit_bridge.failures import INTERNAL, Failure
 from snakepit_bridge.hostcalls import fill_payload
 from snakepit_bridge.quick import quick
+from snakepit_bridge.runs import Rest
 from snakepit_bridge.values import Progress, encode
 
 PACK = 1000  # chunks in one packed Chunk
@@ -53,6 +62,7 @@ class Outlet:
         self._produced = self._sent = 0
         self._latest = None  # a report of progress that found no credit
         self._answer = None
+        self._ended = False
         self._stopped = False
         self._wake = None  # of an async producer that waits
 
@@ -75,6 +85,9 @@ class Outlet:
     def end(self, answer) -> None:
         """Sends the Reply after what is still to be sent."""
         with self._lock:
+            if self._ended:
+                return
+            self._ended = True
             self._answer = answer
             self._queue()
 
@@ -101,15 +114,21 @@ class Outlet:
     def put(self, value) -> bool:
         """Sends one value; waits for credit. Whether the stream goes on: it was not cancelled."""
         encoded = self._encoded(value)
-        with self._lock:
-            while (self._chunks <= 0 or self._bytes <= 0) and not self._stopped:
-                self._changed.wait()
-            return self._add(*encoded)
+        try:
+            with self._lock:
+                while not (self._stopped or self._credit()):
+                    self._changed.wait()
+                return self._add(*encoded)
+        except BaseException:  # of a signal handler, while it waited
+            self._give_back(encoded[1])
+            raise
 
     def progress(self, report: Progress) -> None:
         """Sends a report at once, or keeps it until there is credit."""
         encoded = self._encoded(report)
         with self._lock:
+            if self._ended:
+                return
             self._latest = encoded
             self._open = None  # it goes before the next chunk
             if self._credit() and not self._stopped:
@@ -118,6 +137,8 @@ class Outlet:
     def _drain_sync(self, generator) -> int:
         try:
             for value in generator:
+                if forks.is_child:
+                    forks.leave(None)
                 if not self.put(value):
                     break
         finally:
@@ -126,12 +147,10 @@ class Outlet:
                 close()
         return self._produced
 
-    async def _drain_awaited(self, awaitable) -> int:
+    async def _drain_awaited(self, awaitable):
         value = await awaitable
-        if hasattr(value, "__next__"):  # runs as a sync one does, where it may block
-            import asyncio
-
-            return await asyncio.get_running_loop().run_in_executor(None, self._drain_sync, value)
+        if hasattr(value, "__next__"):
+            return Rest(lambda: self._drain_sync(value))  # runs as a sync one does, where it may block
         if hasattr(value, "__anext__"):
             return await self._drain_async(value)
         await self._put_async(value)
@@ -156,15 +175,20 @@ class Outlet:
         import asyncio
 
         encoded = self._encoded(value)
-        loop, woken = asyncio.get_running_loop(), asyncio.Event()
-        while True:
-            with self._lock:
-                if self._stopped or self._credit():
-                    self._wake = None
-                    return self._add(*encoded)
-                woken.clear()
-                self._wake = lambda: loop.call_soon_threadsafe(woken.set)
-            await woken.wait()
+        try:
+            loop, woken = asyncio.get_running_loop(), asyncio.Event()
+            while True:
+                with self._lock:
+                    if self._stopped or self._credit():
+                        self._wake = None
+                        return self._add(*encoded)
+                    woken.clear()
+                    self._wake = lambda: loop.call_soon_threadsafe(woken.set)
+                await woken.wait()
+        except BaseException:  # its task was cancelled while it waited
+            self._wake = None
+            self._give_back(encoded[1])
+            raise
 
     def _encoded(self, value):
         text = quick(value)
@@ -174,6 +198,9 @@ class Outlet:
         text, buffers = self._arena.outgoing(f"{self._command}: a chunk", payload, self._limit)
         return text, buffers, len(text) + sum(map(len, buffers))
 
+    def _give_back(self, buffers) -> None:
+        self._arena.free([buffer.id for buffer in buffers if type(buffer) is Placed])
+
     # ---- with the lock held ------------------------------------------------------------------------------
 
     def _credit(self) -> bool:
@@ -181,7 +208,7 @@ class Outlet:
 
     def _add(self, text: bytes, buffers, size: int) -> bool:
         if self._stopped:
-            self._arena.free([buffer.id for buffer in buffers if type(buffer) is Placed])
+            self._give_back(buffers)
             return False
         if self._latest is not None:
             self._add_latest()
@@ -199,9 +226,11 @@ class Outlet:
         return True
 
     def _begin(self, text: bytes, buffers, size: int) -> None:
-        pack = _Pack(text, buffers, size)
+        pack = _Pack(text, buffers[:], size)
+        if buffers:
+            buffers.clear()  # they are the pack's now: the producer gives nothing back
         self._pending.append(pack)
-        self._open = pack if self._packs and not buffers and size < FRAME_SIZE else None
+        self._open = pack if self._packs and not pack.buffers and size < FRAME_SIZE else None
         self._queue()
 
     def _add_latest(self) -> None:
@@ -221,14 +250,26 @@ class Outlet:
         with self._lock:
             self._queued = False
             taken = self._take(FRAME_SIZE)
-            answer = self._answer if not self._pending else None
-            if self._pending:
+            answer = None
+            if not self._pending:
+                answer, self._answer = self._answer, None
+            else:
                 self._queue()  # behind what else waits: a stream does not keep the others from their turn
         for pack in taken:
             size += self._write(frame, pack)
         if answer is not None:
             size += answer.fill(frame, epoch)
         return size
+
+    def spoil(self, error: BaseException, frame, epoch) -> int:
+        """`fill` failed: ends the stream with a failure that says so."""
+        self.stop()
+        with self._lock:
+            self._ended = True
+            self._answer = None
+            self._pending.clear()
+        words = f"a chunk cannot be written: {type(error).__name__}: {error}"
+        return Answer(self._id, Failure(INTERNAL, type(error).__name__, words), 0).fill(frame, epoch)
 
     def _take(self, room: int) -> list:
         taken = []
