@@ -51,6 +51,8 @@ def leave(error: BaseException | None) -> None:
     status = 0
     try:
         status = _status_of(error)
+        if isinstance(error, KeyboardInterrupt):
+            _die_of_an_interrupt()
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
@@ -92,4 +94,13 @@ def _become_a_child() -> None:
                 os.close(descriptor)
         _descriptors.clear()
     finally:
-        _unblock()
+        try:
+            _unblock()
+        except KeyboardInterrupt:  # it waited; raised in here it would be lost
+            _die_of_an_interrupt()
+
+
+def _die_of_an_interrupt() -> None:
+    """What Python does at the end of a program that does not catch KeyboardInterrupt."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
