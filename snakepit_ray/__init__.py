@@ -10,9 +10,112 @@ Public names only, loaded when first used: `import snakepit_ray` does not import
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+# What editors and type checkers read. At run time `_HOMES` is the same, and a test compares them.
+if TYPE_CHECKING:
+    from snakepit_ray import errors, telemetry
+    from snakepit_ray.codec import Epoch, Progress, Reply
+    from snakepit_ray.config import Affinity, CallOptions, PoolConfig
+    from snakepit_ray.errors import (
+        CallerFault,
+        CircuitOpen,
+        CommandError,
+        ConfigError,
+        ConstraintViolation,
+        DeadlineExceeded,
+        DuplicateTool,
+        EncodingError,
+        InvalidArguments,
+        NotNow,
+        PayloadTooLarge,
+        PoolClosed,
+        PoolExists,
+        PoolNotFound,
+        PoolSaturated,
+        ProtocolMismatch,
+        QueueTimeout,
+        RequestCancelled,
+        SessionExpired,
+        SessionNotFound,
+        SessionQuotaExceeded,
+        SessionWorkerLost,
+        SnakepitError,
+        Stopped,
+        ToolNotFound,
+        UnknownCommand,
+        VariableNotFound,
+        VariableTypeError,
+        VersionConflict,
+        WorkerBusy,
+        WorkerCrashed,
+        WorkerFault,
+        WorkerStartError,
+    )
+    from snakepit_ray.pool import Pool
+    from snakepit_ray.runtimes import BaseRuntime, Runtime
+    from snakepit_ray.session import Session
+    from snakepit_ray.starting import Pools, connect, get_stats, run_as_script, shutdown, start, start_all
+    from snakepit_ray.streaming import HALT
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "HALT",
+    "Affinity",
+    "BaseRuntime",
+    "CallOptions",
+    "CallerFault",
+    "CircuitOpen",
+    "CommandError",
+    "ConfigError",
+    "ConstraintViolation",
+    "DeadlineExceeded",
+    "DuplicateTool",
+    "EncodingError",
+    "Epoch",
+    "InvalidArguments",
+    "NotNow",
+    "PayloadTooLarge",
+    "Pool",
+    "PoolClosed",
+    "PoolConfig",
+    "PoolExists",
+    "PoolNotFound",
+    "PoolSaturated",
+    "Pools",
+    "Progress",
+    "ProtocolMismatch",
+    "QueueTimeout",
+    "Reply",
+    "RequestCancelled",
+    "Runtime",
+    "Session",
+    "SessionExpired",
+    "SessionNotFound",
+    "SessionQuotaExceeded",
+    "SessionWorkerLost",
+    "SnakepitError",
+    "Stopped",
+    "ToolNotFound",
+    "UnknownCommand",
+    "VariableNotFound",
+    "VariableTypeError",
+    "VersionConflict",
+    "WorkerBusy",
+    "WorkerCrashed",
+    "WorkerFault",
+    "WorkerStartError",
+    "__version__",
+    "connect",
+    "errors",
+    "get_stats",
+    "run_as_script",
+    "shutdown",
+    "start",
+    "start_all",
+    "telemetry",
+]
 
 _HOMES = {
     "start": "starting",
@@ -37,10 +140,8 @@ _HOMES = {
     "errors": "",
 }
 
-__all__ = ["__version__", *_HOMES]
 
-
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     import importlib
 
     if name in _HOMES:
@@ -51,3 +152,11 @@ def __getattr__(name: str) -> Any:
     if name in errors.__all__:
         return getattr(errors, name)
     raise AttributeError(f"module 'snakepit_ray' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if not TYPE_CHECKING:  # a checker that saw it would take every name for one that is there
+    __getattr__ = _load

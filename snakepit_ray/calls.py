@@ -12,6 +12,9 @@ from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from snakepit_ray.config.keywords import CallSettings, SessionCallSettings
     from snakepit_ray.pool import Pool
 
 
@@ -24,11 +27,13 @@ class Call:
         self._pool = pool
         self._options = options
 
-    def options(self, **options: Any) -> Call:
+    def options(self, **options: Unpack[CallSettings]) -> Call:
         """The same call with these options (see CallOptions). Raises ConfigError."""
         return Call(self._pool, self._options.merge(**options))
 
-    def remote(self, command: str, args: Mapping[str, Any] | None = None, **options: Any) -> Any:
+    def remote(
+        self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[CallSettings]
+    ) -> Any:
         """Sends the command; the ref holds its value, or raises its error.
 
         Top-level ObjectRefs among `args` are resolved by Ray at the worker. Raises EncodingError,
@@ -36,7 +41,9 @@ class Call:
         merged = self._options.merge(**options) if options else self._options
         return self._pool._send(command, args, merged)
 
-    def __call__(self, command: str, args: Mapping[str, Any] | None = None, **options: Any) -> Any:
+    def __call__(
+        self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[CallSettings]
+    ) -> Any:
         """Sends the command and waits for its value."""
         merged = self._options.merge(**options) if options else self._options
         return self._pool._get(self._pool._send(command, args, merged), merged)
@@ -51,18 +58,26 @@ class SessionCall:
         self._pool = pool
         self._call = call or Call(pool)
 
-    def options(self, **options: Any) -> SessionCall:
+    def options(self, **options: Unpack[CallSettings]) -> SessionCall:
         """The same call with these options."""
         return SessionCall(self._pool, self._call.options(**options))
 
     def remote(
-        self, session: str, command: str, args: Mapping[str, Any] | None = None, **options: Any
+        self,
+        session: str,
+        command: str,
+        args: Mapping[str, Any] | None = None,
+        **options: Unpack[SessionCallSettings],
     ) -> Any:
         """As `pool.execute.remote`, in `session`."""
         return self._call.remote(command, args, session=session, **options)
 
     def __call__(
-        self, session: str, command: str, args: Mapping[str, Any] | None = None, **options: Any
+        self,
+        session: str,
+        command: str,
+        args: Mapping[str, Any] | None = None,
+        **options: Unpack[SessionCallSettings],
     ) -> Any:
         """As `pool.execute`, in `session`."""
         return self._call(command, args, session=session, **options)
@@ -77,7 +92,7 @@ class BatchCall:
         self._pool = pool
         self._options = options
 
-    def options(self, **options: Any) -> BatchCall:
+    def options(self, **options: Unpack[CallSettings]) -> BatchCall:
         """The same call with these options (see CallOptions). Raises ConfigError."""
         return BatchCall(self._pool, self._options.merge(**options))
 
@@ -86,7 +101,7 @@ class BatchCall:
         command: str,
         items: Iterable[Mapping[str, Any]],
         return_exceptions: bool = False,
-        **options: Any,
+        **options: Unpack[CallSettings],
     ) -> Any:
         """Sends all items; the ref holds the list of their values in order.
 
@@ -101,7 +116,7 @@ class BatchCall:
         command: str,
         items: Iterable[Mapping[str, Any]],
         return_exceptions: bool = False,
-        **options: Any,
+        **options: Unpack[CallSettings],
     ) -> list[Any]:
         """Sends all items and waits for the list of their values."""
         merged = self._options.merge(**options)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -27,6 +27,11 @@ from snakepit_ray.sending import Sender
 from snakepit_ray.session import Session
 from snakepit_ray.streaming import SessionStreamCall, ShowProgress, StreamCall, async_values, values
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from snakepit_ray.config.keywords import CallSettings
+
 CONTROL_SECONDS = 30.0
 SHUTDOWN_SECONDS = 30.0
 
@@ -41,11 +46,11 @@ class Pool:
         self._builder = RequestBuilder(link.config, runtime, ray.ObjectRef, link.new_id)
         self._sender = Sender(link, self._builder)
         self._coalescer = Coalescer(self._sender)
-        self.execute = Call(self)
-        self.execute_batch = BatchCall(self)
-        self.execute_in_session = SessionCall(self)
-        self.execute_stream = StreamCall(self)
-        self.execute_in_session_stream = SessionStreamCall(self)
+        self._execute = Call(self)
+        self._execute_batch = BatchCall(self)
+        self._execute_in_session = SessionCall(self)
+        self._execute_stream = StreamCall(self)
+        self._execute_in_session_stream = SessionStreamCall(self)
 
     @property
     def name(self) -> str:
@@ -61,12 +66,45 @@ class Pool:
         """Calls that belong to one session."""
         return Session(self, session_id)
 
+    # ---- the forms of a call ------------------------------------------------------------------------------
+
+    @property
+    def execute(self) -> Call:
+        """Runs a command: `pool.execute("add", {"a": 5, "b": 3})` waits for its value, `.remote(...)` returns
+        an ObjectRef at once, `.options(timeout=5)` is the same call with options (see CallOptions)."""
+        return self._execute
+
+    @property
+    def execute_batch(self) -> BatchCall:
+        """Runs a command for each item: `pool.execute_batch("add", [{"a": 1, "b": 2}, ...])` waits for the
+        list of values, `.remote(...)` returns one ObjectRef for it."""
+        return self._execute_batch
+
+    @property
+    def execute_in_session(self) -> SessionCall:
+        """`execute` with a session's id first: `pool.execute_in_session("user_123", "echo", {...})`."""
+        return self._execute_in_session
+
+    @property
+    def execute_stream(self) -> StreamCall:
+        """Runs a command that yields: `pool.execute_stream(command, args, on_chunk)` hands each value to
+        `on_chunk`, `.remote(command, args)` iterates over ObjectRefs, one for each value. See also `stream`.
+        """
+        return self._execute_stream
+
+    @property
+    def execute_in_session_stream(self) -> SessionStreamCall:
+        """`execute_stream` with a session's id first."""
+        return self._execute_in_session_stream
+
     # ---- calls --------------------------------------------------------------------------------------------
 
     def _send(self, command: str, args: Any, options: CallOptions) -> Any:
         return self._sender.one(command, args, options)
 
-    async def call(self, command: str, args: Mapping[str, Any] | None = None, **options: Any) -> Any:
+    async def call(
+        self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[CallSettings]
+    ) -> Any:
         """`execute` for asyncio: the value, or one of our errors. A cancelled task cancels the command.
 
         Calls of one turn of the event loop that have the same command and options travel together; each has
@@ -74,7 +112,7 @@ class Pool:
         return await self._coalescer.call(command, args, DEFAULT_OPTIONS.merge(**options))
 
     def submit(
-        self, command: str, args: Mapping[str, Any] | None = None, **options: Any
+        self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[CallSettings]
     ) -> concurrent.futures.Future[Any]:
         """`execute` as a concurrent.futures.Future; its `cancel()` cancels the command, also one that
         runs."""
@@ -87,7 +125,7 @@ class Pool:
         args: Mapping[str, Any] | None = None,
         *,
         progress: ShowProgress = False,
-        **options: Any,
+        **options: Unpack[CallSettings],
     ) -> Generator[Any]:
         """The values that `command` yields, as they come; closing or dropping the iterator stops it.
 
@@ -101,7 +139,7 @@ class Pool:
         args: Mapping[str, Any] | None = None,
         *,
         progress: ShowProgress = False,
-        **options: Any,
+        **options: Unpack[CallSettings],
     ) -> AsyncIterator[Any]:
         """`stream` for asyncio: `async for`."""
         return async_values(self, command, args, DEFAULT_OPTIONS.merge(**options), progress)
@@ -115,7 +153,7 @@ class Pool:
         in_flight: int | None = None,
         chunk_size: int | None = None,
         return_exceptions: bool = False,
-        **options: Any,
+        **options: Unpack[CallSettings],
     ) -> Iterator[Any]:
         """The results of `command` for each item (a mapping of arguments), lazily and paced, so that no queue
         overflows and `items` may be endless.

@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from snakepit_ray.config.keywords import SessionCallSettings
     from snakepit_ray.pool import Pool
 
 
@@ -19,16 +22,20 @@ class Session:
         self.execute = pool.execute.options(session=session_id)
         self.execute_stream = pool.execute_stream.options(session=session_id)
 
-    async def call(self, command: str, args: Mapping[str, Any] | None = None, **options: Any) -> Any:
+    async def call(
+        self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[SessionCallSettings]
+    ) -> Any:
         """`pool.call` in this session."""
         return await self.pool.call(command, args, session=self.id, **options)
 
-    def stream(self, command: str, args: Mapping[str, Any] | None = None, **options: Any) -> Generator[Any]:
+    def stream(
+        self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[SessionCallSettings]
+    ) -> Generator[Any]:
         """`pool.stream` in this session."""
         return self.pool.stream(command, args, session=self.id, **options)
 
     def astream(
-        self, command: str, args: Mapping[str, Any] | None = None, **options: Any
+        self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[SessionCallSettings]
     ) -> AsyncIterator[Any]:
         """`pool.astream` in this session."""
         return self.pool.astream(command, args, session=self.id, **options)

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.link import link_to
@@ -22,6 +22,11 @@ from snakepit_ray.config import PoolConfig, read_toml
 from snakepit_ray.errors import PoolNotFound, SnakepitError
 from snakepit_ray.pool import Pool
 from snakepit_ray.runtimes import resolve_runtime
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from snakepit_ray.config.keywords import PoolSettings
 
 ACTOR_SECONDS = 60.0  # for Ray to place and start an actor, beside the interpreter's own startup_timeout
 STEP_SECONDS = 0.2
@@ -52,7 +57,7 @@ def start(
     *,
     detached: bool = False,
     on_progress: Progress | None = None,
-    **settings: Any,
+    **settings: Unpack[PoolSettings],
 ) -> Pool:
     """Starts a pool and returns when it is ready: every worker, or start-up over with at least one.
 
@@ -199,7 +204,7 @@ def get_stats() -> dict[str, int]:
     return total
 
 
-def run_as_script(fn: Callable[[Pool], Any], **settings: Any) -> NoReturn:
+def run_as_script(fn: Callable[[Pool], Any], **settings: Unpack[PoolSettings]) -> NoReturn:
     """Pool up, all workers ready, `fn(pool)`, everything down; then ends this process: status 0, or 1 on an
     exception."""
     status = 1

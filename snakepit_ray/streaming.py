@@ -24,6 +24,9 @@ from snakepit_ray.errors import ConfigError, DeadlineExceeded
 from snakepit_ray.progress import Bar
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from snakepit_ray.config.keywords import CallSettings, SessionCallSettings
     from snakepit_ray.pool import Pool
 
 AHEAD_REFS = (
@@ -208,11 +211,11 @@ class StreamCall:
         self._pool = pool
         self._options = options
 
-    def options(self, **options: Any) -> StreamCall:
+    def options(self, **options: Unpack[CallSettings]) -> StreamCall:
         """The same with these options (see CallOptions). Raises ConfigError."""
         return StreamCall(self._pool, self._options.merge(**options))
 
-    def remote(self, command: str, args: Args = None, **options: Any) -> ChunkRefs:
+    def remote(self, command: str, args: Args = None, **options: Unpack[CallSettings]) -> ChunkRefs:
         """Sends the command; one ref for each chunk that it yields, as it yields them.
 
         Reports of progress are chunks here: a `snakepit.Progress` in its ref. Raises as `execute.remote`."""
@@ -225,7 +228,7 @@ class StreamCall:
         on_chunk: Callable[[Any], Any],
         *,
         progress: ShowProgress = False,
-        **options: Any,
+        **options: Unpack[CallSettings],
     ) -> int:
         """Calls `on_chunk` with each value until the stream ends or a call returns `snakepit.HALT`, which
         stops the producer; how many values there were. An exception of `on_chunk` stops it, too."""
@@ -251,16 +254,23 @@ class SessionStreamCall:
         self._pool = pool
         self._call = call or StreamCall(pool)
 
-    def options(self, **options: Any) -> SessionStreamCall:
+    def options(self, **options: Unpack[CallSettings]) -> SessionStreamCall:
         """The same with these options."""
         return SessionStreamCall(self._pool, self._call.options(**options))
 
-    def remote(self, session: str, command: str, args: Args = None, **options: Any) -> ChunkRefs:
+    def remote(
+        self, session: str, command: str, args: Args = None, **options: Unpack[SessionCallSettings]
+    ) -> ChunkRefs:
         """As `pool.execute_stream.remote`, in `session`."""
         return self._call.remote(command, args, session=session, **options)
 
     def __call__(
-        self, session: str, command: str, args: Args, on_chunk: Callable[[Any], Any], **options: Any
+        self,
+        session: str,
+        command: str,
+        args: Args,
+        on_chunk: Callable[[Any], Any],
+        **options: Unpack[SessionCallSettings],
     ) -> int:
         """As `pool.execute_stream`, in `session`."""
         return self._call(command, args, on_chunk, session=session, **options)

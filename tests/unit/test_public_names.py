@@ -1,0 +1,62 @@
+"""The names that users type: completion, `import *`, `help`, and the types of keywords."""
+
+from __future__ import annotations
+
+import ast
+import pydoc
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import snakepit_ray as snakepit
+from snakepit_ray import errors
+from snakepit_ray.config import CallOptions, PoolConfig
+from snakepit_ray.config.keywords import CallSettings, PoolSettings, SessionCallSettings
+from snakepit_ray.pool import Pool
+
+FORMS = ("execute", "execute_batch", "execute_in_session", "execute_stream", "execute_in_session_stream")
+
+
+def test_completion_offers_what_there_is() -> None:
+    names = dir(snakepit)
+    assert {"start", "connect", "Pool", "PoolConfig", "HALT", "WorkerCrashed", "errors"} <= set(names)
+    assert all(getattr(snakepit, name) is not None for name in snakepit.__all__)
+
+
+def test_every_name_is_in_every_list() -> None:
+    """What is loaded when it is first used, what type checkers read, and `__all__`."""
+    tree = ast.parse(Path(snakepit.__file__).read_text())
+    (checking,) = (
+        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    read = {alias.name for node in checking.body for alias in node.names}
+    raised = {name for name in errors.__all__ if name[0].isupper()}
+    assert read == {*snakepit._HOMES, *raised}
+    assert set(snakepit.__all__) == {"__version__", *read}
+
+
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="module 'snakepit_ray' has no attribute 'strat'"):
+        _ = snakepit.strat
+
+
+def test_completion_does_not_load_ray() -> None:
+    script = "import sys, snakepit_ray; dir(snakepit_ray); sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
+
+
+def test_help_documents_the_forms_of_a_call() -> None:
+    text = pydoc.plain(pydoc.render_doc(Pool))
+    for name in FORMS:
+        assert f"\n |  {name}\n |      " in text, name
+        assert getattr(Pool, name).__doc__
+
+
+def test_keywords_are_those_that_are_taken() -> None:
+    assert set(PoolSettings.__annotations__) == {field.name for field in fields(PoolConfig)}
+    calls = {field.name for field in fields(CallOptions)}
+    assert CallSettings.__optional_keys__ == calls
+    assert SessionCallSettings.__optional_keys__ == calls - {"session"}
