@@ -47,6 +47,19 @@ class Space:
         begin, end = self._taken.pop(index)
         self.used -= end - begin
 
+    def reserve(self, offset: int, size: int) -> bool:
+        """Takes the range of whole grains at `offset`, where all of it is free, without counting it as used.
+        A range that is not free counts as used, so that the next `trim` names what is left of it."""
+        index = bisect_left(self._taken, (offset, 0))
+        before = self._taken[index - 1][1] if index else 0
+        after = self._taken[index][0] if index < len(self._taken) else self.size
+        if before > offset or after < offset + size:
+            self._touched = max(self._touched, min(offset + size, self.size))
+            return False
+        self._taken.insert(index, (offset, offset + size))
+        self.used += size
+        return True
+
     def trim(self) -> list[tuple[int, int]]:
         """The free ranges (offset, size) that were used since the last time."""
         gaps, begin = [], 0

@@ -20,9 +20,11 @@ from snakepit_ray.codec import nbytes
 from snakepit_ray.core.space import Space
 from snakepit_ray.errors import EncodingError, PayloadTooLarge
 from snakepit_ray.process.shared_memory import SharedMemory
+from snakepit_ray.process.threads import aside
 
 ON_THE_LOOP = 256 * 1024  # bytes that are copied at once: less time than a thread's start
 MOST_IN_BAND = 2_000_000_000  # bytes of buffers in one message; protobuf ends at 2^31
+PIECE_BYTES = 64 * 1024 * 1024  # of free memory that are given back at a time
 REST_SECONDS = 10.0  # without large data, after which free memory is given back
 log = logging.getLogger("snakepit_ray.worker")
 
@@ -191,17 +193,28 @@ class Arena:
         """Bytes of memory that both pieces take now."""
         return sum(memory.resident for memory in (self._arguments, self._results) if memory is not None)
 
-    def rest(self, trim: Callable[[], None]) -> bool:
+    async def rest(self, trim: Callable[[], None]) -> bool:
         """Gives free memory back when nothing large has travelled for a while; `trim` has the interpreter do
-        so, too. Whether it did."""
+        so, too. Whether it did.
+
+        A GiB takes a quarter of a second, so it goes in pieces, in a thread. A piece is taken meanwhile, and
+        the rest of the space can be used."""
         if not self._used_at or time.monotonic() - self._used_at < REST_SECONDS:
             return False
         self._used_at = 0.0
-        assert self._arguments is not None
         for offset, size in self._space.trim():
-            self._arguments.drop(offset, size)
+            for piece in range(offset, offset + size, PIECE_BYTES):
+                await self._give_back(piece, min(PIECE_BYTES, offset + size - piece))
         trim()
         return True
+
+    async def _give_back(self, offset: int, size: int) -> None:
+        if self._arguments is None or not self._space.reserve(offset, size):
+            return
+        try:
+            await aside(self._arguments.drop, offset, size)
+        finally:
+            self._space.give(offset)
 
     def _warn(self, size: int) -> None:
         if self._space.size and not self._warned:

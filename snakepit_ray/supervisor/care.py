@@ -75,7 +75,7 @@ class Care:
             if interpreter.gone:
                 return
             await self._check_pulse(interpreter, pulse)
-            interpreter.arena.rest(interpreter.client.trim)
+            await interpreter.arena.rest(interpreter.client.trim)
             if interpreter is self._keeper.interpreter:
                 await self._check_limits(interpreter)
 

@@ -180,7 +180,7 @@ class Interpreter:
             if hasattr(self, "client"):
                 await self.client.close()
         finally:
-            self.arena.close()
+            await aside(self.arena.close)
             await aside(partial(self.place.leave, stays=self.child.stays))
         return exit
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
 
 from snakepit_ray.core.space import GRAIN, Space
 from tests.core import ranges
@@ -11,6 +13,18 @@ from tests.core.ranges import GRAINS, SIZE
 
 class Ranges(ranges.Ranges):
     make = Space
+
+    @rule(begin=st.integers(0, GRAINS - 1), grains=st.integers(1, GRAINS))
+    def reserve(self, begin: int, grains: int) -> None:
+        wanted = set(range(begin, min(begin + grains, GRAINS)))
+        free = not wanted & set().union(*self.held.values())
+        offset, size = begin * GRAIN, len(wanted) * GRAIN
+        assert self.space.reserve(offset, size) == free
+        if free:
+            assert self.space.take(GRAINS * GRAIN) is None
+            self.space.give(offset)
+        else:
+            self.touched |= wanted
 
 
 TestRanges = Ranges.TestCase

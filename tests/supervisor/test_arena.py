@@ -279,7 +279,7 @@ def test_free_memory_is_given_back_after_a_while(tmp_path: Path, monkeypatch: py
         await results_lent(worker, 1)
         assert arena.resident > 16_000_000
         monkeypatch.setattr("snakepit_ray.supervisor.arena.REST_SECONDS", 0.0)
-        assert arena.rest(worker.interpreter.client.trim)
+        assert await arena.rest(worker.interpreter.client.trim)
         await harness.until(lambda: arena.resident <= 200_000 * 8 + 4096)
         assert set(kept) == {5.0}
         assert (await call(worker, "plus_one", 4, x=np.zeros(1_000_000)))[0] == 1.0

@@ -101,7 +101,7 @@ class BothEnds(RuleBasedStateMachine):
     @rule()
     def trim(self) -> None:
         self.host._used_at = 1e-9  # long ago
-        self.host.rest(self.child.trim)
+        self.loop.run_until_complete(self.host.rest(self.child.trim))
 
     @invariant()
     def what_is_looked_at_is_unchanged(self) -> None:

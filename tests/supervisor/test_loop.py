@@ -13,15 +13,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors.host_calls import LONGEST_CALL, HostCalls
 from snakepit_ray.core.recycling import Limits
 from snakepit_ray.errors import WorkerStartError
+from snakepit_ray.process.threads import aside
 from snakepit_ray.supervisor import CarePolicy, Supervisor
+from snakepit_ray.supervisor.arena import Arena
 from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
-from tests.loop_watch import LIMIT, watching
+from tests.loop_watch import LIMIT, LoopWatch, watching
 from tests.supervisor.harness import POLICY, ROOT, request, run, supervisor, until, value
 
 FAMILY = str(ROOT / "tests/adapters/family.py") + ":Family"
@@ -91,6 +94,28 @@ def test_while_it_prints_without_end(tmp_path: Path, what: str) -> None:
     watched(tmp_path, body, adapter=FAMILY, adapter_args={})
 
 
+def test_while_memory_that_was_used_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GiB takes a quarter of a second: between large calls, and at the end of an interpreter."""
+    size = 384 << 20
+
+    async def body() -> None:
+        with watching() as watch:
+            arena = Arena(1 << 30, 10_000, "w-0")
+            block = np.ones(size // 8)
+            sent = pb.Request(args=pb.Payload(buffers=[pb.Buffer(beside=0)]))
+            for _ in range(2):
+                arena.withdraw(await arena.carry(sent, [block]))
+                assert arena.resident >= size
+                monkeypatch.setattr("snakepit_ray.supervisor.arena.REST_SECONDS", 0.0)
+                assert await arena.rest(lambda: None)
+                assert arena.resident == 0
+            await arena.carry(sent, [block])
+            await aside(arena.close)
+        assert watch.noted == []
+
+    run(body)
+
+
 # ---- host calls --------------------------------------------------------------------------------------------
 
 
@@ -125,24 +150,43 @@ def test_a_host_call_that_would_hold_the_loop_is_refused(tmp_path: Path) -> None
 # ---- the watch itself --------------------------------------------------------------------------------------
 
 
-def burns() -> None:
+def burns(watch: LoopWatch) -> None:
     end = time.thread_time() + 1.5 * LIMIT
     while time.thread_time() < end:
         pass
 
 
-def fills_a_pipe() -> None:
+def once_noted(watch: LoopWatch, then: Callable[[], object]) -> threading.Thread:
+    """Does `then` when something was noted: the loop's thread is let go, however long a busy machine
+    takes."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 10
+        while not any("asleep" in line for line in watch.noted) and time.monotonic() < deadline:
+            over.wait(0.01)
+        then()
+
+    over = threading.Event()
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def fills_a_pipe(watch: LoopWatch) -> None:
     reading, writing = os.pipe()
-    drain = threading.Timer(4 * LIMIT, lambda: os.read(reading, 1 << 20))
-    drain.start()
+    drain = once_noted(watch, lambda: os.read(reading, 1 << 20))
     os.write(writing, b"x" * (1 << 17))
     drain.join()
     os.close(reading)
     os.close(writing)
 
 
-def waits_for_a_process() -> None:
-    os.waitpid(os.posix_spawn("/bin/sleep", ["sleep", str(4 * LIMIT)], {}), 0)
+def waits_for_a_process(watch: LoopWatch) -> None:
+    process = subprocess.Popen(["sleep", "600"])
+    end = once_noted(watch, process.kill)
+    os.waitpid(process.pid, 0)
+    process.returncode = -signal.SIGKILL
+    end.join()
 
 
 @pytest.mark.parametrize(
@@ -151,17 +195,16 @@ def waits_for_a_process() -> None:
         (burns, "of processor time"),
         (fills_a_pipe, "asleep for"),
         (waits_for_a_process, "asleep for"),
-        (lambda: os.listdir("/proc"), "os.listdir"),
-        (lambda: subprocess.run(["true"], check=True), "subprocess.Popen"),
-        (lambda: Path("/dev/null").write_text(""), "open"),
+        (lambda watch: os.listdir("/proc"), "os.listdir"),
+        (lambda watch: subprocess.run(["true"], check=True), "subprocess.Popen"),
+        (lambda watch: Path("/dev/null").write_text(""), "open"),
     ],
 )
-def test_what_holds_a_loop_is_noted(job: Callable[[], object], words: str) -> None:
+def test_what_holds_a_loop_is_noted(job: Callable[[LoopWatch], object], words: str) -> None:
     async def body() -> None:
-        await asyncio.sleep(0)
         with watching() as watch:
             await asyncio.sleep(0)
-            job()
+            job(watch)
             await asyncio.sleep(0)
         assert any(words in line for line in watch.noted), watch.noted
 
