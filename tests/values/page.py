@@ -27,8 +27,8 @@ The two sides differ in one way. Arguments are strict, because the caller is the
 result is converted where its text or its fields say all of it, because the command has run. A pool with
 `unserializable="marker"` puts a marker in the place of what cannot be carried.
 
-In a batch and in a stream each result stands alone. One that cannot be carried, or cannot be read, is an
-error in its place and takes no other along.
+In a batch each result stands alone: one that cannot be carried, or cannot be read, is an error in its place
+and takes no other along. A chunk that cannot be carried or read ends its stream, after the chunks before it.
 
 Each row of this page is a test (bridge/conformance/python/values.json). What every language carries is in
 bridge/README.md, section 4.

@@ -77,6 +77,12 @@ class Labelled(np.ndarray):
     """An array with something beside its elements."""
 
 
+def with_units() -> np.ndarray:
+    made: Any = np.arange(3.0).view(Labelled)
+    made.units = "m"
+    return made
+
+
 class Dlpack:
     def __init__(self, data: np.ndarray) -> None:
         self._data = data

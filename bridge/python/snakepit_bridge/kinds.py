@@ -133,11 +133,15 @@ def _numpy(base: type, kind: type) -> Encode | None:
         return None
     if _root(kind) == "numpy" and kind.__name__ in _PLAIN_ARRAYS:
         return tensors.encode_array
-    if hasattr(kind, "unit"):
-        return _refused("its unit would be lost; send [numpy.asarray(value), str(value.unit)]")
-    if hasattr(kind, "units"):
-        return _refused("its unit would be lost; send [numpy.asarray(value), str(value.units)]")
-    return _refused("a subclass of ndarray may be more than its elements; send numpy.asarray(value)")
+    return _refuse_subclass
+
+
+def _refuse_subclass(value: Any) -> Tagged:
+    """A subclass of ndarray; some have their unit in the class, others in the object."""
+    for name in ("unit", "units"):
+        if hasattr(value, name):
+            raise NotCarried(f"its unit would be lost; send [numpy.asarray(value), str(value.{name})]")
+    raise NotCarried("a subclass of ndarray may be more than its elements; send numpy.asarray(value)")
 
 
 def _pandas(base: type, kind: type) -> Encode | None:

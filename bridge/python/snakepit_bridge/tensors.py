@@ -210,7 +210,8 @@ def encode_stream(value: Any) -> Tagged:
         table = pa.RecordBatchReader.from_stream(value).read_all()
     except pa.ArrowException as error:
         raise NotCarried(
-            f"Arrow cannot read its stream as a table ({error}); send a table of columns that Arrow has"
+            f"Arrow cannot read its stream as a table ({error}); send "
+            'pyarrow.table({"value": pyarrow.chunked_array(value)}) of a column, or types that Arrow has'
         ) from error
     return _table(pa, table)
 
