@@ -24,6 +24,7 @@ class Reason(str, Enum):
     MAX_REQUESTS = "max_requests"
     MAX_MEMORY = "max_memory"
     MANUAL = "manual"
+    TERMINATED = "terminated"  # it said that it ends: it got SIGTERM from somebody else
 
     def __str__(self) -> str:
         return self.value

@@ -24,6 +24,7 @@ from snakepit_ray.supervisor.running import Running
 from snakepit_ray.supervisor.story import Story
 
 ANSWER_SECONDS = 2.0  # for one health check, at most
+FAILED_SECONDS = 0.2  # after a look that failed, beside the pause between two looks
 log = logging.getLogger("snakepit_ray.worker")
 
 
@@ -74,10 +75,22 @@ class Care:
             await asyncio.wait(over, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
             if interpreter.gone:
                 return
-            await self._check_pulse(interpreter, pulse)
-            await interpreter.arena.rest(interpreter.client.trim)
-            if interpreter is self._keeper.interpreter:
-                await self._check_limits(interpreter)
+            try:
+                await self._look(interpreter, pulse)
+            except Exception as error:  # noqa: BLE001 - nobody else looks: without descriptors for a moment, say
+                self._warn_once("looking after interpreter %d failed: %r", interpreter.child.pid, error)
+                await asyncio.wait(over, timeout=FAILED_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _look(self, interpreter: Interpreter, pulse: Pulse) -> None:
+        await self._check_pulse(interpreter, pulse)
+        await interpreter.arena.rest(interpreter.client.trim)
+        if interpreter is self._keeper.interpreter:
+            await self._check_limits(interpreter)
+
+    def _warn_once(self, message: str, *about: object) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(message, *about)
 
     def _pause(self, pulse: Pulse) -> float:
         """Until the next look; one that was not answered is looked at more closely."""
@@ -119,9 +132,8 @@ class Care:
         memory = None
         if limits.max_memory is not None:
             memory = await asyncio.to_thread(self._memory, interpreter)
-            if memory is None and not self._warned:
-                self._warned = True
-                log.warning("the memory of interpreter %d cannot be read", interpreter.child.pid)
+            if memory is None:
+                self._warn_once("the memory of interpreter %d cannot be read", interpreter.child.pid)
         reason = limits.exceeded(time.monotonic(), self._expires_at, interpreter.served, memory)
         if reason is not None:
             self._keeper.recycle(reason)

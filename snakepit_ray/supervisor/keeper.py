@@ -1,16 +1,27 @@
-"""Knows how a worker always has an interpreter: starts one, notices its end, replaces it, also on purpose.
+"""How a worker always has an interpreter: starts one, notices its end, replaces it, also on purpose.
 
-Rules: one interpreter serves at a time, others may be finishing what they run; the epoch's number rises the
-moment that an interpreter is lost or replaced, so that nobody takes the next one for it; how soon the next
-one comes is core/restarts.py's decision; a planned replacement shakes hands before the old one stops taking
-requests (where the pool asks for overlap), and one that fails changes nothing."""
+Rules:
+- One interpreter serves at a time. Others may be finishing what they run.
+- Each interpreter has one watcher from its first request to its burial, so that its end is noticed in that
+  moment, whatever else is being started.
+- The epoch's number rises the moment that an interpreter is lost, leaves or is replaced, so that nobody takes
+  the next one for it.
+- An interpreter that says that it leaves (it got SIGTERM) takes no more requests from that moment on. It
+  finishes as one that is replaced on purpose.
+- How soon the next one comes is the decision of core/restarts.py.
+- A planned replacement shakes hands before the old one stops taking requests, where the pool asks for
+  overlap. One that fails changes nothing.
+- A step of an end that fails is tried again (the process has no descriptors for a moment, say), and what
+  keeps an interpreter running survives whatever a step raises."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
+import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from snakepit_ray._pb import interpreter_pb2 as pb
@@ -26,6 +37,9 @@ PERMIT_AGAIN = (
     0.2  # seconds between two questions for the permit to recycle; the router waits with its answer
 )
 RECYCLE_AGAIN = 5.0  # seconds after a planned replacement that could not be started
+STEP_AGAIN = 0.2  # seconds after a step of an end, or of keeping, that failed
+LAST_TRIES = 20  # of a step that fails, once the worker stops
+log = logging.getLogger("snakepit_ray.worker")
 
 
 class Hooks(Protocol):
@@ -42,6 +56,9 @@ class Hooks(Protocol):
 
     def ended(self, interpreter: Interpreter, exit: Exit) -> None:
         """It is gone, not by our wish: what ran in it is lost."""
+
+    def holds(self, interpreter: Interpreter) -> bool:
+        """Whether something runs in it."""
 
     def drained(self, interpreter: Interpreter) -> Coroutine[Any, Any, None]:
         """Waits until nothing runs in it."""
@@ -94,8 +111,11 @@ class Keeper:
         self._beginning: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
-        self._retiring: list[Interpreter] = []
-        self._others: set[asyncio.Task[None]] = set()  # burials and retirements
+        self._serves = False  # `interpreter` takes requests
+        self._watchers: dict[Interpreter, asyncio.Task[None]] = {}
+        self._retired: dict[Interpreter, asyncio.Future[Reason]] = {}  # of each: it is to finish what it runs
+        self._retiring: list[Interpreter] = []  # those that end: they are being finished or buried
+        self._others: set[asyncio.Task[None]] = set()  # their watchers
 
     async def start(self) -> None:
         """Starts the first interpreter and keeps one from then on. Safe to repeat.
@@ -117,9 +137,11 @@ class Keeper:
             if task is not None and not task.done():
                 task.cancel()
                 await asyncio.wait([task])
-        ending = [asyncio.ensure_future(self.interpreter.stop())] if self.interpreter is not None else []
-        if ending or self._others:  # those who are buried or retire are ended by their own tasks, soon now
-            await asyncio.wait([*ending, *self._others])
+        ending: list[asyncio.Future[Any]] = []
+        if self.interpreter is not None:
+            ending.append(asyncio.ensure_future(self._insist(self.interpreter.stop, "be ended")))
+        if ending or self._watchers:  # those that end already are ended by their watchers, soon now
+            await asyncio.wait([*ending, *self._watchers.values()])
 
     def kill_now(self) -> None:
         """Ends every interpreter at once with what it started; those that are starting see their lifeline
@@ -149,7 +171,12 @@ class Keeper:
 
     def _install(self, interpreter: Interpreter, epoch: pb.Epoch) -> None:
         self.epoch, self.interpreter = epoch, interpreter
-        self._wanted = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._wanted = loop.create_future()
+        self._retired[interpreter] = loop.create_future()
+        self._watchers[interpreter] = asyncio.ensure_future(self._watch(interpreter))
+        interpreter.client.leaving.add_done_callback(lambda _: self._leaves(interpreter))
+        self._serves = True
         self._hooks.serving(interpreter)
 
     def _next_epoch(self) -> pb.Epoch:
@@ -157,28 +184,110 @@ class Keeper:
 
     async def _keep(self) -> None:
         while True:
-            interpreter, wanted = self.interpreter, self._wanted
-            assert interpreter is not None
-            assert wanted is not None
-            await _first(interpreter.client.lost, interpreter.child.exited, wanted)
-            if interpreter.gone:
-                await self._replace(interpreter)
-            elif await self._permitted(interpreter):
-                await self._recycle(interpreter, wanted.result())
+            try:
+                await self._tend()
+            except Exception:  # nobody else would start the next one
+                log.exception("keeping an interpreter failed; it goes on in %g s", STEP_AGAIN)
+                await asyncio.sleep(STEP_AGAIN)
 
-    # ---- losses -------------------------------------------------------------------------------------------
+    async def _tend(self) -> None:
+        """Waits until another interpreter is to serve, and sees that it does."""
+        interpreter, wanted = self.interpreter, self._wanted
+        assert interpreter is not None
+        assert wanted is not None
+        await _first(*_ends(interpreter), wanted)
+        if interpreter.gone:
+            self._lose(interpreter)
+            await self._restart(interpreter.served, time.monotonic() - interpreter.ready_at)
+        elif interpreter.client.leaving.done():
+            await self._begin_or_restart()
+        elif await self._permitted(interpreter):
+            await self._recycle(interpreter, wanted.result())
 
-    async def _replace(self, lost: Interpreter) -> None:
-        self.epoch = self._next_epoch()
-        self._hooks.down()
-        self._aside(self._bury(lost))
-        await self._restart(lost.served, time.monotonic() - lost.ready_at)
+    # ---- the end of each ----------------------------------------------------------------------------------
+
+    async def _watch(self, interpreter: Interpreter) -> None:
+        """From its first request to its burial."""
+        lost, exited, retired = interpreter.client.lost, interpreter.child.exited, self._retired[interpreter]
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await _first(lost, exited, retired, stopping)
+            if self._stopping.is_set() and interpreter is self.interpreter and not retired.done():
+                return  # `stop` ends it
+            task = asyncio.current_task()
+            assert task is not None
+            self._others.add(task)
+            self._retiring.append(interpreter)
+            task.add_done_callback(self._others.discard)
+            if retired.done():
+                await self._finish(interpreter, retired.result())
+            else:
+                self._lose(interpreter)
+                await self._bury(interpreter)
+        finally:
+            stopping.cancel()
+            if interpreter in self._retiring:
+                self._retiring.remove(interpreter)
+            del self._watchers[interpreter], self._retired[interpreter]
+
+    def _lose(self, interpreter: Interpreter) -> None:
+        """It takes no more requests, not by our wish. Safe to repeat."""
+        if self._serves and interpreter is self.interpreter:
+            self._serves = False
+            self.epoch = self._next_epoch()
+            self._tell(self._hooks.down)
+
+    def _tell(self, hook: Callable[..., None], *about: Any) -> None:
+        """What a hook raises does not keep an interpreter from its end."""
+        try:
+            hook(*about)
+        except Exception:
+            log.exception("%s failed", hook.__qualname__)
+
+    def _leaves(self, interpreter: Interpreter) -> None:
+        """It has said that it ends."""
+        serves = self._serves and interpreter is self.interpreter
+        if serves and not (interpreter.gone or self._stopping.is_set()):
+            self._hooks.replaced(self.epoch.number)
+            self._lose(interpreter)
+            self._retired[interpreter].set_result(Reason.TERMINATED)
+
+    async def _finish(self, old: Interpreter, reason: Reason) -> None:
+        """Lets it finish what it runs, then ends it."""
+        drained = asyncio.ensure_future(self._hooks.drained(old))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await _first(drained, stopping, old.client.lost, old.child.exited)
+        finally:
+            drained.cancel()
+            stopping.cancel()
+        if old.gone and self._hooks.holds(old):
+            await self._bury(old)
+        else:
+            await self._insist(old.stop, "be ended")
+        self._tell(self._hooks.recycled, old, reason)
 
     async def _bury(self, lost: Interpreter) -> None:
-        exit = await lost.last_words() or await lost.kill()
-        self._hooks.ended(lost, exit)
-        await lost.client.close()
-        await lost.kill()  # what it started, and its socket
+        exit = await lost.last_words() or await self._insist(lost.kill, "be killed")
+        # What ran in it has its outcome now, whatever becomes of the rest.
+        unseen = Exit(-signal.SIGKILL, lost.child.stderr.tail, lost.child.launch.argv)
+        self._tell(self._hooks.ended, lost, exit or unseen)
+        await self._insist(lost.kill, "be removed")  # what it started, its connection and its socket
+
+    async def _insist(self, step: Callable[[], Awaitable[Exit]], what: str) -> Exit | None:
+        """What `step` returns, tried until it succeeds; None when the worker stops and it still fails."""
+        tries = 0
+        while True:
+            try:
+                return await step()
+            except Exception as error:  # noqa: BLE001 - nobody else would end it
+                tries += self._stopping.is_set()
+                log.warning("an interpreter could not %s, it is tried again: %r", what, error)
+            if tries >= LAST_TRIES:
+                return None
+            await asyncio.sleep(STEP_AGAIN)
+
+    # ---- losses -------------------------------------------------------------------------------------------
 
     async def _restart(self, served: int, lived: float) -> None:
         for attempt in range(1, 1_000_000_000):
@@ -203,73 +312,55 @@ class Keeper:
     # ---- replacing on purpose -----------------------------------------------------------------------------
 
     async def _permitted(self, interpreter: Interpreter) -> bool:
-        while not interpreter.gone:
+        while self._serves and not interpreter.gone:
             asked = asyncio.ensure_future(self._hooks.may_recycle())
-            await _first(asked, interpreter.client.lost, interpreter.child.exited)
+            await _first(asked, *_ends(interpreter))
             if not asked.done():  # lost while it asked: it is replaced without a permit
                 asked.cancel()
                 self._hooks.recycling_over()
             elif asked.result():
                 return True
             else:
-                await _first(interpreter.client.lost, interpreter.child.exited, timeout=PERMIT_AGAIN)
+                await _first(*_ends(interpreter), timeout=PERMIT_AGAIN)
         return False
 
     async def _recycle(self, old: Interpreter, reason: Reason) -> None:
-        if not self._overlap:
-            await self._recycle_in_place(old, reason)
+        if self._overlap:
+            await self._recycle_with_overlap(old, reason)
             return
+        try:
+            await self._recycle_in_place(old, reason)
+        finally:
+            self._hooks.recycling_over()
+
+    async def _recycle_with_overlap(self, old: Interpreter, reason: Reason) -> None:
         epoch = self._next_epoch()
         try:
             fresh = await self._launch(epoch)
         except Exception as error:  # noqa: BLE001 - the old one serves on; the story has the words
             self._hooks.recycling_over()
             self._hooks.start_failed(error)
-            await _first(old.client.lost, old.child.exited, timeout=RECYCLE_AGAIN)
+            await _first(*_ends(old), timeout=RECYCLE_AGAIN)
             return
-        if old.gone:
-            self._hooks.down()
-            self._install(fresh, epoch)
-            self._aside(self._bury(old))
-            self._hooks.recycling_over()
-        else:
+        if self._serves:
             self._hooks.replaced(self.epoch.number)
-            self._install(fresh, epoch)
-            self._aside(self._retire(old, reason))
-
-    async def _retire(self, old: Interpreter, reason: Reason) -> None:
-        self._retiring.append(old)
-        try:
-            await self._finish(old)
-            self._hooks.recycled(old, reason)
-        finally:
-            self._retiring.remove(old)
+            watcher = self._retire(old, reason)
+            watcher.add_done_callback(lambda _: self._hooks.recycling_over())
+        else:  # the old one was lost, or left, meanwhile: its watcher sees to that
             self._hooks.recycling_over()
+        self._install(fresh, epoch)
 
-    async def _finish(self, old: Interpreter) -> None:
-        """Lets it finish what it runs, then ends it."""
-        drained = asyncio.ensure_future(self._hooks.drained(old))
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await _first(drained, stopping, old.client.lost, old.child.exited)
-        finally:
-            drained.cancel()
-            stopping.cancel()
-        if old.gone:
-            await self._bury(old)
-        else:
-            await old.stop()
+    def _retire(self, old: Interpreter, reason: Reason) -> asyncio.Future[None]:
+        """It finishes what it runs and ends; the future is done then."""
+        if not self._retired[old].done():
+            self._retired[old].set_result(reason)
+        return self._watchers[old]
 
     async def _recycle_in_place(self, old: Interpreter, reason: Reason) -> None:
-        try:
-            self._hooks.replaced(self.epoch.number)
-            self.epoch = self._next_epoch()
-            self._hooks.down()
-            await self._finish(old)
-            self._hooks.recycled(old, reason)
-            await self._begin_or_restart()
-        finally:
-            self._hooks.recycling_over()
+        self._hooks.replaced(self.epoch.number)
+        self._lose(old)
+        await asyncio.wait([self._retire(old, reason)])
+        await self._begin_or_restart()
 
     async def _begin_or_restart(self) -> None:
         try:
@@ -278,10 +369,9 @@ class Keeper:
             self._hooks.start_failed(error)
             await self._restart(0, 0.0)
 
-    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._others.add(task)
-        task.add_done_callback(self._others.discard)
+
+def _ends(interpreter: Interpreter) -> tuple[asyncio.Future[Any], ...]:
+    return interpreter.client.lost, interpreter.child.exited, interpreter.client.leaving
 
 
 async def _first(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:

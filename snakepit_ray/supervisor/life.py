@@ -6,6 +6,7 @@ what waits goes on; a lost interpreter is remembered with why, so that sessions 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -21,6 +22,7 @@ from snakepit_ray.supervisor.running import Running
 from snakepit_ray.supervisor.story import Story
 from snakepit_ray.supervisor.surroundings import Surroundings
 
+log = logging.getLogger("snakepit_ray.worker")
 ENDINGS = 100  # epochs whose ending is remembered; of more, the oldest are taken for crashes
 
 
@@ -44,7 +46,10 @@ class Life:
         before, self.state = self.state, step(self.state, event)
         if self.state is not before:
             self._story.tell(f"{before} -> {self.state}")
-            self._around.state_changed(self.state)
+            try:
+                self._around.state_changed(self.state)
+            except Exception:  # who listens cannot break what it listens to: an interpreter begins or ends
+                log.exception("a listener of the worker's state failed")
 
     def why_ended(self, epoch_number: int) -> str:
         """`recycled` or `crashed`: how the interpreter of that epoch ended."""
@@ -84,6 +89,9 @@ class Life:
 
         lost = self._running.lose(interpreter, crash)
         self._story.crashed(time.time() - interpreter.started_at, crash(None), lost)
+
+    def holds(self, interpreter: Interpreter) -> bool:
+        return bool(self._running.of(interpreter))
 
     async def drained(self, interpreter: Interpreter) -> None:
         await self._running.drained(interpreter)

@@ -254,10 +254,13 @@ class Running:
                 run.mark.give_back()
         finally:
             if run.outcome.done() or not _goes_on(outcome):
-                self._released(run.request.id)
+                self._released(
+                    run.request.id
+                )  # first: the next is sent before this one's answer is looked at
+                run.settle(outcome)
             else:
+                run.settle(outcome)  # first: it has its turn before those that start after it
                 self._came_back(run.attempt)
-            run.settle(outcome)
             if self._less is not None:
                 self._less.set()
                 self._less = None

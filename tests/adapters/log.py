@@ -13,10 +13,17 @@ from snakepit_bridge import Adapter, command
 class Log(Adapter):
     """Commands append their `tag` to the file `path` before they do anything else."""
 
-    def __init__(self, path=None, ballast=""):
+    def __init__(self, path=None, ballast="", linger=None):
         self.path = path
         self.size = len(ballast)
         self.state = {}
+        self.linger = linger
+
+    def teardown(self):
+        """Takes until the file `linger` exists."""
+        deadline = time.monotonic() + 20
+        while self.linger and not Path(self.linger).exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
 
     def note(self, tag):
         if self.path:

@@ -151,5 +151,7 @@ def marked(
 def stop(worker: Supervisor) -> int:
     """The interpreter begins nothing any more, and takes what it is sent; its pid."""
     assert worker.interpreter is not None
-    os.kill(worker.interpreter.child.pid, signal.SIGSTOP)
-    return worker.interpreter.child.pid
+    pid = worker.interpreter.child.pid
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)  # when all of its threads have stopped
+    return pid

@@ -24,6 +24,7 @@ from snakepit_ray.errors import (
 from snakepit_ray.process.journal import Journal
 from snakepit_ray.supervisor import Relayed, Stream, Supervisor
 from tests.supervisor.harness import Marked, executed, request, run, supervisor, until, value
+from tests.supervisor.test_ahead import warmed
 
 
 @asynccontextmanager
@@ -386,9 +387,7 @@ def test_what_comes_back_is_in_its_place_before_anybody_else_has_a_turn(tmp_path
         async with working(tmp_path) as worker:
             admission = worker.admission
             assert worker.interpreter is not None
-            for number in range(20):
-                await ask(worker, "run", f"warm-{number}", tag="warm")
-            await until(lambda: admission.pace.ahead > 0)
+            await warmed(worker)
             os.kill(worker.interpreter.child.pid, signal.SIGSTOP)
             calls = [ask(worker, "run", n, tag=f"r{n}") for n in range(6)]
             await until(lambda: len(worker._runs) == 3)

@@ -62,6 +62,24 @@ class Released:
         raise error
 
 
+class Leaving:
+    """This interpreter begins nothing any more."""
+
+    __slots__ = ()
+
+    def fill(self, frame: pb.FromInterpreter, epoch) -> int:
+        """Says so in `frame`."""
+        frame.leaving = True
+        return 2
+
+    def spoil(self, error: BaseException, frame: pb.FromInterpreter, epoch) -> int:
+        """Raises `error`: nothing in it depends on anybody's values."""
+        raise error
+
+
+LEAVING = Leaving()
+
+
 def _fill_results(reply: pb.Reply, results: batches.Results) -> int:
     reply.items = results.count
     size = hostcalls.fill_payload(reply.value, results.payload)

@@ -159,7 +159,7 @@ class Bridge:
         """The thread that ends the service; the main thread does the rest once no command keeps it."""
         grace = self._stops.get()
         running.leave()
-        dispatcher.stopping = True
+        dispatcher.leave()
         _until_idle(dispatcher, grace)
         dispatcher.stop()
         _until_idle(dispatcher, STOP_SECONDS)

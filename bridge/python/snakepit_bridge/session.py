@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from snakepit_bridge import batches, hostcalls
 from snakepit_bridge._pb import interpreter_pb2 as pb
 from snakepit_bridge.adapter import is_a_stream, unknown_command
-from snakepit_bridge.answers import Answer, Released
+from snakepit_bridge.answers import LEAVING, Answer, Released
 from snakepit_bridge.buffers import Buffers, segment_ids
 from snakepit_bridge.config import PROTOCOL
 from snakepit_bridge.context import SessionContext
@@ -85,6 +85,10 @@ class Attachment:
             guarded(self._dispatcher.executor.cancel, run, CANCELLED)
         self._out.put(_END)
         self._leave_when_idle()
+
+    def leave(self) -> None:
+        """The host hears that nothing begins here any more."""
+        self._out.put(LEAVING)
 
     def _cancel(self, cancel: pb.Cancel) -> None:
         run = self.live.get(cancel.id)
