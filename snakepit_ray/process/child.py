@@ -22,6 +22,7 @@ from snakepit_ray.process.output import LineReader, Output, OutputReader, Reader
 from snakepit_ray.process.threads import aside
 
 DRAIN_SECONDS = 0.5
+HELPERS_SECONDS = 0.5  # for what a dead process leaves, such as Python's tracker of shared memory
 KILL_SECONDS = 10.0  # a machine that is busy takes seconds to end some thousand processes
 log = logging.getLogger("snakepit_ray.worker")
 
@@ -150,7 +151,8 @@ class Child:
     # ---- its end -------------------------------------------------------------------------------------------
 
     async def stop(self, grace: float) -> Exit:
-        """SIGTERM, `grace` seconds, SIGKILL, to the child and to whatever it started. Safe to repeat; returns
+        """SIGTERM, `grace` seconds, SIGKILL, to the child and to whatever it started. What it started gets
+        HELPERS_SECONDS more, because some of that cleans up when the child is gone. Safe to repeat; returns
         the exit.
 
         When something does not end by SIGKILL within KILL_SECONDS (a system call on a dead disk), that is
@@ -159,7 +161,7 @@ class Child:
             await aside(tree.send, self._token, signal.SIGTERM)
             await asyncio.wait([self.exited], timeout=grace)
         self.kill_now()
-        _, left = await aside(tree.end, {self._token}, KILL_SECONDS)
+        _, left = await aside(tree.end, {self._token}, KILL_SECONDS, HELPERS_SECONDS)
         await asyncio.wait([self.exited], timeout=KILL_SECONDS)
         self.stays = bool(left) or not self.exited.done()
         if self.stays:

@@ -23,12 +23,20 @@ def node_directory(base: str | os.PathLike[str] | None = None) -> Path:
 def make(folder: str, base: str | os.PathLike[str] | None = None) -> Path:
     """`folder` of the node directory, created where it is not there yet.
 
-    Raises ConfigError when somebody else could write there, OSError when it cannot be created."""
-    top = node_directory(base)
-    for path in (top, top / folder):
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-        _check(path)
+    Raises ConfigError when somebody else could write there or it cannot be created."""
+    try:
+        top = node_directory(base)
+        for path in (top, top / folder):
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode=0o700)
+            _check(path)
+    except OSError as error:
+        raise ConfigError(
+            f"the directory in which this node's interpreters are written down cannot be made: {error}; set "
+            f"TMPDIR, where Ray is started on this node, to a directory that has room and that user "
+            f"{os.geteuid()} can write to",
+            key="TMPDIR",
+        ) from error
     return top / folder
 
 

@@ -107,8 +107,9 @@ def send(token: str, number: signal.Signals) -> int:
     return sent
 
 
-def end(tokens: Collection[str], seconds: float) -> tuple[list[int], set[str]]:
-    """SIGKILL to every process of these incarnations, until there is none or `seconds` have passed.
+def end(tokens: Collection[str], seconds: float, moment: float = 0.0) -> tuple[list[int], set[str]]:
+    """SIGKILL to every process of these incarnations, until there is none or `seconds` have passed. Before
+    that they get SIGTERM and `moment` seconds, in which helpers that clean up after a process can do so.
 
     Returns the pids, and the tokens of incarnations that have processes still. A process that is forked
     meanwhile is found the next time round. One that we may not signal, because it became another user's, is
@@ -116,6 +117,8 @@ def end(tokens: Collection[str], seconds: float) -> tuple[list[int], set[str]]:
     deadline = time.monotonic() + seconds
     killed: dict[int, None] = {}  # in order, each once
     foreign: set[Identity] = set()
+    if moment:
+        _end_gently(tokens, moment)
     while True:
         left = _without(foreign, _families(tokens))
         if not left or time.monotonic() > deadline:
@@ -129,6 +132,18 @@ def end(tokens: Collection[str], seconds: float) -> tuple[list[int], set[str]]:
                     foreign.add(member.process)
                     log.warning("process %d is another user's: it is not ended", member.process.pid)
         _wait_for(member.process)
+
+
+def _end_gently(tokens: Collection[str], moment: float) -> None:
+    deadline = time.monotonic() + moment
+    families = _families(tokens)
+    for token, family in families.items():
+        for member in family:
+            with contextlib.suppress(PermissionError):
+                _signal_one(member, token, signal.SIGTERM)
+    for family in families.values():
+        for member in family:
+            _wait_for(member.process, deadline - time.monotonic())
 
 
 def resident(processes: Collection[Identity]) -> int:
@@ -173,10 +188,10 @@ def _descent(own: list[Look], children: dict[int, list[Look]]) -> list[Member]:
     return list(reversed(family.values()))
 
 
-def _wait_for(process: Identity) -> None:
-    """Until that process has gone, or LONGEST_WAIT_SECONDS have passed. While a thousand processes end, one
+def _wait_for(process: Identity, seconds: float = LONGEST_WAIT_SECONDS) -> None:
+    """Until that process has gone, or so many seconds have passed. While a thousand processes end, one
     is looked at and not all."""
-    deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+    deadline = time.monotonic() + seconds
     while identity(process.pid) == process and time.monotonic() < deadline:
         time.sleep(LOOK_AGAIN_SECONDS)
 
@@ -264,8 +279,11 @@ def _tokens(pid: int, marks: dict[bytes, str]) -> Iterable[str]:
 
 def _file_locks(pid: int) -> bytes:
     """The limit of file locks of `pid`, as proc(5) prints it."""
-    line = _content(f"/proc/{pid}/limits").partition(b"Max file locks")[2]
-    return line.split(None, 1)[0] if line else b""
+    try:
+        words = _content(f"/proc/{pid}/limits").partition(b"Max file locks")[2].split(None, 1)
+    except OSError:  # gone, or a system without: the environment says it
+        return b""
+    return words[0] if words else b""
 
 
 def _environ(pid: int) -> bytes:

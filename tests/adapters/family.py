@@ -97,6 +97,14 @@ class Family(Adapter):
         return len(pids)
 
     @command
+    def shared_memory(self):
+        """Memory with a name, which Python's tracker removes when this process has gone without doing so."""
+        from multiprocessing import resource_tracker, shared_memory
+
+        self.memory = shared_memory.SharedMemory(create=True, size=4096)
+        return [self.memory.name, resource_tracker._resource_tracker._pid]
+
+    @command
     def prints(self, what: str, size: int):
         """So many bytes on stdout: nothing but ends of lines, or one line."""
         data = (b"\n" if what == "lines" else b"x") * 65_536

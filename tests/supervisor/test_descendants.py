@@ -121,6 +121,29 @@ def test_a_child_that_only_its_parent_shows_ends_too(
     run(body)
 
 
+@pytest.mark.parametrize("end", [stopped, recycled, crashed, crashed_by_a_command, stuck])
+def test_memory_with_a_name_goes_with_its_interpreter(
+    tmp_path: Path, end: Callable[[Supervisor], Awaitable[None]]
+) -> None:
+    """A process that Python starts for it removes it, when the interpreter is gone: that needs a moment."""
+
+    async def body() -> None:
+        worker = supervisor(
+            tmp_path, policy=replace(POLICY, cancel_grace=0.1), adapter=FAMILY, adapter_args={}
+        )
+        await worker.start()
+        try:
+            name, tracker = await value(worker, request("shared_memory"))
+            memory = f"/dev/shm/{name}"
+            assert alive(tracker) and os.access(memory, os.F_OK)
+            await end(worker)
+            assert not alive(tracker) and not os.access(memory, os.F_OK)
+        finally:
+            await worker.stop()
+
+    run(body)
+
+
 def test_a_family_that_grows_while_it_is_ended_is_ended(tmp_path: Path, innocents: list[int]) -> None:
     async def body() -> None:
         worker = supervisor(tmp_path, adapter=FAMILY, adapter_args={})

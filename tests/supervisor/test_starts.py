@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,8 @@ import pytest
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors.specs import interpreter_spec
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.errors import WorkerStartError
-from snakepit_ray.process import registry, sockets, tree
+from snakepit_ray.errors import ConfigError, WorkerStartError
+from snakepit_ray.process import node, registry, sockets, threads, tree
 from snakepit_ray.supervisor import Interpreter
 from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
 from tests.conftest import interpreters
@@ -165,6 +166,33 @@ def test_a_place_where_others_could_move_it_is_not_taken(
         shutil.rmtree(unsafe)
 
 
+@pytest.fixture
+def no_interrupts() -> Iterator[None]:
+    """As in a Ray worker that was started by a shell in the background: SIGINT is ignored, and blocked."""
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    threads._threads.cache_clear()  # those that start processes have the mask of who made them
+    yield
+    threads._threads.cache_clear()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    signal.signal(signal.SIGINT, ignored)
+
+
+def test_programs_that_commands_start_can_be_interrupted(tmp_path: Path, no_interrupts: None) -> None:
+    async def body() -> None:
+        worker = supervisor(tmp_path)
+        await worker.start()
+        try:
+            said = await value(worker, request("output_of", argv=["grep", "^Sig[BI]", "/proc/self/status"]))
+            sets = {line.split()[0]: int(line.split()[1], 16) for line in said.splitlines()}
+            interrupt = 1 << (signal.SIGINT - 1)
+            assert not (sets["SigBlk:"] | sets["SigIgn:"]) & interrupt
+        finally:
+            await worker.stop()
+
+    run(body)
+
+
 # ---- the start line ----------------------------------------------------------------------------------------
 
 
@@ -219,6 +247,13 @@ def test_a_tmpdir_in_which_nothing_can_be_made(tmp_path: Path, monkeypatch: pyte
             await starting(tmp_path)
 
     run(body)
+
+
+def test_a_registry_that_cannot_be_made() -> None:
+    with pytest.raises(
+        ConfigError, match=r"cannot be made: .*'/proc/self/snakepit-.*; set TMPDIR, where Ray"
+    ):
+        node.make("processes", "/proc/self")
 
 
 def test_a_working_directory_that_is_not_there(tmp_path: Path) -> None:
