@@ -94,12 +94,10 @@ def pythons(more: Sequence[str]) -> Iterator[Finding]:
 def _finding(found: Interpreter, needed: bool) -> Finding:
     if not found.unfit:
         return Finding("ok", f"{found}: the bridge imports")
-    words = found.unfit if str(found) in found.unfit else f"{found}: {found.unfit}"
-    words, _, advice = words.partition("; run: ")
-    level = "bad" if needed else "note"
+    words, level = f"{found}: {found.unfit}", "bad" if needed else "note"
     if found.is_too_old:
         return Finding(level, words, "name another interpreter" if needed else "")
-    return Finding(level, words, advice or f"snakepit-ray setup {found.path}")
+    return Finding(level, words, f"snakepit-ray setup {found.path}")
 
 
 def _found() -> Iterable[str]:

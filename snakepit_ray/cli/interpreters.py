@@ -17,6 +17,7 @@ OLDEST = (3, 9)
 ASK = """
 import json, sys
 facts = {"version": list(sys.version_info[:3]), "prefix": sys.prefix, "installed": [], "unfit": ""}
+facts["executable"] = sys.executable
 if sys.version_info >= (3, 9):
     sys.path.insert(0, sys.argv[1])
     try:
@@ -78,7 +79,9 @@ def ask(path: str, *, installed: bool = False) -> Interpreter | None:
         version = tuple(facts["version"])
     except (OSError, subprocess.TimeoutExpired, ValueError, TypeError, KeyError):
         return None
-    unfit = facts["unfit"]
+    # The path and the command in its words are those of a start; here the path is the one that was asked.
+    said = f"Python {'.'.join(map(str, version))} at {facts['executable']} "
+    unfit = facts["unfit"].removeprefix(said).partition("; run: ")[0]
     if version < OLDEST:
         unfit = f"the bridge needs {'.'.join(map(str, OLDEST))} or later"
     found = tuple(Distribution(name, number, tuple(r)) for name, number, r in facts["installed"] if name)

@@ -73,8 +73,8 @@ def arguments(text: str) -> dict[str, Any]:
     """A command's arguments from JSON. Raises InvalidArguments."""
     try:
         values = json.loads(text)
-    except ValueError as error:
-        raise InvalidArguments(f"the arguments are not JSON: {error}; got {text!r}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidArguments(f"the arguments are not JSON: {error}; got {text!r:.200}") from error
     if not isinstance(values, dict):
         raise InvalidArguments(f'the arguments: got {text}, expected a JSON object such as {{"a": 5}}')
     return values

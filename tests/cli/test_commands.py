@@ -60,6 +60,13 @@ def test_bad_json_is_refused_before_any_cluster_is_looked_for(capsys: pytest.Cap
     assert "{a: 5}" in said
 
 
+def test_json_that_is_too_deep(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["call", "pool", "add", "[" * 100_000, "--address", "127.0.0.1:1"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("snakepit-ray: InvalidArguments: the arguments are not JSON: maximum recursion")
+    assert len(said) < 1000
+
+
 @pytest.mark.parametrize("args", ["[1, 2]", "5", "null"])
 def test_arguments_that_are_no_object(args: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["call", "pool", "add", args, "--address", "127.0.0.1:1"]) == 1

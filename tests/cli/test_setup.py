@@ -113,7 +113,7 @@ class TestForReal:
         python = make()
         before, *_ = doctor.pythons([python])
         assert (before.level, before.advice) == ("bad", f"snakepit-ray setup {python}")
-        assert f"at {python} lacks grpcio (1.34 or later)" in before.what
+        assert f"at {python}: lacks grpcio (1.34 or later) and protobuf (3.20 or later)" in before.what
 
         assert main(["setup", python]) == 0
         assert "the bridge imports there" in capfd.readouterr().out
@@ -153,6 +153,7 @@ class TestForReal:
         assert main(["setup", "--yes", python]) == 0, capfd.readouterr().err
         assert tuple(map(int, installed(python)["protobuf"].split(".")[:2])) >= (3, 20)
 
+    @pytest.mark.slow
     def test_by_pip(
         self, make: Make, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -173,6 +174,18 @@ def test_doctor_names_each_environment_once(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SNAKEPIT_PYTHON", paths[1])
     said = [finding.what for finding in doctor.pythons([paths[0]])]
     assert len([what for what in said if f"at {bin_directory}" in what]) == 1, said
+
+
+def test_doctor_names_the_path_that_was_asked(tmp_path: Path) -> None:
+    """A shim's path and that of the Python behind it were told in one line, as if one were in the other."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    shim = tmp_path / "shim"
+    shim.write_text(f'#!/bin/sh\nexec "{tmp_path}/bare/bin/python" "$@"\n')
+    shim.chmod(0o755)
+    finding, *_ = doctor.pythons([str(shim)])
+    version = ".".join(map(str, sys.version_info[:3]))
+    needs = "grpcio (1.34 or later) and protobuf (3.20 or later)"
+    assert finding == ("bad", f"Python {version} at {shim}: lacks {needs}", f"snakepit-ray setup {shim}")
 
 
 def test_doctor_looks_at_the_python_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
