@@ -22,7 +22,8 @@ from snakepit_ray.codec import (
     nbytes,
 )
 from snakepit_ray.config import CallOptions, PoolConfig
-from snakepit_ray.errors import SnakepitError, WorkerCrashed, failure_to_error
+from snakepit_ray.config.checks import MAX_BUDGET
+from snakepit_ray.errors import ConfigError, SnakepitError, WorkerCrashed, failure_to_error
 from snakepit_ray.runtimes import Runtime, has_hooks, runtime_ref
 
 AFFINITY = {
@@ -59,7 +60,7 @@ class RequestBuilder:
             self._runtime.validate_command(command, args if args is not None else {})
             args = self._runtime.prepare_args(command, args if args is not None else {})
             if not named:
-                budget = self._runtime.command_timeout(command, args)
+                budget = _budget(command, self._runtime.command_timeout(command, args))
                 named = budget is not None
         if budget is None:
             budget = config.stream_timeout if stream else config.request_timeout
@@ -99,7 +100,7 @@ class RequestBuilder:
             for args in given:
                 self._runtime.validate_command(command, args)
                 items.append(self._runtime.prepare_args(command, args))
-                budgets.append(self._runtime.command_timeout(command, items[-1]))
+                budgets.append(_budget(command, self._runtime.command_timeout(command, items[-1])))
         encoded = encode_items(items, self._ref_type, begin)
         check_size(encoded, self._config.max_message_size, self._config.binary_threshold)
         known = [budget for budget in (options.timeout, *budgets) if budget is not None]
@@ -128,6 +129,18 @@ class RequestBuilder:
             runtime=self._runtime_name,
             default_budget=default_budget,
         )
+
+
+def _budget(command: str, seconds: float | None) -> float | None:
+    """What a Runtime's command_timeout said. Raises ConfigError for what is no budget."""
+    if seconds is not None and not 0 < seconds <= MAX_BUDGET:  # nor is NaN
+        raise ConfigError(
+            f"command_timeout of the runtime said {seconds!r} for command {command!r}: it is a number of "
+            "seconds "
+            f"above 0 and at most {MAX_BUDGET:,.0f}, or None for the pool's request_timeout",
+            key="command_timeout",
+        )
+    return seconds
 
 
 def parcel(buffers: Sequence[Any]) -> list[Any]:

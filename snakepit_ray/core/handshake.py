@@ -12,6 +12,7 @@ from typing import Any
 
 PROTOCOL = 1
 SHOWN = 200
+LONGEST_SECONDS = 4_000_000.0  # 46 days: a budget travels as a 32-bit number of milliseconds
 
 
 class HandshakeError(Exception):
@@ -110,13 +111,24 @@ def _ready(said: dict[str, Any]) -> Ready:
     )
 
 
+def _seconds(name: str, timeout: Any) -> float | None:
+    if timeout is None:
+        return None
+    seconds = float(timeout)
+    if not 0 < seconds <= LONGEST_SECONDS:  # nor is NaN
+        raise HandshakeError(
+            f"the timeout of command {name!r} is {timeout!r}: it is a number of seconds above 0 and at most "
+            f"{LONGEST_SECONDS:,.0f}, or null for the pool's request_timeout"
+        )
+    return seconds
+
+
 def _command(name: str, facts: dict[str, Any]) -> Command:
-    timeout = facts.get("timeout")
     return Command(
         name=name,
         stream=bool(facts.get("stream")),
         idempotent=bool(facts.get("idempotent")),
-        timeout=None if timeout is None else float(timeout),
+        timeout=_seconds(name, facts.get("timeout")),
         doc=facts.get("doc"),
         params=tuple(facts.get("params") or ()),
         open=bool(facts.get("open")),

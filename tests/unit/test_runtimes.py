@@ -8,8 +8,9 @@ import pytest
 
 from snakepit_ray import runtimes
 from snakepit_ray.codec import Envelope, encode_value
-from snakepit_ray.config import PoolConfig
+from snakepit_ray.config import CallOptions, PoolConfig
 from snakepit_ray.errors import ConfigError, UnknownCommand
+from snakepit_ray.requests import RequestBuilder
 from snakepit_ray.runtimes import (
     BaseRuntime,
     PythonRuntime,
@@ -264,3 +265,15 @@ def test_later_languages_are_the_configurations_too():
     from snakepit_ray.config.checks import LANGUAGES, LATER_LANGUAGES
 
     assert (tuple(runtimes.BUILTIN), runtimes.LATER) == (LANGUAGES, LATER_LANGUAGES)
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 0, -1.0, 1e300])
+def test_a_budget_of_a_runtime_that_is_none_is_refused_before_anything_is_sent(monkeypatch, seconds):
+    monkeypatch.setattr(Reports, "command_timeout", lambda self, command, args: seconds)
+    build = RequestBuilder(PoolConfig(), Reports(), None, lambda: "1")
+    for ask in (
+        lambda: build.build("generate_report", {}, CallOptions()),
+        lambda: build.build_batch("generate_report", [{}], CallOptions(), 0, []),
+    ):
+        with pytest.raises(ConfigError, match=r"command_timeout .* 'generate_report'"):
+            ask()
