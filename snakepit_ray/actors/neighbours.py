@@ -91,7 +91,13 @@ class Neighbours(Surroundings):
             if relayed is not None or not self.supervisor.is_idempotent(request):
                 return relayed  # None: it is refused here; another worker would run it
         placed = await self.place(request)
-        return None if placed is None else await self.delegate(*placed, chained=True)
+        if placed is None:
+            return None
+        relayed = await self.delegate(*placed, chained=True)
+        if relayed is not None and isinstance(relayed.value, WorkerCrashed) and _never_began(relayed.value):
+            # A hint that its owner's interpreter did not live to begin runs here; a strict one waits there.
+            return relayed if placed[1].options.may_wait else None
+        return relayed
 
     async def place(self, request: pb.Request) -> tuple[str, pb.Request] | None:
         """Where to send a session's request, its owner, and one that comes to a worker that takes none, a

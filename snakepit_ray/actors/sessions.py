@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple
 
 from snakepit_ray.actors import ray_port
@@ -44,6 +45,7 @@ class OwnSessions:
         self, supervisor: Supervisor, config: PoolConfig, worker_id: str, log: SessionLog, ask: Ask
     ) -> None:
         self._supervisor = supervisor
+        self._first: set[str] = set()  # strict sessions of whom one request has entered this interpreter
         self._config = config
         self._worker_id = worker_id
         self._log = log
@@ -75,18 +77,33 @@ class OwnSessions:
             why = self._supervisor.life.why_ended(mine.epoch[1]) if mine.epoch[0] == epoch[0] else "crashed"
             raise SessionWorkerLost.of(session, why, mine.epoch, epoch)
 
-    def enter(self, session: str, rebind: bool) -> None:
+    def enter(self, session: str, rebind: bool) -> Callable[[], None] | None:
         """A strict session's request is about to run: `check`, unless the caller accepts another interpreter
-        with `rebind`; from now on the state is in the one that serves."""
+        with `rebind`; from now on the state is in the one that serves. What takes that back, for a request
+        that is the session's first there and never begins; None where another was there before."""
         if not rebind:
             self.check(session)
         now = time.monotonic()
-        mine = self._mine.get(session) or Ownership(now, None)
+        before = self._mine.get(session)
+        mine = before or Ownership(now, None)
         # One that another worker has sent here was confirmed by the router just now.
         claimed_at = now if self._is_due(mine, now) else mine.claimed_at
         entered = mine._replace(claimed_at=claimed_at, epoch=self._epoch(), strict=True)
+        if mine.epoch == entered.epoch:
+            self._first.discard(session)
+        else:
+            self._first.add(session)
         if entered != mine:
             self._keep(session, entered)
+        return partial(self._leave, session, before, entered) if session in self._first else None
+
+    def _leave(self, session: str, before: Ownership | None, entered: Ownership) -> None:
+        if session not in self._first or self._mine.get(session) != entered:
+            return
+        self._first.discard(session)
+        self._forget(session)
+        if before is not None:
+            self._keep(session, before)
 
     def disown(self, sessions: list[str]) -> None:
         """The router says that these sessions live elsewhere, or not at all."""
@@ -124,6 +141,7 @@ class OwnSessions:
 
     def _forget(self, session: str) -> None:
         self._mine.pop(session, None)
+        self._first.discard(session)
         self._log.drop(session)
 
     def _is_due(self, mine: Ownership, now: float) -> bool:

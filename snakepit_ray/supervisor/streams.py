@@ -19,15 +19,13 @@ from snakepit_ray.core.chunking import FLUSH_BYTES, FLUSH_CHUNKS, Window, flush_
 from snakepit_ray.errors import EncodingError, RequestCancelled
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.outcomes import Done, Relayed
-from snakepit_ray.supervisor.supervisor import Supervisor
+from snakepit_ray.supervisor.supervisor import OnSlot, Supervisor
 
 
 class Stream:
     """One streaming request. Begins when it is made; `close` it, however its taker ends."""
 
-    def __init__(
-        self, supervisor: Supervisor, request: pb.Request, *, on_slot: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, supervisor: Supervisor, request: pb.Request, *, on_slot: OnSlot | None = None) -> None:
         self.request = request
         self.began = self.opened_at = time.monotonic()
         self.chunks = 0  # that came

@@ -40,6 +40,9 @@ from snakepit_ray.supervisor.waiting_room import WaitingRoom
 MOST_LOSSES = 5  # interpreters that may die with one request before they begin it: it may be what kills them
 
 
+OnSlot = Callable[[], Callable[[], None] | None]
+
+
 @dataclass(frozen=True)
 class WorkerPolicy:
     """How a worker behaves; times in seconds."""
@@ -158,12 +161,13 @@ class Supervisor:
         request: pb.Request,
         *,
         may_move: bool,
-        on_slot: Callable[[], None] | None = None,
+        on_slot: OnSlot | None = None,
         sink: Sink | None = None,
     ) -> Done | Relayed:
         """Runs `request` here, or hands it on while it waits. Raises the typed error of whatever went wrong.
 
-        `on_slot` is called when the slot is held and before anything is sent; it may raise. An idempotent
+        `on_slot` is called when the slot is held and before anything is sent; it may raise, and may return
+        what takes it back when the request has not begun in that interpreter after all. An idempotent
         request is tried again after a crash, within its budget and `options.retries`; a stream, whose chunks
         go into `sink`, never: its consumer may have seen some."""
         first_here = (
@@ -207,7 +211,7 @@ class Supervisor:
         )
         return attempt
 
-    async def _until_done(self, attempt: Attempt, on_slot: Callable[[], None] | None) -> Done | Relayed:
+    async def _until_done(self, attempt: Attempt, on_slot: OnSlot | None) -> Done | Relayed:
         while True:
             try:
                 return await self._try(attempt, on_slot)
@@ -278,7 +282,7 @@ class Supervisor:
         command = self.keeper.command(request.command)
         return bool(request.options.idempotent) or (command is not None and command.idempotent)
 
-    async def _try(self, attempt: Attempt, on_slot: Callable[[], None] | None) -> Done | Relayed:
+    async def _try(self, attempt: Attempt, on_slot: OnSlot | None) -> Done | Relayed:
         request = attempt.request
         request.attempt = attempt.number
         if attempt.is_back or self._is_held_up(request.id) or not self.admission.start_now(request.id):
@@ -291,13 +295,19 @@ class Supervisor:
         # runs there.
         attempt.is_back = False
         self._refuse_a_second_run(attempt)
-        if on_slot is not None:
-            on_slot()
+        undo = None if on_slot is None else on_slot()
         if attempt.left is not None and attempt.left <= 0:
             raise TooLate(False)
         interpreter, waited = self.interpreter, attempt.waited
         assert interpreter is not None
-        answer = await self._runs.run(attempt, interpreter, self.around.begins, self.cargo.beside(request))
+        try:
+            answer = await self._runs.run(
+                attempt, interpreter, self.around.begins, self.cargo.beside(request)
+            )
+        except (Recalled, WorkerCrashed) as error:
+            if undo is not None and not getattr(error, "may_have_started", False):
+                undo()
+            raise
         return self._done(attempt, Done(answer, waited, attempt.number, interpreter.child.pid))
 
     def _done(self, attempt: Attempt, done: Done) -> Done:

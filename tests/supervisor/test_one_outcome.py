@@ -23,7 +23,7 @@ from snakepit_ray.errors import (
 )
 from snakepit_ray.process.journal import Journal
 from snakepit_ray.supervisor import Relayed, Stream, Supervisor
-from tests.supervisor.harness import Marked, executed, request, run, supervisor, until, value
+from tests.supervisor.harness import Marked, executed, request, run, stop, supervisor, until, value
 from tests.supervisor.test_ahead import warmed
 
 
@@ -405,6 +405,32 @@ def test_what_comes_back_is_in_its_place_before_anybody_else_has_a_turn(tmp_path
             await asyncio.gather(*calls)
             assert [tag for tag in executed(tmp_path) if tag != "warm"] == [f"r{n}" for n in range(6)]
             assert all(count <= waiting for count, _ in in_the_turn)
+            await idle(worker)
+
+    run(body)
+
+
+def test_what_a_slot_was_entered_for_is_taken_back_when_the_request_has_not_begun(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with working(tmp_path) as worker:
+            entered: list[str] = []
+
+            def enter() -> Callable[[], None]:
+                number = worker.epoch.number
+                entered.append(f"enter {number}")
+                return lambda: entered.append(f"leave {number}")
+
+            pid = stop(worker)
+            call = asyncio.ensure_future(
+                worker.execute(request("run", 1, tag="once"), may_move=False, on_slot=enter)
+            )
+            await until(lambda: worker.running == 1)
+            os.kill(pid, signal.SIGKILL)
+            await call
+            assert entered == ["enter 1", "leave 1", "enter 2"] and executed(tmp_path) == ["once"]
+            with pytest.raises(WorkerCrashed):
+                await worker.execute(request("die", 2), may_move=False, on_slot=enter)
+            assert entered[3:] == ["enter 2"], "it had begun"
             await idle(worker)
 
     run(body)

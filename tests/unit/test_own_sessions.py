@@ -181,3 +181,29 @@ def test_a_router_does_not_wait_for_ever_for_a_worker_that_does_not_come_back(
         hold.cancel()
 
     run(body)
+
+
+def test_a_session_whose_first_request_never_began_has_no_state_anywhere(tmp_path: Path) -> None:
+    async def body() -> None:
+        worker = Worker(tmp_path, 1)
+        sessions, epoch = worker.sessions, worker.supervisor.epoch
+
+        def enters(name: str) -> Callable[[], None] | None:
+            return sessions.enter(name, rebind=False)
+
+        assert await worker.sessions.claim("new", True, False) is None
+        for name in ("new", "sent by another worker"):
+            undo = enters(name)
+            assert undo is not None
+            epoch.number += 1  # the interpreter died before it began the request
+            undo()
+            again = enters(name)  # in the next one
+            assert again is not None
+            assert enters(name) is None, "another request was there before"
+            again()  # by then the other may have begun
+            epoch.number += 1
+            with pytest.raises(SessionWorkerLost):
+                enters(name)
+        assert worker.asked == ["new"], "the claim stays"
+
+    run(body)
