@@ -1,9 +1,12 @@
-"""Knows how the items of a batch run: one after the other in one thread or task, each with an outcome of its
-own.
+"""How the items of a batch run: one after the other in one thread or task, each with an outcome of its own.
 
-Rules: one bad item fails alone; a cancellation, the budget's end and the batch's share of time are looked at
-between items, and what they stop has never begun; results that are plain JSON are checked and written block
-by block at C speed, others one by one; a batch that has gathered much data gives the rest back.
+Rules:
+- One bad item fails alone.
+- A cancellation, the budget's end and the batch's share of time are looked at between items. What they stop
+  has never begun.
+- A result is what it was when the command returned. Plain results are copied then, and checked and written
+  block by block at C speed; every other result is encoded before the next item runs.
+- A batch that has gathered much data gives the rest back.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from math import isfinite
 from time import perf_counter
 from types import CoroutineType
 
+from snakepit_bridge import forks
 from snakepit_bridge.adapter import is_a_stream
 from snakepit_bridge.decoding import decode_items
 from snakepit_bridge.failures import InvalidArguments, failure_of
@@ -22,6 +26,7 @@ BLOCK = 256  # results that are written together, at most
 FULL = 4 * 1024 * 1024  # bytes of results after which no further item is begun
 MOST_SHAPES = 256  # kinds of arguments that are remembered as good, for each command
 _FLAT = frozenset((int, float, str, bool, type(None)))
+_are_flat = _FLAT.issuperset
 _NEVER = float("inf")
 
 
@@ -78,25 +83,12 @@ class _Batch:
 
     def steps(self):
         """Runs the items; yields what must be awaited and is sent what came of it."""
-        items, written = self._items, self._written
-        size = 1
-        while written.count < len(items) and written.size < FULL:
-            begin = written.count
-            values: list = []
-            yield from self._some(items[begin : begin + size], values, begin)
-            written.add(values)
-            if len(values) < min(size, len(items) - begin):  # stopped, or its share of time is used up
-                break
-            size = min(2 * size, BLOCK)
-        if self._run.kind:
-            self._stop(len(items))
-
-    def _some(self, items: list, values: list, begin: int):
-        run, call, ends_at = self._run, self._call, self._ends_at
+        run, call, ends_at, written = self._run, self._call, self._ends_at, self._written
         words, place = run.mark or (None, 0)
-        for number, args in enumerate(items, begin + 1):
-            if run.kind or (perf_counter() > ends_at and (values or begin)):
-                return
+        size = flush_at = 1
+        for number, args in enumerate(self._items, 1):
+            if run.kind or written.size >= FULL or (perf_counter() > ends_at and number > 1):
+                break
             if words is not None:
                 words[place] = number
             try:
@@ -104,9 +96,18 @@ class _Batch:
                 if type(value) is CoroutineType:
                     value = yield value
             except BaseException as error:  # noqa: BLE001 - SystemExit of an item is a failure of that item
-                self._written.failed(begin + len(values), failure_of(run.outcome(error)))
+                written.failed(number - 1, failure_of(run.outcome(error)))
                 value = None
-            values.append(value)
+            if forks.is_child:  # it came back from an item: the others are its parent's
+                forks.leave(None)
+            written.take(value)
+            if number == flush_at:
+                written.flush()
+                size = min(2 * size, BLOCK)
+                flush_at += size
+        written.flush()
+        if run.kind:
+            self._stop(len(self._items))
 
     def _stop(self, count: int) -> None:
         """What has not begun never will."""
@@ -114,7 +115,8 @@ class _Batch:
         stopped = failure_of(self._run.stopped())
         for index in range(begin, count):
             self._written.failed(index, stopped)
-        self._written.add([None] * (count - begin))
+            self._written.take(None)
+        self._written.flush()
 
 
 def _items(request, look) -> list:
@@ -179,6 +181,7 @@ class _Written:
         self._limit = config.max_message_size
         self._parts: list[bytes] = []
         self._buffers: list = []
+        self._flat: list = []  # scalars and copies of objects of scalars, which nothing can change
 
     def payload(self) -> tuple[bytes, list]:
         """(JSON array, buffers) of all that was added."""
@@ -196,19 +199,33 @@ class _Written:
         self.size += size
         self._in_band += size
 
-    def add(self, values: list) -> None:
-        """Writes the results that come next."""
+    def take(self, value) -> None:
+        """Takes the result that comes next, as it is now: the command may change what it has returned."""
+        kind = type(value)
+        if kind is dict and _are_flat(map(type, value.values())):
+            self._flat.append(value.copy())
+        elif kind in _FLAT:
+            self._flat.append(value)
+        else:
+            self.flush()
+            self._add_one(value)
+
+    def flush(self) -> None:
+        """Writes the flat results that were taken."""
+        values, self._flat = self._flat, []
         text = _plain_json(values)
-        if text is not None and self._in_band + len(text) <= self._limit:
-            if values:
-                self._parts.append(text)
+        if text is None or self._in_band + len(text) > self._limit:
+            for value in values:
+                self._add_one(value)
+        elif values:
+            self._parts.append(text)
             self.size += len(text)
             self._in_band += len(text)
             self.count += len(values)
-            return
-        for value in values:
-            self._parts.append(self._one(value))
-            self.count += 1
+
+    def _add_one(self, value) -> None:
+        self._parts.append(self._one(value))
+        self.count += 1
 
     def _one(self, value) -> bytes:
         begin = len(self._buffers)

@@ -31,6 +31,10 @@ from snakepit_bridge.serving import (
 )
 from snakepit_bridge.threaded import Threads
 
+# After a sync command the next one is expected for so long before the loop has its turn again: waking a loop
+# costs a quarter of a call (measured), and the loop has waited for the whole command already.
+BREATH_SECONDS = 0.002
+
 
 def executor_for(config):
     """What runs the commands of an interpreter with this configuration."""
@@ -51,6 +55,7 @@ class MainThread:
         self._loop = None
         self._sleeps_in = None  # the loop in which the main thread waits for the next run
         self._finished = False
+        self._awaited = False  # the last run was an async command
 
     def start(self) -> None:
         """Nothing has to be started: `serve` does the work."""
@@ -101,6 +106,8 @@ class MainThread:
     def _take(self, taken: list) -> None:
         loop = self._loop
         if loop is not None and not loop.is_closed():
+            if not self._awaited and get(self._queue, taken, BREATH_SECONDS):
+                return
             self._sleeps_in = loop
             try:
                 while self._queue.empty():
@@ -110,7 +117,9 @@ class MainThread:
         get(self._queue, taken)
 
     def _perform(self, run) -> None:
+        self._awaited = False
         while run.execute():
+            self._awaited = True
             self._await(run)
             if not run.has_rest:
                 return

@@ -10,16 +10,22 @@ from __future__ import annotations
 import contextlib
 import sys
 from contextvars import copy_context
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 _ONCE = (True,)
 
 
-def get(queue: SimpleQueue, taken: list) -> None:
-    """Appends the next item of `queue` to `taken`, waiting for it. One call into C: an exception that another
-    thread or a signal handler raises here never finds an item that has left the queue and is nowhere.
+def get(queue: SimpleQueue, taken: list, seconds: float | None = None) -> bool:
+    """Appends the next item of `queue` to `taken`, waiting for it; whether one came within `seconds`.
+
+    One call into C: an exception that another thread or a signal handler raises here never finds an item that
+    has left the queue and is nowhere.
     """
-    taken.extend(map(queue.get, _ONCE))
+    try:
+        taken.extend(map(queue.get, _ONCE, (seconds,)))
+    except Empty:
+        return False
+    return True
 
 
 def recover(taken: list, error: BaseException) -> None:

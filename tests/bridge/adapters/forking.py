@@ -25,6 +25,7 @@ class Forking(Adapter):
     def children(self, count: int, how: str):
         """The exit statuses of forked children; negative ones are signals."""
         statuses = []
+        reading, writing = os.pipe()
         for _ in range(count):
             pid = os.fork()
             if not pid:
@@ -34,13 +35,17 @@ class Forking(Adapter):
                     raise ValueError("of the child")
                 if how == "return":
                     return "of the child"
+                os.write(writing, b"x")
                 time.sleep(60)
             if how == "terminate":
                 os.kill(pid, signal.SIGTERM)  # at once: it may not have come to its first line
             if how == "interrupt":
+                os.read(reading, 1)  # Python itself loses one that comes while it still forks
                 os.kill(pid, signal.SIGINT)
             status = os.waitpid(pid, 0)[1]
             statuses.append(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+        os.close(reading)
+        os.close(writing)
         return sorted(set(statuses))
 
     @command
