@@ -25,6 +25,7 @@ from snakepit_bridge.serving import (
     cancel,
     complain,
     get,
+    keep,
     loop_of_this_thread,
     recover,
     with_context,
@@ -73,8 +74,9 @@ class MainThread:
 
     def serve(self) -> None:
         """Runs what is submitted until `finish` is called."""
-        taken: list = []
-        error = None
+        keep(self._serve, lambda: self._finished)
+
+    def _serve(self, taken: list, error: BaseException | None) -> None:
         while not self._finished:
             try:
                 if error is not None:

@@ -9,7 +9,6 @@ Rules:
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from types import CoroutineType
 
@@ -18,6 +17,7 @@ from snakepit_bridge import forks
 from snakepit_bridge.failures import CANCELLED, DEADLINE, Stopped
 
 _NEVER = float("inf")
+_RUNS, _ENDS = "runs", "ends"
 
 
 class Rest:
@@ -35,7 +35,7 @@ class Run:
     """
 
     __slots__ = (
-        "_begun",
+        "_claim",
         "_coroutine",
         "_rest",
         "_stepped",
@@ -63,8 +63,9 @@ class Run:
         self.kind = 0  # of the cancellation: CANCELLED or DEADLINE once there is one
         self.started = 0
         self.answered = False
-        # The thread that gets this lock first decides: the one that runs, or the one that cancels.
-        self._begun = threading.Lock()
+        # What is there first decides: _RUNS of the thread that runs it, or _ENDS of the one that cancels. A
+        # claim can be repeated by its side, after an exception that came between claim and use.
+        self._claim: dict = {}
         self._task = None
         self._coroutine = None
         self._rest = None
@@ -72,7 +73,7 @@ class Run:
 
     def begin(self) -> bool:
         """Whether the run may start: nobody has cancelled it."""
-        if not self._begun.acquire(False):
+        if self.started or self._claim.setdefault(0, _RUNS) is not _RUNS:
             return False
         self.started = time.perf_counter_ns()
         if self.mark is not None:
@@ -94,7 +95,7 @@ class Run:
 
     def refuse(self, error: BaseException) -> None:
         """It cannot be run: `error` is its outcome, unless it has begun."""
-        if self._begun.acquire(False):
+        if self._ends_here():
             self.end(None, error)
 
     def lose(self, error: BaseException) -> None:
@@ -109,13 +110,16 @@ class Run:
             return
         self.kind = kind
         self.context._cancel()
-        if self._begun.acquire(False):
+        if self._ends_here():
             self.end(None, self.stopped())
 
     def recall(self) -> None:
         """The host takes it back: it ends here if it has not begun, else nothing happens."""
-        if not self.kind and self._begun.acquire(False):
+        if not self.kind and self._ends_here():
             self.end(None, Stopped(CANCELLED, f"{self.context.command}: it was recalled"))
+
+    def _ends_here(self) -> bool:
+        return self._claim.setdefault(0, _ENDS) is _ENDS and not self.answered
 
     def stopped(self) -> Stopped:
         """The error of a cancelled run."""

@@ -28,6 +28,19 @@ def get(queue: SimpleQueue, taken: list, seconds: float | None = None) -> bool:
     return True
 
 
+def keep(serve, is_finished) -> None:
+    """Calls `serve(taken, error)` until `is_finished()`: what it has taken from its queue, and what it raised
+    the last time. It catches by itself what comes while it works; this is for the steps between.
+    """
+    taken: list = []
+    error = None
+    while not is_finished():
+        try:
+            serve(taken, error)
+        except BaseException as late:  # noqa: BLE001
+            error = late
+
+
 def recover(taken: list, error: BaseException) -> None:
     """An exception came from outside of a command: it is the outcome of the run that it stopped, if it did.
     A run that had not begun stays in `taken`, and begins now.

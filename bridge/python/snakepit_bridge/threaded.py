@@ -7,7 +7,7 @@ from collections import deque
 from contextvars import copy_context
 from queue import SimpleQueue
 
-from snakepit_bridge.serving import adopt, cancel, complain, get, recover, run_for_ever, with_context
+from snakepit_bridge.serving import adopt, cancel, complain, get, keep, recover, run_for_ever, with_context
 
 
 class Threads:
@@ -117,13 +117,16 @@ class Threads:
             self._over(run)
 
     def _over(self, run) -> None:
+        if not run.answered:  # an exception had it handed over twice, and it runs in the other thread
+            return
         self._held.discard(run)
         if self._waiting:
             self._fill()
 
     def _work(self) -> None:
-        taken: list = []
-        error = None
+        keep(self._serve, lambda: False)
+
+    def _serve(self, taken: list, error: BaseException | None) -> None:
         while True:
             try:
                 if error is not None:
@@ -137,7 +140,7 @@ class Threads:
             except BaseException as late:  # noqa: BLE001 - a thread timeout that came after its command
                 error = late
 
-    def recover(self, taken: list, error: BaseException) -> None:
+    def _recover(self, taken: list, error: BaseException) -> None:
         run = taken[0] if taken else None
         recover(taken, error)
         if run is not None and not taken:
