@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from snakepit_ray.calls import Call
     from snakepit_ray.config.keywords import SessionCallSettings
     from snakepit_ray.pool import Pool
+    from snakepit_ray.streaming import StreamCall
 
 
 class Session:
@@ -19,8 +21,18 @@ class Session:
     def __init__(self, pool: Pool, session_id: str) -> None:
         self.pool = pool
         self.id = session_id
-        self.execute = pool.execute.options(session=session_id)
-        self.execute_stream = pool.execute_stream.options(session=session_id)
+        self._execute = pool.execute.options(session=session_id)
+        self._execute_stream = pool.execute_stream.options(session=session_id)
+
+    @property
+    def execute(self) -> Call:
+        """`pool.execute` in this session: called, `.remote` and `.options`."""
+        return self._execute
+
+    @property
+    def execute_stream(self) -> StreamCall:
+        """`pool.execute_stream` in this session: called with a callback, and `.remote`."""
+        return self._execute_stream
 
     async def call(
         self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[SessionCallSettings]

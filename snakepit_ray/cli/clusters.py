@@ -38,7 +38,7 @@ def join(address: str | None) -> None:
     where = _where(address)
     try:
         if where is not None:
-            _knock(address, *where)
+            knock(address, *where)
         ray_port.ensure_ray(address=address, **QUIET)
     except (OSError, RuntimeError, ValueError, ray_port.RayError) as error:  # nobody there; another version
         raise PoolNotFound(
@@ -95,7 +95,7 @@ def _where(address: str) -> tuple[str, int] | None:
     return parts["host"].strip("[]"), int(parts["port"])
 
 
-def _knock(address: str, host: str, port: int) -> None:
+def knock(address: str, host: str, port: int) -> None:
     """Raises OSError where nobody listens, or who listens asks for a token that nobody was told to send: Ray
     itself takes from half a minute to more than one, and says something else."""
     try:

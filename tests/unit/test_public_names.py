@@ -16,6 +16,7 @@ from snakepit_ray import errors
 from snakepit_ray.config import CallOptions, PoolConfig
 from snakepit_ray.config.keywords import CallSettings, PoolSettings, SessionCallSettings
 from snakepit_ray.pool import Pool
+from snakepit_ray.session import Session
 
 FORMS = ("execute", "execute_batch", "execute_in_session", "execute_stream", "execute_in_session_stream")
 
@@ -48,11 +49,12 @@ def test_completion_does_not_load_ray() -> None:
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
 
 
-def test_help_documents_the_forms_of_a_call() -> None:
-    text = pydoc.plain(pydoc.render_doc(Pool))
-    for name in FORMS:
+@pytest.mark.parametrize(("kind", "forms"), [(Pool, FORMS), (Session, ("execute", "execute_stream"))])
+def test_help_documents_the_forms_of_a_call(kind: type, forms: tuple[str, ...]) -> None:
+    text = pydoc.plain(pydoc.render_doc(kind))
+    for name in forms:
         assert f"\n |  {name}\n |      " in text, name
-        assert getattr(Pool, name).__doc__
+        assert getattr(kind, name).__doc__
 
 
 def test_keywords_are_those_that_are_taken() -> None:
