@@ -28,8 +28,11 @@ def end(status: int) -> None:
     try:
         _within(MOMENT, _finish_pools)
         _run_exit_functions()
+        _within(
+            FLUSH_SECONDS, _flush_files
+        )  # a text file in a cycle would lose what the collector ends first
         gc.collect()  # calls what objects in cycles have as __del__
-        _within(FLUSH_SECONDS, _flush_files)
+        _within(FLUSH_SECONDS, _close_files)
         _dismiss_helpers()
     finally:
         lifeline.end(status)
@@ -59,16 +62,21 @@ def _run_exit_functions() -> None:
 
 
 def _flush_files() -> None:
-    """Flushes files and closes those whose class is written in Python: a gzip file ends with its length."""
-    kind = _io._IOBase
-    files = [one for one in gc.get_objects() if issubclass(type(one), kind)]
-    files.sort(key=_layer)
-    for file in [*files, sys.stdout, sys.stderr]:
+    for file in [*_files(), sys.stdout, sys.stderr]:
         with contextlib.suppress(BaseException):
-            if _layer(file):
-                file.flush()
-            else:
-                file.close()
+            file.flush()
+
+
+def _close_files() -> None:
+    """Flushes files and closes those whose class is written in Python: a gzip file ends with its length."""
+    for file in [*_files(), sys.stdout, sys.stderr]:
+        with contextlib.suppress(BaseException):
+            file.flush() if _layer(file) else file.close()
+
+
+def _files() -> list:
+    kind = _io._IOBase
+    return sorted((one for one in gc.get_objects() if issubclass(type(one), kind)), key=_layer)
 
 
 def _layer(file) -> int:
