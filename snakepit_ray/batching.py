@@ -1,38 +1,46 @@
-"""Knows how an endless stream of calls runs through a pool: in chunks that follow the time that items take.
+"""An endless stream of calls runs through a pool, in chunks that follow the time that items take.
 
-Rules: a chunk is formed when a slot is near and not before, so that a slow worker holds no share of the work;
-what an interpreter gives back, and what cannot be sent together, goes out again in smaller chunks; an item's
-error is its own; whatever the consumer does, no more is under way than the slots need."""
+- An item is encoded when it is drawn. What an interpreter gives back, and what cannot be sent together,
+  goes out again from that form, in smaller chunks.
+- A source that may wait is drawn in a thread of its own, so that what is done is handed out meanwhile, and
+  may be what the source waits for. A list or a tuple is drawn where it is needed.
+- A chunk is formed when a slot is near and not before, so that a slow worker holds no share of the work.
+  It goes to the worker that has just answered, if any: work that few workers can do wakes no others.
+- An item's error is its own. What was done before a source failed is handed out before its error.
+- Whatever the consumer does, no more is under way than the slots need.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any, NamedTuple
 
 import ray
 
 from snakepit_ray.actors import ray_port
-from snakepit_ray.codec import BatchOutcome
+from snakepit_ray.codec import BatchOutcome, refs_of
 from snakepit_ray.config import CallOptions
-from snakepit_ray.core.batch_size import BatchSize
-from snakepit_ray.errors import ConfigError, DeadlineExceeded, NotNow, PoolClosed
-from snakepit_ray.sending import Sender
+from snakepit_ray.core.batch_size import MOST, MOST_BYTES, BatchSize
+from snakepit_ray.drawing import Failed, Item, Source
+from snakepit_ray.errors import ConfigError, NotNow, PoolClosed
+from snakepit_ray.requests import Drawn
+from snakepit_ray.sending import ANSWER_MARGIN, Sender, Sent, is_unbegun
 
-ANSWER_MARGIN = 5.0  # for an answer to travel, beyond the request's own budget
-DRAWING_SECONDS = 0.010  # a chunk of a slow source is sent with what there is
+__all__ = ["ANSWER_MARGIN", "MapRun"]
+
+LOOK_SECONDS = 0.005  # between two looks at a source that is waited for while answers are, too
 UNDELIVERED = 8  # chunks for each slot that are drawn and not handed out, in order, at most
 
 
 class _Chunk(NamedTuple):
-    """Items from number `start` on; `sent` (time.monotonic()) and `nbytes` of those that are under way."""
+    """Items from number `start` on; when they were sent (time.monotonic())."""
 
     start: int
-    items: list[Any]
-    sent: float = 0.0
-    nbytes: int = 0
+    items: list[Drawn]
+    sent: Sent | None = None
+    sent_at: float = 0.0
 
 
 class _Done(NamedTuple):
@@ -58,11 +66,17 @@ class MapRun:
         return_exceptions: bool,
     ) -> None:
         for name, given in (("in_flight", in_flight), ("chunk_size", chunk_size)):
-            if given is not None and given < 1:
-                raise ConfigError(f"{name}: got {given}, expected at least 1")
+            if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
+                raise ConfigError(f"{name}: got {given!r}, expected a whole number of at least 1")
+        if not isinstance(items, Iterable):
+            raise ConfigError(f"items: got {items!r}, expected an iterable of mappings")
         self._sender = sender
         self._command = command
-        self._items = iter(items)
+        self._source = Source(
+            items,
+            lambda item, number: sender.draw(command, item, number),
+            draws_ahead=in_flight is None,
+        )
         self._options = options
         self._with_info = options.merge(info=True)
         self._ordered = ordered
@@ -70,30 +84,51 @@ class MapRun:
         self._chunk_size = chunk_size
         self._return_exceptions = return_exceptions
         self._size = BatchSize()
-        self._exhausted = False
-        self._drawn = self._handed = 0
-        self._again: deque[_Chunk] = deque()  # to be sent before anything new is drawn
+        self._taken = self._handed = 0
+        self._items: deque[Item] = deque()  # that are drawn, and go next
+        self._again: deque[_Chunk] = deque()  # to be sent before anything new
         self._under_way: dict[Any, _Chunk] = {}
         self._done: dict[int, _Done] = {}
         self._next = 0
+        self._free: list[str] = []  # workers that have just answered
+        self._caller_seconds = 0.0  # of this thread, for one chunk
 
     def run(self) -> Iterator[Any]:
         """The results."""
         try:
             while True:
+                self._sender.check_open()
                 self._send_more()
                 done = self._take_done()
                 if done is not None:
                     yield from self._handed_out(done)
                     self._handed += len(done.values)
-                    self._collect(wait=False)
-                elif self._under_way:
-                    self._collect(wait=True)
-                else:
+                    self._collect(0.0)
+                elif not self._wait():
+                    if self._source.error is not None:
+                        raise self._source.error
                     return
         finally:
-            for ref in self._under_way:
-                ray.cancel(ref)
+            self._source.close()
+            for chunk in self._under_way.values():
+                if chunk.sent is not None:
+                    self._sender.cancel(chunk.sent)
+                    self._sender.ended(chunk.sent)
+
+    def _wait(self) -> bool:
+        """Waits until something has changed; False when nothing can come any more."""
+        if self._under_way:
+            self._collect(LOOK_SECONDS if self._wants_items() else None)
+        elif not self._source.is_over and self._room() > 0:
+            self._items.extend(self._source.wait(1.0, self._room()))
+        else:
+            return bool(self._again or self._items or self._done)
+        return True
+
+    def _wants_items(self) -> bool:
+        """Whether a slot stands empty because the source has not brought its items."""
+        idle = len(self._under_way) < self._most_under_way() and not self._again and not self._items
+        return idle and not self._source.is_over and self._room() > 0
 
     def _take_done(self) -> _Done | None:
         key = self._next if self._ordered else next(iter(self._done), -1)
@@ -114,109 +149,137 @@ class MapRun:
 
     # ---- out ----------------------------------------------------------------------------------------------
 
+    def _most_under_way(self) -> int:
+        slots = self._sender.slots_for(self._options)
+        if self._options.session:
+            return slots
+        return self._size.ahead * self._size.spread(slots, self._caller_seconds)
+
     def _send_more(self) -> None:
         slots = self._sender.slots_for(self._options)
-        while len(self._under_way) < self._sender.at_once(self._options, self._size.ahead):
+        while len(self._under_way) < self._most_under_way():
             if len(self._under_way) + len(self._done) >= UNDELIVERED * slots and not self._again:
                 return
-            chunk = self._next_chunk(slots)
+            chunk = self._next_chunk()
             if chunk is None:
                 return
-            self._send(chunk)
+            if chunk.items:
+                self._send(chunk)
 
-    def _next_chunk(self, slots: int) -> _Chunk | None:
+    def _room(self) -> int:
+        """How many items may be drawn now."""
+        size = self._chunk_size or self._size.size
+        if self._in_flight is None:
+            return size
+        room = self._in_flight - (self._taken + len(self._items) - self._handed)
+        slots = self._sender.slots_for(self._options)
+        return min(size, room, max(1, self._in_flight // (self._size.ahead * slots)))
+
+    def _next_chunk(self) -> _Chunk | None:
+        """The items that go next; None where there are none now, no items where they have failed already."""
         size = self._chunk_size or self._size.size
         if self._again:
             chunk = self._again.popleft()
             if len(chunk.items) > size:
                 self._again.appendleft(_Chunk(chunk.start + size, chunk.items[size:]))
             return _Chunk(chunk.start, chunk.items[:size])
-        if self._in_flight is not None:
-            room = self._in_flight - (self._drawn - self._handed)
-            size = min(size, room, max(1, self._in_flight // (self._size.ahead * slots)))
-        items = self._draw(size)
-        if not items:
+        if len(self._items) < size:
+            self._items.extend(self._source.take(min(MOST, self._room())))
+        if not self._items:
             return None
-        self._drawn += len(items)
-        return _Chunk(self._drawn - len(items), items)
+        return self._formed(size)
 
-    def _draw(self, most: int) -> list[Any]:
-        """Up to `most` items of the source; fewer when it takes its time."""
-        items: list[Any] = []
-        ends_at = time.monotonic() + DRAWING_SECONDS
-        while len(items) < most and not self._exhausted:
-            wanted = min(most - len(items), len(items) + 1)
-            before = len(items)
-            items.extend(islice(self._items, wanted))
-            self._exhausted = len(items) < before + wanted
-            if time.monotonic() > ends_at:
+    def _formed(self, size: int) -> _Chunk:
+        start, items, nbytes = self._taken, list[Drawn](), 0
+        while self._items and len(items) < size and nbytes <= MOST_BYTES:
+            item = self._items[0]
+            alone = isinstance(item, Failed) or bool(refs_of(item.item))
+            if alone and items:
                 break
-        return items
+            self._items.popleft()
+            self._taken += 1
+            if isinstance(item, Failed):
+                self._done[start] = _Done([None], {0: item.error})
+                break
+            items.append(item)
+            nbytes += item.nbytes
+            if alone:
+                break
+        return _Chunk(start, items)
 
     def _send(self, chunk: _Chunk) -> None:
         start, items = chunk.start, chunk.items
+        began = time.monotonic()
         try:
             if len(items) == 1:
-                ref, nbytes = self._sender.one(self._command, items[0], self._with_info, patient=True), 0
+                sent = self._sender.one(self._command, items[0], self._with_info, patient=True)
             else:
-                ref, nbytes = self._sender.some(self._command, items, self._options, patient=True)
+                prefer = self._free.pop() if self._free else None
+                sent = self._sender.some(self._command, items, self._options, patient=True, prefer=prefer)
         except PoolClosed:
             raise
-        except Exception as error:  # noqa: BLE001 - a runtime's hook may raise anything: it is the item's failure
+        except Exception as error:  # noqa: BLE001 - whatever cannot be sent is the item's failure
             if len(items) == 1:
                 self._done[start] = _Done([None], {0: error})
             else:  # one of them cannot be sent, or cannot be sent with others
                 half = len(items) // 2
                 self._again.extendleft((_Chunk(start + half, items[half:]), _Chunk(start, items[:half])))
         else:
-            self._under_way[ref] = _Chunk(start, items, time.monotonic(), nbytes)
+            self._under_way[sent.ref] = _Chunk(start, items, sent, began)
+            self._spent(time.monotonic() - began)
+
+    def _spent(self, seconds: float) -> None:
+        """What the caller's own thread has spent on a chunk, smoothed; decoding it costs about as much."""
+        self._caller_seconds += (2 * seconds - self._caller_seconds) / 4
 
     # ---- in -----------------------------------------------------------------------------------------------
 
-    def _collect(self, wait: bool) -> None:
-        """Takes what has ended; with `wait` at least one chunk."""
+    def _collect(self, timeout: float | None) -> None:
+        """Takes what has ended, after at most `timeout` seconds; None: as long as the oldest may take."""
         refs = list(self._under_way)
         if not refs:
             return
-        ready, _ = ray.wait(refs, num_returns=1, timeout=self._patience() if wait else 0)
-        if not ready and wait:
-            self._overdue(refs[0])
-        for ref in ready:
-            self._ended(ref, self._under_way.pop(ref))
-
-    def _patience(self) -> float | None:
-        """Without a timeout of the caller's own the command may have a longer one than the pool."""
-        if self._options.timeout is None:
-            return None
         oldest = next(iter(self._under_way.values())).sent
-        return max(0.0, oldest + self._options.timeout + ANSWER_MARGIN - time.monotonic())
+        assert oldest is not None
+        bound = oldest.left if timeout is None else min(timeout, oldest.left)
+        ready, _ = ray.wait(refs, num_returns=1, timeout=min(bound, 1.0))
+        if not ready and oldest.left <= 0:
+            self._sender.cancel(oldest)
+            self._failed(self._gone(refs[0]), self._sender.too_late(oldest))
+        for ref in ready:
+            self._ended(ref, self._gone(ref))
 
-    def _overdue(self, ref: Any) -> None:
-        ray.cancel(ref)
-        error = DeadlineExceeded.after(self._options.timeout or 0.0, "running", self._command)
-        self._failed(self._under_way.pop(ref), error)
+    def _gone(self, ref: Any) -> _Chunk:
+        chunk = self._under_way.pop(ref)
+        assert chunk.sent is not None
+        self._sender.ended(chunk.sent)
+        return chunk
 
     def _ended(self, ref: Any, chunk: _Chunk) -> None:
+        assert chunk.sent is not None
         try:
             answer = ray.get(ref)
         except ray_port.RayError as error:
-            self._failed(chunk, self._sender.our(error, self._options.timeout))
+            self._failed(chunk, self._sender.our(error, chunk.sent))
             return
+        self._free = [*self._free[-31:], chunk.sent.worker_id]
         if not isinstance(answer, BatchOutcome):
             self._size.observe(1, answer.ran_s)
             value = answer if self._options.info else answer.value
             self._done[chunk.start] = _Done([value], {})
             return
         count = len(answer.values)
-        self._size.observe(count, answer.ran, answer.nbytes + chunk.nbytes * count // len(chunk.items))
+        moved = answer.nbytes + chunk.sent.nbytes * count // len(chunk.items)
+        self._size.observe(count, answer.ran, moved)
         self._done[chunk.start] = _Done(answer.values, dict(answer.failed))
         if count < len(chunk.items):
             self._again.appendleft(_Chunk(chunk.start + count, chunk.items[count:]))
 
     def _failed(self, chunk: _Chunk, error: BaseException) -> None:
-        if isinstance(error, NotNow) and self._under_way:
-            self._again.appendleft(_Chunk(chunk.start, chunk.items))  # the queue is full: after the others
+        waits = isinstance(error, NotNow) and self._under_way  # the queue is full: after the others
+        if waits or is_unbegun(error):
+            self._again.appendleft(_Chunk(chunk.start, chunk.items))
             return
-        self._size.observe(len(chunk.items), time.monotonic() - chunk.sent)
+        self._size.observe(len(chunk.items), time.monotonic() - chunk.sent_at)
         failed = dict.fromkeys(range(len(chunk.items)), error)
         self._done[chunk.start] = _Done([None] * len(chunk.items), failed)

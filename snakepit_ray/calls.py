@@ -10,12 +10,14 @@ import ray
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions
+from snakepit_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from snakepit_ray.config.keywords import CallSettings, SessionCallSettings
     from snakepit_ray.pool import Pool
+    from snakepit_ray.sending import Sent
 
 
 class Call:
@@ -39,14 +41,15 @@ class Call:
         Top-level ObjectRefs among `args` are resolved by Ray at the worker. Raises EncodingError,
         InvalidArguments, PayloadTooLarge, PoolClosed here, before anything is sent."""
         merged = self._options.merge(**options) if options else self._options
-        return self._pool._send(command, args, merged)
+        return self._pool._sender.now(command, args, merged).ref
 
     def __call__(
         self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[CallSettings]
     ) -> Any:
         """Sends the command and waits for its value."""
         merged = self._options.merge(**options) if options else self._options
-        return self._pool._get(self._pool._send(command, args, merged), merged)
+        sender = self._pool._sender
+        return sender.value(sender.now(command, args, merged))
 
 
 class SessionCall:
@@ -109,7 +112,8 @@ class BatchCall:
         stand among the values. The worker that gets the batch spreads it over the pool. `timeout` is that of
         the whole batch; without one each item has the pool's. Items hold no ObjectRefs. Raises EncodingError,
         InvalidArguments, PayloadTooLarge, PoolClosed here, before anything is sent."""
-        return self._send(command, items, return_exceptions, self._options.merge(**options))
+        sent = self._send(command, items, return_exceptions, self._options.merge(**options))
+        return ray.put([]) if sent is None else sent.ref
 
     def __call__(
         self,
@@ -119,13 +123,18 @@ class BatchCall:
         **options: Unpack[CallSettings],
     ) -> list[Any]:
         """Sends all items and waits for the list of their values."""
-        merged = self._options.merge(**options)
-        values: list[Any] = self._pool._get(self._send(command, items, return_exceptions, merged), merged)
+        sent = self._send(command, items, return_exceptions, self._options.merge(**options))
+        values: list[Any] = [] if sent is None else self._pool._sender.value(sent)
         return values
 
-    def _send(self, command: str, items: Iterable[Any], return_exceptions: bool, options: CallOptions) -> Any:
-        given = list(items)
-        if not given:
-            return ray.put([])
+    def _send(
+        self, command: str, items: Iterable[Any], return_exceptions: bool, options: CallOptions
+    ) -> Sent | None:
+        """Each item is encoded when it is drawn; None where there are none."""
+        if not isinstance(items, Iterable):
+            raise ConfigError(f"items: got {items!r}, expected an iterable of mappings")
+        sender = self._pool._sender
+        sender.check_open()
+        drawn = [sender.draw(command, item, number) for number, item in enumerate(items)]
         errors = pb.BATCH_ERRORS_RETURN if return_exceptions else pb.BATCH_ERRORS_RAISE
-        return self._pool._sender.all(command, given, options, errors)
+        return sender.all(command, drawn, options, errors) if drawn else None

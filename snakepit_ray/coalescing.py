@@ -1,25 +1,31 @@
-"""Knows how calls that are awaited at the same time go out together.
+"""Calls that are awaited at the same time go out together.
 
-Rules: the calls of one turn of the event loop to one command with the same options go as one batch to each
-slot; a lone call goes as it is; a command known to be slow is not coalesced, and what an interpreter gives
-back goes again; each call has its own outcome, and who is cancelled takes nothing from the others."""
+- The calls of one turn of the event loop to one command with the same options go as one batch to each slot. A
+  lone call goes as it is.
+- A call's arguments are encoded when the call is made. What an interpreter gives back goes again in that
+  form.
+- Each call has its own outcome. A call that is cancelled takes nothing from the others: what they share is
+  sent in nobody's context, so that Ray takes it for the child of no task of the user's.
+- A call ends when its deadline passes, or when the Ray session is over, whatever becomes of its worker.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import time
 import weakref
 from collections.abc import Mapping
 from typing import Any
 
-import ray
-
 from snakepit_ray.actors import ray_port
-from snakepit_ray.codec import BatchOutcome
+from snakepit_ray.codec import BatchOutcome, refs_of
 from snakepit_ray.config import CallOptions
 from snakepit_ray.core.batch_size import BurstSize
 from snakepit_ray.errors import DeadlineExceeded, PoolClosed
-from snakepit_ray.sending import Sender
+from snakepit_ray.requests import Drawn
+from snakepit_ray.sending import Sender, Sent, is_unbegun, may_block
 
 HOLD_SECONDS = 0.05  # that a call waits here for a slot to come near; then it waits at a worker, as any other
 MOST_LANES = 256  # commands and options whose pace is remembered
@@ -34,7 +40,9 @@ class Coalescer:
 
     async def call(self, command: str, args: Mapping[str, Any] | None, options: CallOptions) -> Any:
         """The value. Raises one of our errors. Cancelling it cancels the command, if no other needs it."""
-        call = self._lane(command, options).add(dict(args) if type(args) is dict else args)
+        self._sender.check_open()
+        drawn = self._sender.draw(command, {} if args is None else args)
+        call = self._lane(command, options).add(drawn)
         try:
             return await call.future
         except asyncio.CancelledError:
@@ -58,10 +66,10 @@ class Coalescer:
 class _Call:
     """One awaited call."""
 
-    __slots__ = ("args", "began", "future", "trip")
+    __slots__ = ("began", "drawn", "future", "trip")
 
-    def __init__(self, args: Any, future: asyncio.Future[Any]) -> None:
-        self.args = args
+    def __init__(self, drawn: Drawn, future: asyncio.Future[Any]) -> None:
+        self.drawn = drawn
         self.future = future
         self.began = time.monotonic()
         self.trip: _Trip | None = None
@@ -79,12 +87,13 @@ class _Call:
 class _Trip:
     """Calls that are under way together."""
 
-    __slots__ = ("calls", "ref", "waiting")
+    __slots__ = ("_sender", "calls", "sent", "waiting")
 
-    def __init__(self, calls: list[_Call], ref: Any) -> None:
+    def __init__(self, calls: list[_Call], sent: Sent, sender: Sender) -> None:
         self.calls = calls
-        self.ref = ref
+        self.sent = sent
         self.waiting = len(calls)
+        self._sender = sender
         for call in calls:
             call.trip = self
 
@@ -92,7 +101,7 @@ class _Trip:
         """One of its callers is gone; the last one takes it along."""
         self.waiting -= 1
         if not self.waiting:
-            ray.cancel(self.ref)
+            self._sender.cancel(self.sent)
 
 
 class _Lane:
@@ -110,10 +119,10 @@ class _Lane:
         self._out = 0
         self._trips: set[asyncio.Task[None]] = set()
 
-    def add(self, args: Any) -> _Call:
+    def add(self, drawn: Drawn) -> _Call:
         """A call that goes with those of the same turn of the loop."""
         loop = asyncio.get_running_loop()
-        call = _Call(args, loop.create_future())
+        call = _Call(drawn, loop.create_future())
         self._pending.append(call)
         self._leave_soon(loop)
         return call
@@ -121,7 +130,7 @@ class _Lane:
     def _leave_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._leaving:
             self._leaving = True
-            loop.call_soon(self._leave)
+            loop.call_soon(self._leave, context=contextvars.Context())
 
     def _leave(self, patient: bool = True) -> None:
         """Sends what has gathered. While what is under way fills the slots it would only wait there: it
@@ -137,14 +146,24 @@ class _Lane:
         sent = max(0, places) * size
         self._pending = calls[sent:]
         for begin in range(0, min(sent, len(calls)), size):
-            self._send(calls[begin : begin + size])
+            self._send_apart(calls[begin : begin + size])
         if self._pending:
-            self._hold = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._leave, False)
+            loop = asyncio.get_running_loop()
+            self._hold = loop.call_later(HOLD_SECONDS, self._leave, False, context=contextvars.Context())
+
+    def _send_apart(self, calls: list[_Call]) -> None:
+        """Calls with refs go alone: Ray resolves the refs of one call."""
+        alone = [call for call in calls if refs_of(call.drawn.item)]
+        together = [call for call in calls if not refs_of(call.drawn.item)] if alone else calls
+        for call in alone:
+            self._send([call])
+        if together:
+            self._send(together)
 
     def _send(self, calls: list[_Call]) -> None:
         try:
-            options, ref = self._sent(calls)
-        except Exception as error:  # noqa: BLE001 - a runtime's hook may raise anything: it is the call's failure
+            sent = self._sent(calls)
+        except Exception as error:  # noqa: BLE001 - whatever cannot be sent is the call's failure
             if len(calls) > 1 and not isinstance(error, PoolClosed):
                 half = len(calls) // 2  # one of them cannot be sent, or cannot be sent with others
                 self._send(calls[:half])
@@ -154,11 +173,11 @@ class _Lane:
                 call.fail(error)
             return
         self._out += 1
-        task = asyncio.ensure_future(self._travel(_Trip(calls, ref), options))
+        task = asyncio.ensure_future(self._travel(_Trip(calls, sent, self._sender)))
         self._trips.add(task)
         task.add_done_callback(self._trips.discard)
 
-    def _sent(self, calls: list[_Call]) -> tuple[CallOptions, Any]:
+    def _sent(self, calls: list[_Call]) -> Sent:
         options = self._with_info if len(calls) == 1 else self._options
         if options.timeout is not None:  # its whole budget: also what it has waited here, and earlier trips
             left = options.timeout - (time.monotonic() - min(call.began for call in calls))
@@ -166,29 +185,49 @@ class _Lane:
                 raise DeadlineExceeded.after(options.timeout, "waiting", self._command)
             options = options.merge(timeout=left)
         if len(calls) == 1:
-            return options, self._sender.one(self._command, calls[0].args, options)
-        return options, self._sender.some(
-            self._command, [{} if call.args is None else call.args for call in calls], options
-        )[0]
+            return self._sender.one(self._command, calls[0].drawn, options)
+        return self._sender.some(self._command, [call.drawn for call in calls], options)
 
-    async def _travel(self, trip: _Trip, options: CallOptions) -> None:
+    async def _travel(self, trip: _Trip) -> None:
+        sent = trip.sent
+        answer = asyncio.ensure_future(_awaited(sent.ref))
+        loop = asyncio.get_running_loop()
+        ticket = self._sender.arm(sent, lambda is_over: _tell(loop, self._gave_up, trip, answer, is_over))
         try:
-            answer = await trip.ref
+            value = await answer
         except ray_port.RayError as error:
-            for call in trip.calls:
-                call.fail(self._sender.our(error, options.timeout))
-        except asyncio.CancelledError:  # the loop ends
-            ray.cancel(trip.ref)
-            raise
+            blocks = may_block(error)
+            ours = (
+                await asyncio.to_thread(self._sender.our, error, sent)
+                if blocks
+                else self._sender.our(error, sent)
+            )
+            if is_unbegun(ours):
+                self._pending[:0] = [call for call in trip.calls if not call.future.done()]
+            else:
+                self._failed(trip, ours)
+        except asyncio.CancelledError:  # it has expired, or the loop ends
+            self._sender.cancel(sent)
+            if not all(call.future.done() for call in trip.calls):
+                raise
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
-            for call in trip.calls:
-                call.fail(error)
+            self._failed(trip, error)
         else:
-            self._arrived(trip.calls, answer)
+            self._arrived(trip.calls, value)
         finally:
+            ticket.disarm()
+            self._sender.ended(sent)
             self._out -= 1
             if self._pending:
-                self._leave_soon(asyncio.get_running_loop())
+                self._leave_soon(loop)
+
+    def _gave_up(self, trip: _Trip, answer: asyncio.Future[Any], is_over: bool) -> None:
+        self._failed(trip, self._sender.gave_up(trip.sent, is_over))
+        answer.cancel()
+
+    def _failed(self, trip: _Trip, error: BaseException) -> None:
+        for call in trip.calls:
+            call.fail(error)
 
     def _arrived(self, calls: list[_Call], answer: Any) -> None:
         if not isinstance(answer, BatchOutcome):
@@ -203,3 +242,13 @@ class _Lane:
             if not call.future.done():
                 call.future.set_result(value)
         self._pending[:0] = calls[len(values) :]  # given back: they have waited longest
+
+
+async def _awaited(ref: Any) -> Any:
+    return await ref
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Any, *args: Any) -> None:
+    """From another thread; nobody waits in a loop that is closed."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call, *args)

@@ -19,7 +19,7 @@ from snakepit_ray.actors.messages import Snapshot, WorkerFacts
 from snakepit_ray.batching import ANSWER_MARGIN, MapRun
 from snakepit_ray.calls import BatchCall, Call, SessionCall
 from snakepit_ray.coalescing import Coalescer
-from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions, PoolConfig
+from snakepit_ray.config import DEFAULT_OPTIONS, PoolConfig, checks
 from snakepit_ray.futures import CallFuture
 from snakepit_ray.requests import RequestBuilder
 from snakepit_ray.runtimes import resolve_runtime
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 CONTROL_SECONDS = 30.0
 SHUTDOWN_SECONDS = 30.0
+_SECONDS = dict.fromkeys(("timeout", "drain"), checks.seconds(zero=True))
 
 
 class Pool:
@@ -43,8 +44,8 @@ class Pool:
         self._link = link
         self._owner = owner
         runtime = resolve_runtime(link.config.runtime)
-        self._builder = RequestBuilder(link.config, runtime, ray.ObjectRef, link.new_id)
-        self._sender = Sender(link, self._builder)
+        builder = RequestBuilder(link.config, runtime, ray.ObjectRef, link.new_id, link.declared)
+        self._sender = Sender(link, builder)
         self._coalescer = Coalescer(self._sender)
         self._execute = Call(self)
         self._execute_batch = BatchCall(self)
@@ -99,9 +100,6 @@ class Pool:
 
     # ---- calls --------------------------------------------------------------------------------------------
 
-    def _send(self, command: str, args: Any, options: CallOptions) -> Any:
-        return self._sender.one(command, args, options)
-
     async def call(
         self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[CallSettings]
     ) -> Any:
@@ -114,10 +112,12 @@ class Pool:
     def submit(
         self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[CallSettings]
     ) -> concurrent.futures.Future[Any]:
-        """`execute` as a concurrent.futures.Future; its `cancel()` cancels the command, also one that
-        runs."""
-        merged = DEFAULT_OPTIONS.merge(**options)
-        return CallFuture(self._send(command, args, merged), self._sender, merged.timeout)
+        """`execute` as a concurrent.futures.Future; its `cancel()` cancels the command, also one that runs.
+
+        Done-callbacks run one after the other in a thread of their own. One that blocks holds up other
+        callbacks and nothing else."""
+        sent = self._sender.now(command, args, DEFAULT_OPTIONS.merge(**options), encoded=True)
+        return CallFuture(sent, self._sender)
 
     def stream(
         self,
@@ -131,7 +131,7 @@ class Pool:
 
         `progress`: reports (`ctx.progress(...)` in the command) are dropped, or with True shown as a bar on
         stderr, or given to a function."""
-        return values(self, command, args, DEFAULT_OPTIONS.merge(**options), progress)
+        return values(self._sender, command, args, DEFAULT_OPTIONS.merge(**options), progress)
 
     def astream(
         self,
@@ -142,7 +142,7 @@ class Pool:
         **options: Unpack[CallSettings],
     ) -> AsyncIterator[Any]:
         """`stream` for asyncio: `async for`."""
-        return async_values(self, command, args, DEFAULT_OPTIONS.merge(**options), progress)
+        return async_values(self._sender, command, args, DEFAULT_OPTIONS.merge(**options), progress)
 
     def map(
         self,
@@ -175,21 +175,6 @@ class Pool:
         )
         return run.run()
 
-    def _get(self, ref: Any, options: CallOptions) -> Any:
-        budget = self.config.request_timeout if options.timeout is None else options.timeout
-        while True:
-            try:
-                return ray.get(ref, timeout=budget + ANSWER_MARGIN)
-            except ray_port.RayError as error:
-                # Without a timeout of the caller's own the command may have a longer one than the pool; a
-                # worker that is there sees to it, one that never comes back does not.
-                if isinstance(error, ray_port.GetTimeout) and options.timeout is None and self._link.workers:
-                    continue
-                raise self._our(error, budget) from None
-
-    def _our(self, error: Exception, budget: float | None) -> BaseException:
-        return self._sender.our(error, budget)
-
     # ---- control ------------------------------------------------------------------------------------------
 
     def stats(self) -> PoolStats:
@@ -218,6 +203,7 @@ class Pool:
     def await_ready(self, timeout: float = 60.0) -> Pool:
         """Waits until every worker is ready. Raises WorkerStartError when they are not within `timeout`
         seconds."""
+        timeout = checks.checked("await_ready", {"timeout": timeout}, _SECONDS)["timeout"]
         self._control("await_ready", timeout, True, within=timeout + ANSWER_MARGIN)
         self._link.refresh(CONTROL_SECONDS)
         return self
@@ -233,6 +219,7 @@ class Pool:
     def recycle(self, worker_id: str | None = None) -> int:
         """Has one worker's interpreter, or all of them, replaced, a quarter of the pool at a time; how many
         were told. Returns at once: `stats().recycled` and the epochs of `workers()` say how far it is."""
+        checks.checked("recycle", {"worker_id": worker_id}, {"worker_id": checks.optional(checks.text)})
         told: int = self._control("recycle", worker_id)
         return told
 
@@ -245,14 +232,15 @@ class Pool:
         """Ends the pool: its interpreters, its workers, its router. Safe to repeat.
 
         `drain`: seconds that what waits and runs may take to end; nothing new is taken meanwhile."""
-        if not self._link.closed:
+        drain = checks.checked("shutdown", {"drain": drain}, _SECONDS)["drain"]
+        if not self._link.closed and self._link.is_current():
             if drain > 0:
                 bound = drain + ANSWER_MARGIN
                 ray_port.quietly(self._link.router.drain.remote(drain), bound)
             # A router that is gone or does not answer is no reason to stop: its end is below.
             ray_port.quietly(self._link.router.shutdown.remote(), SHUTDOWN_SECONDS)
-            self._link.close()
             ray_port.end(self._link.router)
+        self._link.close()
 
     def message_counts(self) -> dict[str, int]:
         """Messages that the router got since it started, by kind: none of them is a request or a result."""
@@ -261,10 +249,7 @@ class Pool:
 
     def _control(self, method: str, *args: Any, within: float = CONTROL_SECONDS) -> Any:
         self._link.check_open()
-        try:
-            return ray.get(getattr(self._link.router, method).remote(*args), timeout=within)
-        except ray_port.RayError as error:
-            raise self._sender.our(error, within) from None
+        return ray_port.get(getattr(self._link.router, method).remote(*args), within, self.name)
 
     # ---- the handle ---------------------------------------------------------------------------------------
 
@@ -287,4 +272,4 @@ class Pool:
 
 
 def _unpickle(config: PoolConfig, router: Any, snapshot: Snapshot) -> Pool:
-    return Pool(link_to(config, router, snapshot))
+    return Pool(link_to(config, router, snapshot, is_old=True))

@@ -8,18 +8,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pickle import PickleBuffer
-from typing import Any
+from typing import Any, NamedTuple
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.codec import (
     BatchEnvelope,
     BatchPart,
+    Encoded,
     Envelope,
+    Item,
     check_size,
     encode_args,
-    encode_items,
+    encode_item,
     encode_value,
+    join_items,
     nbytes,
+    whole_item,
 )
 from snakepit_ray.config import CallOptions, PoolConfig
 from snakepit_ray.config.checks import MAX_BUDGET
@@ -33,17 +37,55 @@ AFFINITY = {
 KINDS = {value.number: value.name for value in pb.Failure.Kind.DESCRIPTOR.values}
 
 
+class Drawn(NamedTuple):
+    """The arguments of one call as they were when they were given. `budget` is what the Runtime allows it,
+    None where it says nothing."""
+
+    item: Item
+    budget: float | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its JSON and its buffers."""
+        if isinstance(self.item, bytes):
+            return len(self.item)
+        return len(self.item.json) + sum(map(nbytes, self.item.buffers))
+
+
 class RequestBuilder:
-    """Builds the requests of one pool in one process."""
+    """Builds the requests of one pool in one process. `declared(command)` is the timeout that the command has
+    of its own, None where it has none or nobody knows."""
 
     def __init__(
-        self, config: PoolConfig, runtime: Runtime, ref_type: type | None, new_id: Callable[[], str]
+        self,
+        config: PoolConfig,
+        runtime: Runtime,
+        ref_type: type | None,
+        new_id: Callable[[], str],
+        declared: Callable[[str], float | None] = lambda command: None,
     ) -> None:
         self._config = config
         self._runtime = runtime if has_hooks(runtime) else None
         self._runtime_name = runtime_ref(runtime) if self._runtime is not None else ""
         self._ref_type = ref_type
         self._new_id = new_id
+        self._declared = declared
+
+    def draw(self, command: str, args: Any, number: int = 0) -> Drawn:
+        """Encodes one call's arguments now, to be sent later, alone or with others.
+
+        Raises InvalidArguments, EncodingError, UnknownCommand, and what a Runtime's hook raises."""
+        if self._runtime is None:
+            return Drawn(encode_item(args, number, self._ref_type))
+        prepared, budget = self._prepared(command, args)
+        return Drawn(encode_item(prepared, number, self._ref_type), budget)
+
+    def _prepared(self, command: str, args: Any) -> tuple[Any, float | None]:
+        """What the Runtime makes of the arguments, and the budget that it allows them."""
+        assert self._runtime is not None
+        self._runtime.validate_command(command, args)
+        prepared = self._runtime.prepare_args(command, args)
+        return prepared, _budget(command, self._runtime.command_timeout(command, prepared))
 
     def build(
         self, command: str, args: Any, options: CallOptions, *, stream: bool = False, pack: bool = False
@@ -54,17 +96,22 @@ class RequestBuilder:
 
         Raises InvalidArguments, EncodingError, PayloadTooLarge, UnknownCommand.
         """
-        config = self._config
-        budget, named = options.timeout, options.timeout is not None
+        args, budget = {} if args is None else args, None
         if self._runtime is not None:
-            self._runtime.validate_command(command, args if args is not None else {})
-            args = self._runtime.prepare_args(command, args if args is not None else {})
-            if not named:
-                budget = _budget(command, self._runtime.command_timeout(command, args))
-                named = budget is not None
-        if budget is None:
-            budget = config.stream_timeout if stream else config.request_timeout
-        encoded = encode_args(args if args is not None else {}, self._ref_type)
+            args, budget = self._prepared(command, args)
+        encoded = encode_args(args, self._ref_type)
+        request, beside = self._single(command, encoded, budget, options, stream)
+        request.pack = pack
+        return request, beside
+
+    def single(self, command: str, drawn: Drawn, options: CallOptions) -> tuple[pb.Request, list[Any]]:
+        """`build` of arguments that were drawn. Raises PayloadTooLarge."""
+        return self._single(command, whole_item(drawn.item), drawn.budget, options, False)
+
+    def _single(
+        self, command: str, encoded: Encoded, budget: float | None, options: CallOptions, stream: bool
+    ) -> tuple[pb.Request, list[Any]]:
+        config = self._config
         check_size(encoded, config.max_message_size, config.binary_threshold)
         beside: list[Any] = []
         request = pb.Request(
@@ -73,49 +120,50 @@ class RequestBuilder:
             args=_payload(encoded.json, encoded.buffers, beside, config.binary_threshold),
             refs=[pb.NamedPayload(name=name) for name, _ in encoded.refs],
             session=options.session or "",
-            budget_ms=max(1, int(budget * 1000)),
             stream=stream,
-            pack=pack,
-            options=self._call_options(options, not named),
         )
+        self._budgeted(request, command, options, budget if options.timeout is None else options.timeout)
         return request, [*(ref for _, ref in encoded.refs), *parcel(beside)]
 
-    def build_batch(
+    def batch(
         self,
         command: str,
-        items: Sequence[Any],
+        drawn: Sequence[Drawn],
         options: CallOptions,
         errors: int,
         beside: list[Any],
-        begin: int = 0,
     ) -> pb.Request:
-        """The request for one call of `command` with each of `items`; `begin` is the number of the first.
-        `errors` is one of BatchErrors; large buffers are added to those `beside`.
-
-        Raises as `build`, for the first item that is wrong; items hold no refs.
-        """
-        budgets = []
-        if self._runtime is not None:
-            given, items = items, []
-            for args in given:
-                self._runtime.validate_command(command, args)
-                items.append(self._runtime.prepare_args(command, args))
-                budgets.append(_budget(command, self._runtime.command_timeout(command, items[-1])))
-        encoded = encode_items(items, self._ref_type, begin)
-        check_size(encoded, self._config.max_message_size, self._config.binary_threshold)
-        known = [budget for budget in (options.timeout, *budgets) if budget is not None]
-        budget = options.timeout or max(known, default=self._config.request_timeout)
+        """The request for one call of `command` with each of the arguments that were drawn, which hold no
+        refs. `errors` is one of BatchErrors; large buffers are added to those `beside`. Raises
+        PayloadTooLarge."""
+        config = self._config
+        encoded = join_items([one.item for one in drawn])
+        check_size(encoded, config.max_message_size, config.binary_threshold)
         request = pb.Request(
             id=self._new_id(),
             command=command,
-            args=_payload(encoded.json, encoded.buffers, beside, self._config.binary_threshold),
+            args=_payload(encoded.json, encoded.buffers, beside, config.binary_threshold),
             session=options.session or "",
-            budget_ms=max(1, int(budget * 1000)),
-            options=self._call_options(options, not known),
-            batch=pb.Batch(count=len(items)),
+            batch=pb.Batch(count=len(drawn)),
         )
+        budgets = [one.budget for one in drawn if one.budget is not None] if self._runtime is not None else []
+        budget = max(budgets, default=None) if options.timeout is None else options.timeout
+        self._budgeted(request, command, options, budget)
         request.options.errors = errors  # type: ignore[assignment] # a number of the enum
         return request
+
+    def _budgeted(
+        self, request: pb.Request, command: str, options: CallOptions, budget: float | None
+    ) -> None:
+        """The request's options, and its budget: `budget` where the caller or the Runtime has named one, else
+        the command's own, else the pool's."""
+        config, named = self._config, budget is not None
+        if budget is None:
+            budget = self._declared(command)
+        if budget is None:
+            budget = config.stream_timeout if request.stream else config.request_timeout
+        request.budget_ms = max(1, int(budget * 1000))
+        request.options.CopyFrom(self._call_options(options, not named))
 
     def _call_options(self, options: CallOptions, default_budget: bool) -> pb.CallOptions:
         config = self._config
@@ -200,6 +248,7 @@ def outcome(
         info=info,
         runtime=request.options.runtime,
         command=request.command,
+        is_kept=request.options.encoded,
     )
 
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.link import link_to
-from snakepit_ray.config import PoolConfig, read_toml
-from snakepit_ray.errors import PoolNotFound, SnakepitError
+from snakepit_ray.config import PoolConfig, checks, read_toml
+from snakepit_ray.errors import ConfigError, PoolNotFound, SnakepitError
 from snakepit_ray.pool import Pool
 from snakepit_ray.runtimes import resolve_runtime
 
@@ -85,6 +85,11 @@ def start(
 def _build(config: PoolConfig | Mapping[str, Any] | None, settings: Mapping[str, Any]) -> PoolConfig:
     if isinstance(config, PoolConfig):
         return config.merge(**settings)
+    if config is not None and not isinstance(config, Mapping):
+        raise ConfigError(
+            f"config: got {checks.shown(config)}, expected a PoolConfig or a mapping of its keys; "
+            "a pool's name is the keyword name="
+        )
     return PoolConfig.build(**{**dict(config or {}), **settings})
 
 
@@ -131,6 +136,7 @@ def _take_down(router: Any) -> None:
 
 def connect(name: str = "default") -> Pool:
     """Joins a running pool of this cluster. Raises PoolNotFound, naming the pools that run."""
+    checks.checked("connect", {"name": name}, {"name": checks.name})
     ray_port.check_ray_version()
     if not ray_port.is_connected():
         try:
@@ -187,12 +193,22 @@ def shutdown(name: str | None = None) -> None:
         with _lock:
             pools = list(_started.values())
             _started.clear()
-        for pool in pools:
-            pool.shutdown()
+        failed = [error for error in map(_ended, pools) if error is not None]
+        if failed:
+            raise failed[0]
         return
     with _lock:
         known = _started.pop(name, None)
     (known or connect(name)).shutdown()
+
+
+def _ended(pool: Pool) -> SnakepitError | None:
+    """Ends one of several pools: what goes wrong with it keeps none of the others running."""
+    try:
+        pool.shutdown()
+    except SnakepitError as error:
+        return error
+    return None
 
 
 def get_stats() -> dict[str, int]:

@@ -7,12 +7,10 @@ request is sent when the call is made, not when the first chunk is asked for."""
 from __future__ import annotations
 
 import asyncio
-import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ray
@@ -20,8 +18,9 @@ import ray
 from snakepit_ray.actors import ray_port
 from snakepit_ray.codec import Part, Progress
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions
-from snakepit_ray.errors import ConfigError, DeadlineExceeded
+from snakepit_ray.errors import ConfigError
 from snakepit_ray.progress import Bar
+from snakepit_ray.sending import Sender, Sent, may_block
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -33,7 +32,6 @@ AHEAD_REFS = (
     8  # chunks of `execute_stream.remote` that are produced and not taken, beside the worker's window
 )
 AHEAD_PARTS = 4
-ANSWER_MARGIN = 5.0  # for an answer to travel, beyond the request's own budget
 Args: TypeAlias = Mapping[str, Any] | None
 # False: reports of progress are dropped. True: they are a bar on stderr. A callable gets each.
 ShowProgress: TypeAlias = bool | Callable[[Progress], None]
@@ -56,8 +54,9 @@ class ChunkRefs:
 
     Iterate it, in a `for` or an `async for`, from one thread. Closing or dropping it stops the producer."""
 
-    def __init__(self, generator: Any, end: Callable[[], None]) -> None:
+    def __init__(self, generator: Any, end: Callable[[], None], check_open: Callable[[], None]) -> None:
         self._generator = generator
+        self._check_open = check_open
         self._end = weakref.finalize(self, end)
         self._end.atexit = False  # this process's end is what its lease at the router is for
 
@@ -67,6 +66,7 @@ class ChunkRefs:
     def __next__(self) -> Any:
         if not self._end.alive:
             raise StopIteration
+        self._check_open()
         try:
             return next(self._generator)
         except StopIteration:
@@ -79,6 +79,7 @@ class ChunkRefs:
     async def __anext__(self) -> Any:
         if not self._end.alive:
             raise StopAsyncIteration
+        self._check_open()
         try:
             return await self._generator.__anext__()
         except StopAsyncIteration:
@@ -87,71 +88,76 @@ class ChunkRefs:
 
     def completed(self) -> Any:
         """A ref that is ready when the stream has ended; it raises the error of one that failed."""
+        self._check_open()
         return self._generator.completed()
 
     def ready(self, timeout: float) -> bool:
         """Whether the next ref, or the end, is there within `timeout` seconds."""
-        return not self._end.alive or bool(ray.wait([self._generator], timeout=timeout)[0])
+        if not self._end.alive:
+            return True
+        self._check_open()
+        return bool(ray.wait([self._generator], timeout=timeout)[0])
 
     def close(self) -> None:
         """Stops the producer; there are no more refs. Safe to repeat."""
         self._end()
 
 
-def open_stream(pool: Pool, command: str, args: Any, options: CallOptions, *, pack: bool) -> ChunkRefs:
+def open_stream(
+    sender: Sender, command: str, args: Any, options: CallOptions, *, pack: bool
+) -> tuple[ChunkRefs, Sent]:
     """Sends the request. Raises what `execute.remote` raises."""
-    request, beside = pool._builder.build(command, args, options, stream=True, pack=pack)
-    actor, request.options.incarnation = pool._link.actor(options.session)
     ahead = AHEAD_PARTS if pack else AHEAD_REFS
-    generator = ray_port.stream(actor, ahead, request.SerializeToString(), *beside)
-    return ChunkRefs(generator, partial(ray_port.end_stream, generator, actor, request.id))
+    sent, end = sender.stream(command, args, options, pack=pack, ahead=ahead)
+    return ChunkRefs(sent.ref, end, sender.check_open), sent
 
 
-def values(pool: Pool, command: str, args: Any, options: CallOptions, show: ShowProgress) -> Generator[Any]:
+def values(
+    sender: Sender, command: str, args: Any, options: CallOptions, show: ShowProgress
+) -> Generator[Any]:
     """The values of a stream's chunks, which is sent now."""
     report = _reporter(show)
-    return _values(pool, open_stream(pool, command, args, options, pack=True), options, report)
+    return _values(sender, *open_stream(sender, command, args, options, pack=True), report)
 
 
-def _values(pool: Pool, refs: ChunkRefs, options: CallOptions, report: Callable[..., None]) -> Generator[Any]:
-    deadline = _deadline(options)
+def _values(sender: Sender, refs: ChunkRefs, sent: Sent, report: Callable[..., None]) -> Generator[Any]:
     try:
         while True:
-            if deadline is not None and not refs.ready(max(0.0, deadline - time.monotonic())):
-                raise DeadlineExceeded.after(options.timeout or 0.0, "running")
+            if not refs.ready(sent.left):
+                raise sender.too_late(sent)
             ref = next(refs, None)
             if ref is None:
                 return
-            for value in _part(pool, ref, options).values():
+            for value in _part(sender, sent._replace(ref=ref)).values():
                 if type(value) is Progress:
                     report(value)
                 else:
                     yield value
     finally:
         refs.close()
+        sender.ended(sent)
         _close(report)
 
 
-def _part(pool: Pool, ref: Any, options: CallOptions) -> Part:
-    part: Part = pool._get(ref, options)
+def _part(sender: Sender, sent: Sent) -> Part:
+    part: Part = sender.value(sent)
     return part
 
 
 def async_values(
-    pool: Pool, command: str, args: Any, options: CallOptions, show: ShowProgress
+    sender: Sender, command: str, args: Any, options: CallOptions, show: ShowProgress
 ) -> AsyncIterator[Any]:
     """`values` for asyncio."""
     report = _reporter(show)
-    return _async_values(pool, open_stream(pool, command, args, options, pack=True), options, report)
+    return _async_values(sender, *open_stream(sender, command, args, options, pack=True), report)
 
 
 async def _async_values(
-    pool: Pool, refs: ChunkRefs, options: CallOptions, report: Callable[..., None]
+    sender: Sender, refs: ChunkRefs, sent: Sent, report: Callable[..., None]
 ) -> AsyncIterator[Any]:
-    deadline = _deadline(options)
     try:
         while True:
-            part = await _next_part(pool, refs, options, deadline)
+            part = await _next_part(sender, refs, sent)
             if part is None:
                 return
             for value in part.values():
@@ -161,27 +167,25 @@ async def _async_values(
                     yield value
     finally:
         refs.close()
+        sender.ended(sent)
         _close(report)
 
 
-async def _next_part(
-    pool: Pool, refs: ChunkRefs, options: CallOptions, deadline: float | None
-) -> Part | None:
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+async def _next_part(sender: Sender, refs: ChunkRefs, sent: Sent) -> Part | None:
     try:
-        ref = await asyncio.wait_for(anext(refs, None), left)
-        part: Part | None = None if ref is None else await ref
+        ref = await asyncio.wait_for(anext(refs, None), sent.left)
+        part: Part | None = None if ref is None else await asyncio.wait_for(_awaited(ref), sent.left)
     except asyncio.TimeoutError:
-        raise DeadlineExceeded.after(options.timeout or 0.0, "running") from None
+        raise sender.too_late(sent) from None
     except ray_port.RayError as error:
-        raise pool._our(error, options.timeout) from None
+        if may_block(error):
+            raise await asyncio.to_thread(sender.our, error, sent) from None
+        raise sender.our(error, sent) from None
     return part
 
 
-def _deadline(options: CallOptions) -> float | None:
-    """When the caller gives up by itself, of time.monotonic(): only where it named a timeout, as a command
-    may have a longer one than the pool."""
-    return None if options.timeout is None else time.monotonic() + options.timeout + ANSWER_MARGIN
+async def _awaited(ref: Any) -> Any:
+    return await ref
 
 
 def _ignore(report: Progress) -> None:
@@ -219,7 +223,8 @@ class StreamCall:
         """Sends the command; one ref for each chunk that it yields, as it yields them.
 
         Reports of progress are chunks here: a `snakepit.Progress` in its ref. Raises as `execute.remote`."""
-        return open_stream(self._pool, command, args, self._options.merge(**options), pack=False)
+        refs, _ = open_stream(self._pool._sender, command, args, self._options.merge(**options), pack=False)
+        return refs
 
     def __call__(
         self,
@@ -234,7 +239,7 @@ class StreamCall:
         stops the producer; how many values there were. An exception of `on_chunk` stops it, too."""
         merged = self._options.merge(**options)
         handed = 0
-        chunks = values(self._pool, command, args, merged, progress)
+        chunks = values(self._pool._sender, command, args, merged, progress)
         try:
             for value in chunks:
                 handed += 1

@@ -26,7 +26,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("busy")
 
 GONE_SECONDS = 8.0
-PURE = ("core", "unit")  # folders of tests that start nothing, unless they are marked
+PURE = ("client", "core", "unit")  # folders of tests that start nothing, unless they are marked
 MARK = b"SNAKEPIT_TOKEN="
 RUN = tempfile.mkdtemp(prefix="sp-", dir="/tmp")  # short: a socket's path has 108 bytes at most
 os.environ["TMPDIR"] = RUN

@@ -129,7 +129,7 @@ class Batch(_message.Message):
     def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ..., share_ms: _Optional[int] = ...) -> None: ...
 
 class CallOptions(_message.Message):
-    __slots__ = ("affinity", "idempotent", "info", "rebind", "queue_ms", "hops", "runtime", "incarnation", "retries", "may_wait", "chained", "more", "errors", "default_budget")
+    __slots__ = ("affinity", "idempotent", "info", "rebind", "queue_ms", "hops", "runtime", "incarnation", "retries", "may_wait", "chained", "more", "errors", "default_budget", "turn", "turns_done", "encoded")
     AFFINITY_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENT_FIELD_NUMBER: _ClassVar[int]
     INFO_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +144,9 @@ class CallOptions(_message.Message):
     MORE_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_BUDGET_FIELD_NUMBER: _ClassVar[int]
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    TURNS_DONE_FIELD_NUMBER: _ClassVar[int]
+    ENCODED_FIELD_NUMBER: _ClassVar[int]
     affinity: Affinity
     idempotent: bool
     info: bool
@@ -158,7 +161,10 @@ class CallOptions(_message.Message):
     more: bool
     errors: BatchErrors
     default_budget: bool
-    def __init__(self, affinity: _Optional[_Union[Affinity, str]] = ..., idempotent: bool = ..., info: bool = ..., rebind: bool = ..., queue_ms: _Optional[int] = ..., hops: _Optional[int] = ..., runtime: _Optional[str] = ..., incarnation: _Optional[int] = ..., retries: _Optional[int] = ..., may_wait: bool = ..., chained: bool = ..., more: bool = ..., errors: _Optional[_Union[BatchErrors, str]] = ..., default_budget: bool = ...) -> None: ...
+    turn: int
+    turns_done: int
+    encoded: bool
+    def __init__(self, affinity: _Optional[_Union[Affinity, str]] = ..., idempotent: bool = ..., info: bool = ..., rebind: bool = ..., queue_ms: _Optional[int] = ..., hops: _Optional[int] = ..., runtime: _Optional[str] = ..., incarnation: _Optional[int] = ..., retries: _Optional[int] = ..., may_wait: bool = ..., chained: bool = ..., more: bool = ..., errors: _Optional[_Union[BatchErrors, str]] = ..., default_budget: bool = ..., turn: _Optional[int] = ..., turns_done: _Optional[int] = ..., encoded: bool = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("id", "reason")

@@ -8,28 +8,42 @@ thread ends with the pool."""
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import itertools
 import random
 import secrets
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.messages import Entry, Snapshot, Update
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.routing import SNAPSHOT_SIZE, RoutingView
-from snakepit_ray.errors import PoolClosed
+from snakepit_ray.core.turns import Turns
+from snakepit_ray.errors import PoolClosed, SnakepitError
 
 POLL_SECONDS = 20.0
 AGAIN_SECONDS = 0.5
+ASK_SECONDS = 5.0
+FRESH_SECONDS = 1.0  # that the first call of a handle from elsewhere may wait for the present table
+
+
+class Target(NamedTuple):
+    """A worker: its `execute` method (binding one costs 0.1 ms), its actor's incarnation, and its actor."""
+
+    worker_id: str
+    execute: Any
+    incarnation: int
+    actor: Any
 
 
 class Link:
     """One pool as this process sees it."""
 
-    def __init__(self, config: PoolConfig, router: Any, snapshot: Snapshot) -> None:
+    def __init__(self, config: PoolConfig, router: Any, snapshot: Snapshot, *, is_old: bool = False) -> None:
         self.config = config
+        self._is_old = is_old
         self.router = router
         self.closed = False
         self.updates = 0
@@ -39,13 +53,15 @@ class Link:
         self._lease: Any = None
         self._lock = threading.Lock()
         self._view: RoutingView[str] = RoutingView()
-        # worker id -> its bound remote method (making one costs 0.1 ms), its actor's incarnation and itself
-        self._execute: dict[str, tuple[Any, int, Any]] = {}
-        self._last: list[tuple[Any, int, Any]] = []  # the newest table that had anybody in it
+        self._timeouts: dict[str, float] = {}  # of commands that declare one
+        self._targets: dict[str, Target] = {}
+        self._last: list[Target] = []  # the newest table that had anybody in it
         self._entries: dict[str, Entry] = {}
         self._load_version = self._binding_version = 0
         self._thread: threading.Thread | None = None
         self._news = threading.Event()
+        self._session = ray_port.session_id()
+        self.turns = Turns()
         self._learn(snapshot.version, snapshot.entries)
 
     # ---- the hot path -------------------------------------------------------------------------------------
@@ -54,43 +70,69 @@ class Link:
         """Of a request of this process: the workers know by its beginning whose it is."""
         return f"{self._id}-{next(self._numbers)}"
 
-    def target(self, session: str | None) -> tuple[Any, int]:
-        """The `execute` method of the worker that a request goes to, and its actor's incarnation. Raises
-        PoolClosed."""
-        execute, incarnation, _ = self._route(session)
-        return execute, incarnation
-
-    def batch_target(self, session: str | None) -> tuple[Any, int]:
-        """`target` for a whole batch: the method that spreads it over the pool."""
-        _, incarnation, actor = self._route(session)
-        return actor.execute_batch, incarnation
-
-    def _route(self, session: str | None) -> tuple[Any, int, Any]:
+    def target(self, session: str | None, prefer: str | None = None) -> Target:
+        """The worker that a request goes to: that of its session, else `prefer` where it serves, else one
+        with little load. Raises PoolClosed."""
+        self.check_open()
         if self._thread is None:
             self._begin()
-        self.check_open()
+            if self._is_old:
+                self._catch_up()
         with self._lock:
             if not len(self._view):
                 return self._nobody()
-            key = self._view.choose_for_session(session) if session else self._view.choose(random.random)
-            return self._execute[key]
+            if session:
+                return self._targets[self._view.choose_for_session(session)]
+            if prefer is not None and prefer in self._targets:
+                return self._targets[prefer]
+            return self._targets[self._view.choose(random.random)]
 
-    def actor(self, session: str | None) -> tuple[Any, int]:
-        """`target`, but the worker's actor itself."""
-        _, incarnation, actor = self._route(session)
-        return actor, incarnation
+    def _catch_up(self) -> None:
+        """The table came with a handle from elsewhere, and may be an old one."""
+        with contextlib.suppress(ray_port.RayError, TimeoutError, concurrent.futures.TimeoutError):
+            self.refresh(FRESH_SECONDS)
 
-    def _nobody(self) -> tuple[Any, int, Any]:
+    def avoid(self, worker_id: str) -> None:
+        """It has died: others are chosen until the next table."""
+        with self._lock:
+            self._view.avoid(worker_id)
+
+    def is_current(self) -> bool:
+        """Whether the Ray session that this was made in goes on: what belongs to an earlier one must not be
+        touched, or Ray aborts the process."""
+        return ray_port.session_id() == self._session
+
+    def _nobody(self) -> Target:
         """All workers are being restarted at once: one of those that were here takes the request when it is
         back. Raises PoolClosed where there never was one."""
         if not self._last:
             raise PoolClosed(f"pool {self.config.name!r} has no worker that is ready: see repr(pool)")
         return random.choice(self._last)
 
+    def departed(self, worker_id: str) -> float | None:
+        """Seconds since that worker was gone for good, as the router saw it; None where it did not. Blocks.
+
+        Raises PoolClosed when the router is gone, too."""
+        asked = self.router.departed.remote(worker_id)
+        try:
+            gone: float | None = ray_port.get(asked, ASK_SECONDS, self.config.name)
+        except PoolClosed:
+            raise
+        except SnakepitError:  # the router restarts, and forgets
+            return None
+        return gone
+
     def check_open(self) -> None:
-        """Raises PoolClosed when the pool is known to have ended."""
+        """Raises PoolClosed when the pool is known to have ended, or the Ray session that it belongs to."""
+        if not self.closed and not self.is_current():
+            self._why = "the Ray session that it belongs to was shut down"
+            self.close()
         if self.closed:
             raise PoolClosed.named(self.config.name, self._why)
+
+    def declared(self, command: str) -> float | None:
+        """The timeout that a command has of its own; None where it has none or nobody knows yet."""
+        return self._timeouts.get(command)
 
     @property
     def workers(self) -> int:
@@ -107,7 +149,7 @@ class Link:
                 self._thread.start()
 
     def _listen(self) -> None:
-        while not self.closed:
+        while not self.closed and self.is_current():
             try:
                 if self._lease is None:
                     self._lease = ray_port.hold_lease(self.router, self._id)
@@ -115,7 +157,7 @@ class Link:
             except (ray_port.ActorUnavailable, concurrent.futures.CancelledError):
                 self._lease = None  # the router restarts: the next one has never heard of us
                 self._news.wait(AGAIN_SECONDS)
-            except Exception as error:  # noqa: BLE001 - router or Ray are gone for good: so is the pool, for us
+            except Exception as error:  # noqa: BLE001 - router or Ray are gone for good: so is the pool
                 self._why = f"its router is gone: {type(error).__name__}"
                 self.closed = True
 
@@ -142,8 +184,11 @@ class Link:
         with self._lock:
             if self._view.update(version, [(e.worker_id, e.capacity, e.load) for e in entries]):
                 self._entries = {e.worker_id: e for e in entries}
-                self._execute = {e.worker_id: (e.actor.execute, e.incarnation, e.actor) for e in entries}
-                self._last = list(self._execute.values()) or self._last
+                self._targets = {
+                    e.worker_id: Target(e.worker_id, e.actor.execute, e.incarnation, e.actor) for e in entries
+                }
+                self._last = list(self._targets.values()) or self._last
+                self._timeouts = {name: most for e in entries for name, most in e.timeouts}
 
     def snapshot(self) -> Snapshot:
         """What a pickled handle carries: at most SNAPSHOT_SIZE workers."""
@@ -169,13 +214,14 @@ _links: dict[str, Link] = {}
 _links_lock = threading.Lock()
 
 
-def link_to(config: PoolConfig, router: Any, snapshot: Snapshot) -> Link:
-    """This process's link to the pool whose router that is; made when there is none."""
+def link_to(config: PoolConfig, router: Any, snapshot: Snapshot, *, is_old: bool = False) -> Link:
+    """This process's link to the pool whose router that is; made when there is none. `is_old`: the snapshot
+    has travelled, and there may be a newer one."""
     key = str(router._actor_id.hex())
     with _links_lock:
         link = _links.get(key)
-        if link is None or link.closed:
+        if link is None or link.closed or not link.is_current():
             for old in [name for name, known in _links.items() if known.closed]:
                 del _links[old]
-            link = _links[key] = Link(config, router, snapshot)
+            link = _links[key] = Link(config, router, snapshot, is_old=is_old)
         return link

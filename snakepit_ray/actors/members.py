@@ -7,12 +7,14 @@ router before this one; counters of workers that left are kept, so that a pool's
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from snakepit_ray.actors.messages import Entry, WorkerFacts
 
+MOST_DEPARTED = 1000
 COUNTED = ("requests", "errors", "queue_timeouts", "saturated", "recycled", "restarts", "delegated")
 
 
@@ -61,6 +63,7 @@ class Members:
     version: int = 1
     load_version: int = 1
     by_id: dict[str, Member] = field(default_factory=dict)
+    _departed: dict[str, float] = field(default_factory=dict)  # when each worker left for good
     left: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
 
     def add(self, member: Member) -> None:
@@ -84,9 +87,18 @@ class Members:
         self.version += seen
 
     def remove(self, member: Member) -> None:
-        """A worker that left: its counters stay."""
-        if self.by_id.pop(member.worker_id, None) is not None and member.facts is not None:
-            self._keep_counters(member)
+        """A worker that left: its counters stay, and since when it is gone."""
+        if self.by_id.pop(member.worker_id, None) is not None:
+            self._departed[member.worker_id] = time.monotonic()
+            while len(self._departed) > MOST_DEPARTED:
+                del self._departed[next(iter(self._departed))]
+            if member.facts is not None:
+                self._keep_counters(member)
+
+    def departed(self, worker_id: str) -> float | None:
+        """Seconds since a worker left for good; None of one that did not, or long ago."""
+        left_at = self._departed.get(worker_id)
+        return None if left_at is None else time.monotonic() - left_at
 
     def said(self, member: Member, facts: WorkerFacts) -> bool:
         """What a worker says of itself now; whether its actor was restarted. That counts from 0: what it had
@@ -109,7 +121,15 @@ class Members:
     def entries(self) -> list[Entry]:
         """The table that handles hold."""
         return [
-            Entry(m.worker_id, m.actor, self.capacity, round(m.load), m.incarnation) for m in self.ready()
+            Entry(
+                m.worker_id,
+                m.actor,
+                self.capacity,
+                round(m.load),
+                m.incarnation,
+                m.facts.timeouts if m.facts is not None else (),
+            )
+            for m in self.ready()
         ]
 
     def loads(self) -> dict[str, int]:

@@ -30,6 +30,7 @@ class WorkerFacts(NamedTuple):
     delegated: int
     rss_bytes: int
     started_at: float
+    timeouts: tuple[tuple[str, float], ...] = ()  # seconds, of commands that declare one
 
 
 class Owned(NamedTuple):
@@ -67,6 +68,7 @@ class Entry(NamedTuple):
     capacity: int
     load: int
     incarnation: int
+    timeouts: tuple[tuple[str, float], ...] = ()  # seconds, of commands that declare one
 
 
 class Update(NamedTuple):

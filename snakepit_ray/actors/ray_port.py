@@ -231,6 +231,12 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def session_id() -> bytes:
+    """Which connection to a cluster this process has now: another after each `ray.init`, b"" without one."""
+    worker = ray._private.worker.global_worker
+    return worker.worker_id if worker.connected else b""
+
+
 def is_connected() -> bool:
     """Whether this process is in a cluster."""
     return bool(ray.is_initialized())

@@ -17,6 +17,7 @@ from snakepit_ray.actors.gate import Gate
 from snakepit_ray.actors.membership import Membership
 from snakepit_ray.actors.messages import Refused
 from snakepit_ray.actors.neighbours import Neighbours
+from snakepit_ray.actors.ordering import Ordering
 from snakepit_ray.codec import Envelope, Info, Part
 from snakepit_ray.errors import RequestCancelled, SnakepitError, WorkerCrashed
 from snakepit_ray.requests import error_of, parcel
@@ -36,12 +37,14 @@ class Streams:
         membership: Membership,
         neighbours: Neighbours,
         gate: Gate,
+        ordering: Ordering,
         info: Callable[[pb.Request, float, float], Info],
     ) -> None:
         self._supervisor = supervisor
         self._membership = membership
         self._neighbours = neighbours
         self._gate = gate
+        self._ordering = ordering
         self._info = info
         self._open: dict[str, Callable[[], None]] = {}
         self._closed: dict[str, None] = {}
@@ -76,7 +79,8 @@ class Streams:
         placed = await self._neighbours.place(request)
         if placed is not None:
             async with aclosing(self._relayed(*placed)) as relayed:
-                first = await anext(relayed, None)
+                with self._ordering.sent_on(request):
+                    first = await anext(relayed, None)
                 if not isinstance(first, Refused):  # a hint that finds its worker busy runs here
                     self._supervisor.counters.requests += 1  # counted once, where it first arrived
                     if first is not None:
@@ -113,6 +117,7 @@ class Streams:
             partial(self._membership.sessions.enter, request.session, options.rebind) if pinned else None
         )
         stream = Stream(self._supervisor, request, on_slot=on_slot)
+        self._ordering.begins(request)
         self._open[request.id] = stream.close
         try:
             more = self._parts(stream) if request.pack else self._envelopes(stream)

@@ -167,6 +167,10 @@ class RouterActor:
         self.pacer.count(time.monotonic())
         return await self.news.next(handle_id, version, load, binding, timeout)
 
+    async def departed(self, worker_id: str) -> float | None:
+        """Seconds since a worker left for good; None of one that did not."""
+        return self.members.departed(worker_id)
+
     async def stats(self) -> tuple[PoolStats, tuple[int, int, int]]:
         """The pool's numbers, asked of the workers now, and its `progress`."""
         return self.members.stats(await self.workers(), len(self.claims)), self.crew.progress()

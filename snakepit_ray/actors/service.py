@@ -20,6 +20,7 @@ from snakepit_ray.actors.kept import Kept
 from snakepit_ray.actors.membership import Membership
 from snakepit_ray.actors.messages import Delegated, Refused
 from snakepit_ray.actors.neighbours import Neighbours
+from snakepit_ray.actors.ordering import Ordering
 from snakepit_ray.actors.relays import Streams
 from snakepit_ray.codec import BatchEnvelope, Info
 from snakepit_ray.config import PoolConfig
@@ -49,12 +50,19 @@ class Service:
         self._neighbours = neighbours
         self._gate = gate
         self._kept = Kept()
+        self._ordering = Ordering()
         self._cargo = supervisor.cargo
-        self._streams = Streams(supervisor, membership, neighbours, gate, self._stream_info)
+        self._streams = Streams(supervisor, membership, neighbours, gate, self._ordering, self._stream_info)
 
     async def execute(self, blob: bytes, values: tuple[Any, ...]) -> Any:
         """Runs one serialized Request: an Envelope, or to a worker that delegates Delegated or Refused."""
         request = pb.Request.FromString(blob)
+        if not request.options.turn:
+            return await self._arrived(request, values)
+        async with self._ordering.in_turn(request):
+            return await self._arrived(request, values)
+
+    async def _arrived(self, request: pb.Request, values: tuple[Any, ...]) -> Any:
         if not values:
             return await self._enter(request, movable=True)
         with self._cargo.of(request.id, await self._unpacked([request], values)):
@@ -73,6 +81,12 @@ class Service:
         sources = [pb.Request.FromString(blob) for blob in blobs]
         workers = self._membership.memory.size or self._config.size or 1
         batch = BatchRun(sources, workers * self._config.capacity, partial(self._execute, movable=True))
+        async with self._ordering.in_turn(sources[0]):
+            return await self._spread(batch, sources, values)
+
+    async def _spread(
+        self, batch: BatchRun, sources: Sequence[pb.Request], values: tuple[Any, ...]
+    ) -> BatchEnvelope:
         with self._cargo.of(sources[0].id, await self._unpacked(sources, values)):
             if self._gate.idle:
                 return await batch.run()
@@ -82,10 +96,11 @@ class Service:
     async def execute_stream(self, blob: bytes, values: tuple[Any, ...]) -> AsyncGenerator[Any]:
         """Runs one serialized Request whose command yields."""
         request = pb.Request.FromString(blob)
-        with self._cargo.of(request.id, await self._unpacked([request], values)):
-            async with contextlib.aclosing(self._streams.serve(request)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+        async with self._ordering.in_turn(request):
+            with self._cargo.of(request.id, await self._unpacked([request], values)):
+                async with contextlib.aclosing(self._streams.serve(request)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
 
     def close_stream(self, request_id: str) -> None:
         """Nobody takes its chunks any more."""
@@ -101,7 +116,8 @@ class Service:
         return None if kept is None else Delegated(kept.value, self._supervisor.admission.free > 0)
 
     async def _execute(self, request: pb.Request, *, movable: bool) -> Any:
-        relayed = await self._neighbours.elsewhere(request)
+        with self._ordering.sent_on(request):
+            relayed = await self._neighbours.elsewhere(request)
         if relayed is not None:
             size = request.batch.count or 1
             self._supervisor.counters.requests += size  # counted once, where it first arrived
@@ -123,6 +139,7 @@ class Service:
         on_slot = (
             partial(self._membership.sessions.enter, request.session, options.rebind) if pinned else None
         )
+        self._ordering.begins(request)
         try:
             done = await self._supervisor.execute(request, may_move=movable and not pinned, on_slot=on_slot)
         except WorkerCrashed as crash:

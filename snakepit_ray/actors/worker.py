@@ -199,6 +199,7 @@ class WorkerActor:
             delegated=counters.delegated,
             rss_bytes=_rss(interpreter.child.pid) if interpreter is not None else 0,
             started_at=interpreter.started_at if interpreter is not None else self.started_at,
+            timeouts=supervisor.keeper.timeouts,
         )
 
     async def get_facts(self) -> WorkerFacts:

@@ -1,7 +1,19 @@
 """Values to bytes and back: JSON with tags, arrays, tables, and the envelope in which a result crosses
 Ray."""
 
-from snakepit_ray.codec.batches import BatchEnvelope, BatchOutcome, BatchPart, decode_parts, encode_items
+from snakepit_ray.codec.batches import (
+    BatchEnvelope,
+    BatchOutcome,
+    BatchPart,
+    Item,
+    decode_parts,
+    encode_item,
+    encode_items,
+    join_items,
+    refs_of,
+    refuse_refs,
+    whole_item,
+)
 from snakepit_ray.codec.decoding import decode_value
 from snakepit_ray.codec.encoding import INLINE, Encoded, check_size, encode_args, encode_value, nbytes
 from snakepit_ray.codec.envelope import (
@@ -29,6 +41,7 @@ __all__ = [
     "Envelope",
     "Epoch",
     "Info",
+    "Item",
     "Part",
     "Piece",
     "Progress",
@@ -40,9 +53,14 @@ __all__ = [
     "decode_value",
     "decoded_count",
     "encode_args",
+    "encode_item",
     "encode_items",
     "encode_value",
+    "join_items",
     "keep_encoded",
     "nbytes",
     "portable_buffers",
+    "refs_of",
+    "refuse_refs",
+    "whole_item",
 ]

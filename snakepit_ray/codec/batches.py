@@ -7,50 +7,111 @@ whose result cannot be read, is its error in its place; the worker actor decodes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from snakepit_ray.codec import envelope as envelopes
 from snakepit_ray.codec.decoding import decode_values
-from snakepit_ray.codec.encoding import Converter, Encoded, many_plain, plain_json, write_json
+from snakepit_ray.codec.encoding import (
+    FLAT_TYPES,
+    Encoded,
+    encode_args,
+    flat_json,
+    read_json,
+    write_json,
+)
 from snakepit_ray.codec.encoding import nbytes as size_of
 from snakepit_ray.codec.envelope import Epoch, Info, Reply, portable_buffers
-from snakepit_ray.codec.hints import kind_of
 from snakepit_ray.codec.tags import TAG
+from snakepit_ray.errors import EncodingError
+
+Item = bytes | Encoded  # one call's arguments: bytes where they are JSON alone, as most are
 
 RAISE, RETURN, APART = 0, 1, 2  # snakepit.v1.BatchErrors, here as numbers: the codec needs no protobuf
 
 # ---- arguments -----------------------------------------------------------------------------------------
 
 
-def encode_items(items: Sequence[Any], ref_type: type | None = None, begin: int = 0) -> Encoded:
-    """The arguments of many calls: mappings with string keys, without refs. `begin` is the number of the
-    first, for error messages. Raises EncodingError for the first that cannot be encoded."""
-    if _all_plain(items):
-        raw = plain_json(items)
+def encode_items(items: Iterable[Any], ref_type: type | None = None, begin: int = 0) -> Encoded:
+    """The arguments of many calls: mappings with string keys, without refs, each encoded when it is drawn.
+
+    `begin` is the number of the first, for error messages. Raises EncodingError for the first that cannot be
+    encoded."""
+    encoded = [encode_item(item, number, ref_type) for number, item in enumerate(items, begin)]
+    for number, item in enumerate(encoded, begin):
+        refuse_refs(item, number)
+    return join_items(encoded)
+
+
+def encode_item(item: Any, number: int, ref_type: type | None = None) -> Item:
+    """The arguments of one call of many, as they are now: what their owner changes later changes nothing.
+
+    `number` is its number, for error messages. Raises EncodingError."""
+    if type(item) is dict and FLAT_TYPES.issuperset(map(type, item.values())):
+        raw = flat_json(item)
         if raw is not None:
-            return Encoded(raw, [], [])
-    converter = Converter("items", ref_type)
-    converted = []
-    for index, item in enumerate(items, begin):
-        converter.path = [index]
-        if not isinstance(item, Mapping):
-            raise converter.error(
-                f"cannot encode {kind_of(item)}: each call takes a mapping from names to values"
-            )
-        converted.append(converter.guarded(partial(converter.mapping, item)))
-    return Encoded(converter.guarded(partial(write_json, converted)), converter.buffers, [])
+            return raw
+    encoded = encode_args(item, ref_type, f"items[{number}]")
+    if not encoded.buffers and not encoded.refs:
+        return encoded.json
+    return encoded._replace(buffers=[_owned(buffer) for buffer in encoded.buffers])
 
 
-def _all_plain(items: Sequence[Any]) -> bool:
-    if set(map(type, items)) != {dict}:
-        return False
-    keys = set(chain.from_iterable(items))
-    if TAG in keys or not set(map(type, keys)) <= {str}:
-        return False
-    return many_plain(list(chain.from_iterable(map(dict.values, items))), 1)
+def _owned(buffer: Any) -> Any:
+    """The buffer as it is now: a copy of memory that somebody may write to."""
+    view = memoryview(buffer)
+    return buffer if view.readonly else view.tobytes()
+
+
+def refs_of(item: Item) -> Sequence[tuple[str, Any]]:
+    """The refs among the arguments of one call."""
+    return () if isinstance(item, bytes) else item.refs
+
+
+def refuse_refs(item: Item, number: int) -> None:
+    """Raises EncodingError for an item of a batch that has refs: nobody would resolve them."""
+    for name, _ in refs_of(item):
+        path = f"items[{number}]" + (f'["{name}"]' if name else "")
+        raise EncodingError(
+            f"{path}: cannot encode an ObjectRef in a batch; pool.map and pool.call send such items one by "
+            "one, or ray.get it first",
+            path=path,
+        )
+
+
+def whole_item(item: Item) -> Encoded:
+    """One item as the arguments of a call of its own."""
+    return Encoded(item, [], []) if isinstance(item, bytes) else item
+
+
+def join_items(items: Sequence[Item]) -> Encoded:
+    """The arguments of many calls as one payload: a JSON array, whose tags name the buffers of all."""
+    texts, buffers = [], list[Any]()
+    for item in items:
+        if isinstance(item, bytes):
+            texts.append(item)
+        else:
+            texts.append(_rebased(item.json, len(buffers)) if buffers else item.json)
+            buffers.extend(item.buffers)
+    return Encoded(b"[" + b",".join(texts) + b"]", buffers, [])
+
+
+def _rebased(text: bytes, base: int) -> bytes:
+    """The JSON with each buffer's index higher by `base`."""
+    value = read_json(text)
+    _shift(value, base)
+    return write_json(value)
+
+
+def _shift(value: Any, base: int) -> None:
+    if isinstance(value, dict):
+        if TAG in value and "buffer" in value:  # a user's own key of that name is wrapped as an object
+            value["buffer"] += base
+        for inner in value.values():
+            _shift(inner, base)
+    elif isinstance(value, list):
+        for inner in value:
+            _shift(inner, base)
 
 
 # ---- results -------------------------------------------------------------------------------------------

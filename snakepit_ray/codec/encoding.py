@@ -34,10 +34,11 @@ class Encoded(NamedTuple):
     refs: list[tuple[str, Any]]
 
 
-def encode_args(args: Any, ref_type: type | None = None) -> Encoded:
+def encode_args(args: Any, ref_type: type | None = None, root: str = "args") -> Encoded:
     """The arguments of a command: a mapping with string keys, or a ref to one (then `refs` is [("", ref)]).
 
-    Values that are instances of `ref_type` are taken out into `refs` as (name, ref). Raises EncodingError.
+    Values that are instances of `ref_type` are taken out into `refs` as (name, ref). `root` begins the path
+    in error messages. Raises EncodingError.
     """
     if type(args) is dict and _is_plain(args, 1):
         raw = plain_json(args)
@@ -47,16 +48,16 @@ def encode_args(args: Any, ref_type: type | None = None) -> Encoded:
         return Encoded(b"{}", [], [("", args)])
     if not isinstance(args, Mapping):
         raise EncodingError(
-            f"args: cannot encode {kind_of(args)}: the arguments are a mapping from names to values",
-            path="args",
+            f"{root}: cannot encode {kind_of(args)}: the arguments are a mapping from names to values",
+            path=root,
         )
     refs = []
     if ref_type is not None:
         refs = [(name, value) for name, value in args.items() if isinstance(value, ref_type)]
         args = {name: value for name, value in args.items() if not isinstance(value, ref_type)}
-    raw, buffers = Converter("args", ref_type).run(args)
+    raw, buffers = Converter(root, ref_type).run(args)
     for name, _ in refs:
-        Converter("args", ref_type).check_key(name)
+        Converter(root, ref_type).check_key(name)
     return Encoded(raw, buffers, refs)
 
 
@@ -95,8 +96,9 @@ def nbytes(buffer: Buffer) -> int:
 
 _CONTAINERS = frozenset({dict, list, tuple})
 _JSON_TYPES = frozenset({dict, list, tuple, str, int, float, bool, type(None)})
-_FLAT_TYPES = _JSON_TYPES - _CONTAINERS
+FLAT_TYPES = _JSON_TYPES - _CONTAINERS
 _STR_ONLY = {str}
+_TAG_BYTES = TAG.encode()
 _FEW = 8
 
 
@@ -112,7 +114,7 @@ def _is_plain(value: Any, depth: int) -> bool:
                 if type(key) is not str:
                     return False
         value = value.values()
-    return _few_plain(value, depth) if len(value) <= _FEW else many_plain(value, depth)
+    return _few_plain(value, depth) if len(value) <= _FEW else _many_plain(value, depth)
 
 
 def _few_plain(values: Iterable[Any], depth: int) -> bool:
@@ -128,12 +130,12 @@ def _few_plain(values: Iterable[Any], depth: int) -> bool:
         elif kind in _CONTAINERS:
             if depth >= MAX_DEPTH or not _is_plain(item, depth + 1):
                 return False
-        elif kind not in _FLAT_TYPES:
+        elif kind not in FLAT_TYPES:
             return False
     return True
 
 
-def many_plain(value: Iterable[Any], depth: int) -> bool:
+def _many_plain(value: Iterable[Any], depth: int) -> bool:
     """Whether many values are nothing but plain JSON: a few passes at C speed where they are scalars."""
     kinds = set(map(type, value))
     if not kinds <= _JSON_TYPES or not _numbers_fit(value, kinds):
@@ -163,12 +165,32 @@ def write_json(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
+def read_json(text: bytes) -> Any:
+    """What `write_json` has written."""
+    return orjson.loads(text)
+
+
 def plain_json(value: Any) -> bytes | None:
     """The JSON of a plain value; None where a string in it has a lone surrogate."""
     try:
         return write_json(value)
     except orjson.JSONEncodeError:
         return None
+
+
+def flat_json(value: dict[Any, Any]) -> bytes | None:
+    """The JSON of a mapping whose values are of FLAT_TYPES; None where it is not plain: a key that is no
+    string or is TAG, an int beyond LARGEST_INT, a float that is not finite, a lone surrogate.
+
+    One pass in C and two searches: orjson refuses the others itself, and writes NaN as null."""
+    try:
+        raw = orjson.dumps(value, option=orjson.OPT_STRICT_INTEGER)
+    except orjson.JSONEncodeError:
+        return None
+    if b"null" in raw or _TAG_BYTES in raw:
+        return plain_json(value) if _is_plain(value, 1) else None
+    # A copy: what orjson returns keeps a kilobyte of the heap, and a thousand of them cost page faults.
+    return bytes(memoryview(raw))
 
 
 # ---- everything else -----------------------------------------------------------------------------------
@@ -205,7 +227,7 @@ class Converter:
 
     def convert(self, value: Any) -> Any:
         kind = type(value)
-        if kind in _FLAT_TYPES or isinstance(value, str | int | float):
+        if kind in FLAT_TYPES or isinstance(value, str | int | float):
             return self.scalar(value)
         if isinstance(value, list | tuple):
             fields = getattr(value, "_asdict", None)  # a namedtuple has names to keep
@@ -265,7 +287,7 @@ class Converter:
 
     def items(self, value: Any) -> list[Any]:
         kinds = set(map(type, value))
-        if kinds <= _FLAT_TYPES and str not in kinds and _numbers_fit(value, kinds):
+        if kinds <= FLAT_TYPES and str not in kinds and _numbers_fit(value, kinds):
             return list(value)
         self.enter(value)
         converted = []

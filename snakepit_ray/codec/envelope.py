@@ -66,13 +66,14 @@ def decoded_count() -> int:
 
 
 class Envelope:
-    """An encoded result; pickled, it arrives as its value (as a `Reply` where there is `info`).
+    """An encoded result; pickled, it arrives as its value (as a `Reply` where there is `info`), or, where
+    `is_kept`, as itself.
 
     `runtime` is the importable name of the Runtime whose `process_response(command, value)` has the last
     word, "" for none (`snakepit_ray.runtimes.runtime_ref`).
     """
 
-    __slots__ = ("__weakref__", "buffers", "command", "info", "json", "runtime")
+    __slots__ = ("__weakref__", "buffers", "command", "info", "is_kept", "json", "runtime")
 
     def __init__(
         self,
@@ -81,18 +82,20 @@ class Envelope:
         info: Info | None = None,
         runtime: str = "",
         command: str = "",
+        is_kept: bool = False,
     ) -> None:
         self.json = json
         self.buffers = buffers
         self.info = info
         self.runtime = runtime
         self.command = command
+        self.is_kept = is_kept
 
     def __repr__(self) -> str:
         return f"<Envelope {len(self.json)} bytes of JSON, {len(self.buffers)} buffers>"
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return decode_envelope, self.state(protocol)
+        return keep_envelope if self.is_kept else decode_envelope, self.state(protocol)
 
     def state(self, protocol: int) -> tuple[Any, ...]:
         """What `decode_envelope` is called with at the other end."""
@@ -134,6 +137,17 @@ def decode_envelope(
 ) -> Any:
     """What pickle calls for an Envelope: its value; in a process that keeps them encoded, the Envelope."""
     return decoded(Envelope(json, buffers, info, runtime, command), 1, command)
+
+
+def keep_envelope(
+    json: bytes,
+    info: Info | None = None,
+    runtime: str = "",
+    command: str = "",
+    buffers: Sequence[Any] = (),
+) -> Envelope:
+    """What pickle calls for an Envelope that whoever reads it decodes where that holds up nobody."""
+    return Envelope(json, buffers, info, runtime, command, is_kept=True)
 
 
 def decoded(envelope: Any, count: int, command: str) -> Any:

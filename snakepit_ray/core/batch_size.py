@@ -1,17 +1,26 @@
-"""Knows how many items a chunk should have, from what earlier ones took.
+"""How many items a chunk should have, and how many chunks should be under way, from what earlier ones took.
 
-Rules: about TARGET seconds of work a chunk; it starts at 1, at most doubles from one full chunk to the next,
-and shrinks at once; items that are slow go one by one, and where they are so slow that a message more does
-not matter none waits behind another; bounded by a count and by bytes.
+- A chunk has about TARGET seconds of work, at most MOST items and MOST_BYTES bytes.
+- It begins at 1 and grows to at most GROWTH times the chunk that was observed. It shrinks at once. A chunk
+  that is too long does little harm: its interpreter gives the rest back after SHARE seconds.
+- Slow items travel alone. When an item takes longer than SLOW seconds, an extra message costs nothing in
+  comparison, so no item waits behind another.
+- Cheap work uses few workers. The caller spends time of its own on each chunk, so it cannot keep more workers
+  busy than the work of a chunk is longer than that. More would only be woken for tiny chunks.
 """
 
 from __future__ import annotations
+
+import math
 
 TARGET = 0.010  # seconds of work in a chunk
 MOST = 2_000  # items
 MOST_BYTES = 1 << 20
 SLOW = 0.050  # seconds an item: from here on nothing is sent ahead of its slot
 SHARE = 0.050  # seconds after which an interpreter gives the rest of a chunk back
+GROWTH = 8
+SPARE = 1  # workers more than the caller can keep busy: their times vary
+LEAST_WORK = 0.001  # seconds: calls that come at once are not divided further
 
 
 class BatchSize:
@@ -22,6 +31,9 @@ class BatchSize:
         self.size = max(1, min(start, self._most))
         self.known = False
         self._item_seconds = 0.0
+
+    def __repr__(self) -> str:
+        return f"<BatchSize {self.size} of {self._most}, {self._item_seconds:.2g} s an item>"
 
     @property
     def ahead(self) -> int:
@@ -38,13 +50,14 @@ class BatchSize:
             fits = int(min(fits, TARGET / each))
         if nbytes > 0:
             fits = int(min(fits, MOST_BYTES / (nbytes / count)))
-        fits = max(1, fits)
-        # What a chunk of less than the present size says is old news, or of the last few items.
-        grown = 2 * self.size if count >= self.size else self.size
-        self.size = min(fits, grown)
+        self.size = max(1, min(fits, max(self.size, GROWTH * count)))
 
-    def __repr__(self) -> str:
-        return f"<BatchSize {self.size} of {self._most}, {self._item_seconds:.2g} s an item>"
+    def spread(self, slots: int, caller_seconds: float) -> int:
+        """How many of `slots` are worth using: the caller spends `caller_seconds` on a chunk of this size."""
+        if not self.known or caller_seconds <= 0.0:
+            return slots
+        busy = self._item_seconds * self.size / caller_seconds
+        return max(1, min(slots, math.ceil(busy) + SPARE))
 
 
 class BurstSize:
@@ -59,9 +72,11 @@ class BurstSize:
         self._last = (*self._last[-2:], max(0.0, seconds) / max(1, count))
 
     def size(self, calls: int, slots: int) -> int:
-        """How many of `calls` go together: an equal share for each slot, and no more than fit."""
+        """How many of `calls` go together: an equal share for each slot, but at least LEAST_WORK seconds of
+        work and no more than fit."""
         size = min(MOST, -(-calls // max(1, slots)))
         each = min(self._last, default=0.0)
         if each > 0.0:
-            size = int(min(size, TARGET / each))
+            size = int(max(size, min(calls, LEAST_WORK / each)))
+            size = int(min(size, MOST, TARGET / each))
         return max(1, size)

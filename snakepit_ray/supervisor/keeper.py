@@ -155,6 +155,12 @@ class Keeper:
         interpreter."""
         return self.interpreter.ready.commands.get(name) if self.interpreter is not None else None
 
+    @property
+    def timeouts(self) -> tuple[tuple[str, float], ...]:
+        """The timeouts that commands declare, in seconds."""
+        commands = self.interpreter.ready.commands if self.interpreter is not None else {}
+        return tuple((name, one.timeout) for name, one in commands.items() if one.timeout is not None)
+
     def recycle(self, reason: Reason) -> None:
         """Wishes for a planned replacement; one at a time."""
         if self._wanted is not None and not self._wanted.done():

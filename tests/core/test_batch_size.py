@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray.core.batch_size import MOST, MOST_BYTES, SLOW, TARGET, BatchSize, BurstSize
+from snakepit_ray.core.batch_size import (
+    GROWTH,
+    LEAST_WORK,
+    MOST,
+    MOST_BYTES,
+    SLOW,
+    SPARE,
+    TARGET,
+    BatchSize,
+    BurstSize,
+)
 
 seconds = st.floats(0.0, 100.0, allow_nan=False)
 chunks = st.lists(st.tuples(st.integers(1, 5_000), seconds, st.integers(0, 10**9)), max_size=40)
 
 
 @given(chunks, st.integers(-5, 10_000))
-def test_whatever_is_seen_it_stays_within_bounds_and_at_most_doubles(seen: list, most: int) -> None:
+def test_whatever_is_seen_it_stays_within_bounds_and_grows_with_what_was_seen(seen: list, most: int) -> None:
     assert 1 <= BatchSize(most, start=7).size <= min(7, max(1, most))
     policy = BatchSize(most)
     assert policy.size == 1
@@ -20,9 +31,7 @@ def test_whatever_is_seen_it_stays_within_bounds_and_at_most_doubles(seen: list,
         before = policy.size
         policy.observe(count, took, nbytes)
         assert 1 <= policy.size <= max(1, min(most, MOST))
-        assert policy.size <= 2 * before
-        if count < before:
-            assert policy.size <= before
+        assert policy.size <= max(before, GROWTH * count)
         items = max(1, count)
         assert policy.size == 1 or policy.size * took / items <= TARGET * 1.0001
         assert policy.size == 1 or policy.size * nbytes / items <= MOST_BYTES * 1.0001
@@ -67,7 +76,9 @@ def test_a_burst_is_shared_out_and_slow_calls_are_not_put_together(
         policy.observe(10, each * 10)
     size = policy.size(calls, slots)
     assert 1 <= size <= MOST
-    assert size == 1 or size * max(1, slots) < calls + max(1, slots)
+    each = min(seen[-3:], default=0.0)
+    assert size == 1 or size * max(1, slots) < calls + max(1, slots) or size * each <= LEAST_WORK * 1.0001
+    assert size <= max(1, calls)
     if len(seen) >= 3 and min(seen[-3:]) > TARGET:
         assert size == 1
 
@@ -78,3 +89,39 @@ def test_one_hiccup_does_not_tear_a_burst_apart() -> None:
     policy.observe(1, 1e-5)
     policy.observe(1, 0.3)
     assert policy.size(1000, 2) == 500
+
+
+@given(st.floats(1e-7, 10.0), st.floats(1e-6, 0.1), st.integers(1, 200))
+def test_no_more_workers_are_used_than_the_caller_can_keep_busy(
+    each: float, caller: float, slots: int
+) -> None:
+    policy = BatchSize()
+    assert policy.spread(slots, caller) == slots, "nothing is known yet"
+    for _ in range(20):
+        policy.observe(policy.size, policy.size * each)
+    used = policy.spread(slots, caller)
+    assert 1 <= used <= slots
+    work = each * policy.size
+    assert used == slots or work / caller <= used <= work / caller + 1 + SPARE
+    assert policy.spread(slots, 0.0) == slots
+
+
+def throughput(slots: int, item: float, fixed: float, own: float, items: int = 50_000) -> float:
+    """Items a second of a caller that needs `own` seconds an item and `fixed` a chunk, of workers that need
+    `item` seconds, all on two cores: what one of them takes, another one waits for."""
+    policy, processor, done = BatchSize(), 0.0, 0
+    while done < items:
+        count = min(policy.size, items - done)
+        caller = fixed + own * count
+        used = policy.spread(slots, caller)
+        # With more workers awake than cores each of their items takes the longer.
+        policy.observe(count, count * item * max(1.0, used / 2))
+        processor += caller + fixed + count * item
+        done += count
+    return items / processor * 2
+
+
+@pytest.mark.parametrize("slots", [8, 32, 128])
+def test_throughput_of_small_work_does_not_fall_with_the_size_of_the_pool(slots: int) -> None:
+    few = throughput(2, item=5e-6, fixed=1e-3, own=8e-6)
+    assert throughput(slots, item=5e-6, fixed=1e-3, own=8e-6) > 0.7 * few

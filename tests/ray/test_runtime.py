@@ -33,7 +33,7 @@ def test_hooks_on_the_way_in_and_out(pool: Any) -> None:
 
 def test_its_timeout_is_the_calls_budget(pool: Any) -> None:
     budgets = {
-        command: pool._builder.build(command, args, DEFAULT_OPTIONS)[0].budget_ms
+        command: pool._sender._builder.build(command, args, DEFAULT_OPTIONS)[0].budget_ms
         for command, args in (("generate_report", {"title": "t"}), ("process_data", {"data": "x"}))
     }
     assert budgets == {"generate_report": 120_000, "process_data": 60_000}

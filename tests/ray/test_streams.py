@@ -323,12 +323,12 @@ def relay(pool: snakepit.Pool, homes: dict[str, int], log: Path) -> None:
     for name, home in homes.items():
         (wrong,) = [worker for pid, worker in by_pid.items() if pid != home]
         actor = ray.get_actor(wrong.worker_id, "snakepit")
-        request, _ = pool._builder.build(
+        request, _ = pool._sender._builder.build(
             "session_stream", {"count": 500}, snakepit.CallOptions(session=name), stream=True
         )
         refs = actor.execute_stream.options(num_returns="streaming").remote(request.SerializeToString())
         assert {ray.get(ref)["pid"] for ref in refs} == {home}
-        request, _ = pool._builder.build(
+        request, _ = pool._sender._builder.build(
             "stream", {"tag": name}, snakepit.CallOptions(session=name), stream=True
         )
         options = {"num_returns": "streaming", "_generator_backpressure_num_objects": 4}

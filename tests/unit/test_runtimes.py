@@ -273,7 +273,7 @@ def test_a_budget_of_a_runtime_that_is_none_is_refused_before_anything_is_sent(m
     build = RequestBuilder(PoolConfig(), Reports(), None, lambda: "1")
     for ask in (
         lambda: build.build("generate_report", {}, CallOptions()),
-        lambda: build.build_batch("generate_report", [{}], CallOptions(), 0, []),
+        lambda: build.draw("generate_report", {}),
     ):
         with pytest.raises(ConfigError, match=r"command_timeout .* 'generate_report'"):
             ask()
