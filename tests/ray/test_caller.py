@@ -173,7 +173,7 @@ import snakepit_ray as snakepit
 
 options = dict(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
 ray.init(**options)
-pool = snakepit.start(size=1, interpreter=sys.executable, name="old")
+pool = snakepit.start(size=3, interpreter=sys.executable, name="old")
 stream = pool.stream("infinite_stream", {"delay_ms": 1})
 next(stream)
 results = pool.map("sleep_task", [{"duration_ms": 1, "task_number": n} for n in range(50)])
