@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from snakepit_ray import telemetry
 from snakepit_ray.actors.members import Members
 from snakepit_ray.actors.messages import Claimed, Owned
 from snakepit_ray.actors.news import News
@@ -21,6 +22,7 @@ class Claims:
 
     def __init__(self, config: PoolConfig, generation: int, members: Members, news: News) -> None:
         self._bindings: Bindings[str] = Bindings(config.session_ttl, config.max_sessions, generation)
+        self._pool = config.name
         self._members = members
         self._news = news
 
@@ -46,8 +48,15 @@ class Claims:
             bindings.enter(session, life)
         if claim.created or owner != claim.owner:
             self._news.bound(session, owner, version)
+            self._tell(session, owner, None if claim.created else claim.owner)
         member = self._members.by_id.get(owner)
         return Claimed(owner, member.actor if member is not None else None, version, claim.life)
+
+    def _tell(self, session: str, owner: str, before: str | None) -> None:
+        about = {"session": session, "pool": self._pool}
+        if before is not None:
+            telemetry.emit("affinity.broken", {}, {**about, "worker_id": before, "reason": "rebind"})
+        telemetry.emit("affinity.assigned", {}, {**about, "worker_id": owner})
 
     def learn(self, worker_id: str, sessions: Iterable[Owned]) -> None:
         """A worker says which sessions are its own."""

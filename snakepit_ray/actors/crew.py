@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from typing import Any
 
+from snakepit_ray import telemetry
 from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.members import Member, Members
 from snakepit_ray.actors.messages import PoolMemory, WorkerFacts
@@ -20,6 +21,7 @@ from snakepit_ray.actors.news import News
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.rebalancing import Matcher
 from snakepit_ray.errors import SnakepitError, WorkerStartError
+from snakepit_ray.telemetry import Why
 
 AGAIN_SECONDS = 0.2
 RETRY_START_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -107,6 +109,8 @@ class Crew:
         if self.closed or member.incarnation != incarnation or member.state == "leaving":
             return
         log.warning("the actor of worker %s died", member.worker_id)
+        about = {"pool": self._config.name, "worker_id": member.worker_id, "reason": Why.ACTOR_LOST.value}
+        telemetry.emit("worker.lost", {}, about)
         self._out(member, "lost")
         if for_good and member.worker_id in self._members.by_id:
             self._members.remove(member)

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Any, NamedTuple
 
-from snakepit_ray.actors import ray_port
+from snakepit_ray.actors import listening, ray_port
 from snakepit_ray.actors.messages import Entry, Snapshot, Update
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.routing import SNAPSHOT_SIZE, RoutingView
@@ -173,6 +173,7 @@ class Link:
         self._load_version, self._binding_version = update.load_version, update.binding_version
         if update.entries is not None:
             self._learn(update.version, update.entries)
+            listening.table_changed()
         with self._lock:
             if update.loads is not None:
                 self._view.publish(update.loads)
@@ -195,6 +196,13 @@ class Link:
         with self._lock:
             rows = self._view.sample(SNAPSHOT_SIZE, random.random)
             return Snapshot(self._view.version, [self._entries[key] for key, _, _ in rows])
+
+    def speakers(self) -> list[tuple[str, Any]]:
+        """The actors that have events, each under a name of its own: a worker that was restarted is another
+        one."""
+        with self._lock:
+            workers = [(f"{e.worker_id}@{e.incarnation}", e.actor) for e in self._entries.values()]
+        return [(f"{self._id}", self.router), *workers]
 
     def refresh(self, timeout: float) -> None:
         """Fetches the table now: for those who must see a change that they made themselves. Blocks."""
@@ -224,4 +232,5 @@ def link_to(config: PoolConfig, router: Any, snapshot: Snapshot, *, is_old: bool
             for old in [name for name, known in _links.items() if known.closed]:
                 del _links[old]
             link = _links[key] = Link(config, router, snapshot, is_old=is_old)
+            listening.follow(link)
         return link

@@ -15,7 +15,16 @@ from typing import Any
 from snakepit_ray.actors.messages import Entry, WorkerFacts
 
 MOST_DEPARTED = 1000
-COUNTED = ("requests", "errors", "queue_timeouts", "saturated", "recycled", "restarts", "delegated")
+COUNTED = (
+    "requests",
+    "errors",
+    "cancelled",
+    "queue_timeouts",
+    "saturated",
+    "recycled",
+    "restarts",
+    "delegated",
+)
 
 
 @dataclass
@@ -39,7 +48,10 @@ class Member:
 
 @dataclass(frozen=True)
 class PoolStats:
-    """A pool's numbers. `busy` and `available` count workers; `sessions` those that are bound."""
+    """A pool's numbers. `busy` and `available` count workers; `sessions` those that are bound.
+
+    `requests` are those that have their outcome: a value, one of the `errors`, or `cancelled`. A batch counts
+    each of its items."""
 
     workers: int
     available: int
@@ -47,6 +59,7 @@ class PoolStats:
     waiting: int
     requests: int
     errors: int
+    cancelled: int
     queue_timeouts: int
     saturated: int
     recycled: int

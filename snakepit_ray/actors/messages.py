@@ -23,6 +23,7 @@ class WorkerFacts(NamedTuple):
     waiting: int
     requests: int
     errors: int
+    cancelled: int
     queue_timeouts: int
     saturated: int
     recycled: int

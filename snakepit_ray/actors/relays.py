@@ -65,6 +65,7 @@ class Streams:
             del self._closed[request.id]
             raise RequestCancelled.because("the stream was closed", request.command, may_have_started=False)
         async with AsyncExitStack() as around:
+            around.enter_context(self._supervisor.accounts.opened(request))
             if request.options.hops:
                 chunks = self._delegated(request)
             else:
@@ -82,7 +83,6 @@ class Streams:
                 with self._ordering.sent_on(request):
                     first = await anext(relayed, None)
                 if not isinstance(first, Refused):  # a hint that finds its worker busy runs here
-                    self._supervisor.counters.requests += 1  # counted once, where it first arrived
                     if first is not None:
                         yield first
                     async for chunk in relayed:

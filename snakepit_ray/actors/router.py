@@ -15,13 +15,15 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
+from snakepit_ray import telemetry
 from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.callers import Callers
 from snakepit_ray.actors.claims import Claims
 from snakepit_ray.actors.crew import Crew
 from snakepit_ray.actors.desks import PermitDesk, PoolCircuit
+from snakepit_ray.actors.listeners import Listeners, Told
 from snakepit_ray.actors.members import Member, Members, PoolStats
 from snakepit_ray.actors.messages import (
     Claimed,
@@ -60,8 +62,11 @@ class RouterActor:
         self.pacer = Pacer(max(1, self.crew.size), now=time.monotonic())
         self.callers = Callers(self.members)
         self.permits = PermitDesk(config.startup_timeout + config.request_timeout)
-        self.circuit = PoolCircuit(config.circuit_breaker, self.members)
+        self.circuit = PoolCircuit(config.circuit_breaker, self.members, config.name)
         self.calls: Counter[str] = Counter()
+        self.listeners = Listeners()
+        self._began = time.monotonic()
+        self._is_ready = False
         self._forever = asyncio.Event()
         self._everybody = asyncio.Event()  # has said which sessions are its own, or has had the time
         self._recovering = asyncio.ensure_future(self._recover())
@@ -114,6 +119,7 @@ class RouterActor:
         while True:
             ready, failed, wanted = self.crew.progress()
             if ready >= wanted or (ready and not everyone and ready + failed >= wanted):
+                self._say_ready(ready, failed)
                 return ready, failed, wanted
             if not everyone and self.crew.hopeless():
                 raise self.crew.start_error()
@@ -126,9 +132,17 @@ class RouterActor:
                 raise self.crew.start_error(f"{ready} of {wanted} workers were ready within {timeout:g} s")
             await self.news.table(min(left, 1.0))
 
+    def _say_ready(self, ready: int, failed: int) -> None:
+        if not self._is_ready:
+            self._is_ready = True
+            took = {"workers": ready, "duration": time.monotonic() - self._began}
+            telemetry.emit("pool.ready", took, {"pool": self.config.name, "failed": failed})
+
     async def scale(self, size: int) -> None:
         """Grows or shrinks the pool; leavers hand their waiters on and finish what they run."""
+        sizes = {"old_size": self.crew.size, "new_size": size}
         await self.crew.resize(size)
+        telemetry.emit("pool.scaled", sizes, {"pool": self.config.name})
 
     async def drain(self, timeout: float) -> bool:
         """Takes nothing new and lets what waits and runs come to its end; whether all of it did in time."""
@@ -144,6 +158,9 @@ class RouterActor:
 
     async def shutdown(self) -> None:
         """Ends every worker; whoever watches is told. The caller ends this actor after it. Safe to repeat."""
+        if not self.news.closed:
+            uptime = {"uptime": time.monotonic() - self._began}
+            telemetry.emit("pool.closed", uptime, {"pool": self.config.name})
         self.news.closed = True
         self.news.table_changed()
         await self.crew.dismiss()
@@ -213,6 +230,11 @@ class RouterActor:
     async def get_pid(self) -> int:
         """The router's process."""
         return os.getpid()
+
+    async def events(self, listener: str, patterns: Sequence[str], timeout: float) -> Told:
+        """The events of the pool itself that `patterns` match, for a listener in another process."""
+        self.calls["events"] += 1
+        return await self.listeners.next(listener, patterns, timeout)
 
     async def message_counts(self) -> dict[str, int]:
         """Messages that passed here since the start, by kind: what shows that requests do not."""

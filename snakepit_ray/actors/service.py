@@ -116,18 +116,17 @@ class Service:
         return None if kept is None else Delegated(kept.value, self._supervisor.admission.free > 0)
 
     async def _execute(self, request: pb.Request, *, movable: bool) -> Any:
+        with self._supervisor.accounts.opened(request) as account:
+            answer = await self._answered(request, movable=movable)
+            account.is_(answer)
+            return answer
+
+    async def _answered(self, request: pb.Request, *, movable: bool) -> Any:
         with self._ordering.sent_on(request):
             relayed = await self._neighbours.elsewhere(request)
         if relayed is not None:
-            size = request.batch.count or 1
-            self._supervisor.counters.requests += size  # counted once, where it first arrived
-            self._supervisor.counters.errors += size * isinstance(relayed.value, SnakepitError)
-            answer = relayed.unwrap()
-        else:
-            answer = await self._execute_here(request, movable=movable)
-        if isinstance(answer, BatchEnvelope):  # what was given back comes again
-            self._supervisor.counters.requests -= request.batch.count - answer.count
-        return answer
+            return relayed.unwrap()
+        return await self._execute_here(request, movable=movable)
 
     async def _execute_here(self, request: pb.Request, *, movable: bool) -> Any:
         options = request.options
@@ -141,7 +140,7 @@ class Service:
         )
         self._ordering.begins(request)
         try:
-            done = await self._supervisor.execute(request, may_move=movable and not pinned, on_slot=on_slot)
+            done = await self._supervisor.run(request, may_move=movable and not pinned, on_slot=on_slot)
         except WorkerCrashed as crash:
             return crashed(request, crash)
         if isinstance(done, Relayed):

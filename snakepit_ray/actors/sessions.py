@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
 
+from snakepit_ray import telemetry
 from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.messages import Claimed, Owned
 from snakepit_ray.config import PoolConfig
@@ -75,6 +76,8 @@ class OwnSessions:
         mine, epoch = self._mine.get(session), self._epoch()
         if mine is not None and mine.epoch not in (None, epoch):
             why = self._supervisor.life.why_ended(mine.epoch[1]) if mine.epoch[0] == epoch[0] else "crashed"
+            about = {"session": session, "pool": self._config.name, "worker_id": self._worker_id}
+            telemetry.emit("session.lost", {}, {**about, "reason": why})
             raise SessionWorkerLost.of(session, why, mine.epoch, epoch)
 
     def enter(self, session: str, rebind: bool) -> Callable[[], None] | None:

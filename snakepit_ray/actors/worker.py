@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
@@ -19,6 +19,7 @@ from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.answers import About, Answers
 from snakepit_ray.actors.gate import Gate
 from snakepit_ray.actors.host_calls import HostCalls
+from snakepit_ray.actors.listeners import Listeners, Told
 from snakepit_ray.actors.membership import Membership
 from snakepit_ray.actors.messages import Delegated, MoveOrder, PoolMemory, WorkerFacts
 from snakepit_ray.actors.neighbours import Neighbours
@@ -74,6 +75,7 @@ class WorkerActor:
         self.neighbours.supervisor, self.neighbours.membership = self.supervisor, self.membership
         self.gate = Gate(config, worker_id, self.membership)
         self.service = Service(config, answers, self.supervisor, self.membership, self.neighbours, self.gate)
+        self.listeners = Listeners()
         self._forever = asyncio.Event()
         self._running = asyncio.ensure_future(self._run())
 
@@ -86,10 +88,11 @@ class WorkerActor:
         await self.membership.run()
 
     async def _start_by_itself(self) -> None:
+        began = time.monotonic()
         try:
             await self.supervisor.start()
         except SnakepitError as error:  # the router tries again, and shows it
-            self.supervisor.story.start_failed(error)
+            self.supervisor.story.start_failed(error, time.monotonic() - began)
 
     def _raylet_died(self) -> None:
         """This node is no node any more: nobody could reach or end what runs here."""
@@ -192,6 +195,7 @@ class WorkerActor:
             waiting=supervisor.waiting,
             requests=counters.requests,
             errors=counters.errors,
+            cancelled=counters.cancelled,
             queue_timeouts=counters.queue_timeouts,
             saturated=counters.saturated,
             recycled=counters.recycled,
@@ -205,6 +209,10 @@ class WorkerActor:
     async def get_facts(self) -> WorkerFacts:
         """`facts`, through Ray."""
         return self.facts()
+
+    async def events(self, listener: str, patterns: Sequence[str], timeout: float) -> Told:
+        """The events of this worker that `patterns` match, for a listener in another process."""
+        return await self.listeners.next(listener, patterns, timeout)
 
     async def get_story(self) -> list[str]:
         """The last events of this worker's life, the oldest first."""

@@ -20,11 +20,11 @@ SHARE = 4  # one of so many workers may be recycling
 class Reason(str, Enum):
     """Why an interpreter was replaced on purpose."""
 
-    TTL = "ttl"
-    MAX_REQUESTS = "max_requests"
-    MAX_MEMORY = "max_memory"
-    MANUAL = "manual"
-    TERMINATED = "terminated"  # it said that it ends: it got SIGTERM from somebody else
+    TTL = "recycle_age"
+    MAX_REQUESTS = "recycle_requests"
+    MAX_MEMORY = "recycle_memory"
+    MANUAL = "recycle_manual"
+    TERMINATED = "recycle_terminated"  # it said that it ends: it got SIGTERM from somebody else
 
     def __str__(self) -> str:
         return self.value

@@ -159,13 +159,15 @@ class Admission:
         if self._recalled:
             self._recalled.discard(request_id)
 
-    def leave(self, request_id: str) -> None:
-        """A request that is in no interpreter has its outcome: nothing of it stays here. Safe to repeat."""
+    def leave(self, request_id: str) -> bool:
+        """A request that is in no interpreter has its outcome: nothing of it stays here. Whether it was
+        waiting. Safe to repeat."""
         self._verdicts.pop(request_id, None)
-        self._aside.pop(request_id, None)
-        self.queue.remove(request_id)
+        was_held_up = self._aside.pop(request_id, None) is not None
+        was_queued = self.queue.remove(request_id) is not None
         self._forget(request_id)
         self._settle()
+        return was_queued or was_held_up
 
     def set_open(self, is_open: bool) -> None:
         """Opens when an interpreter is ready, closes when it is lost: the waiting stay."""

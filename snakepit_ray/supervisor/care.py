@@ -22,6 +22,7 @@ from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.keeper import Keeper
 from snakepit_ray.supervisor.running import Running
 from snakepit_ray.supervisor.story import Story
+from snakepit_ray.telemetry import Why
 
 ANSWER_SECONDS = 2.0  # for one health check, at most
 FAILED_SECONDS = 0.2  # after a look that failed, beside the pause between two looks
@@ -113,8 +114,9 @@ class Care:
             self._story.health_check_failed(f"no answer for {silent:.1f} s, {pulse.failures} checks in a row")
         if hung:
             interpreter.condemn(
+                Why.HANG,
                 f"it answered no health check for {pulse.silent_for(now):.1f} s "
-                f"(heartbeat_timeout={self._policy.silence:g} s) and got no processor time for a command"
+                f"(heartbeat_timeout={self._policy.silence:g} s) and got no processor time for a command",
             )
 
     def _memory(self, interpreter: Interpreter) -> int | None:

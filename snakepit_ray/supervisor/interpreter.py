@@ -21,6 +21,7 @@ from snakepit_ray.rpc import InterpreterClient, InterpreterLost
 from snakepit_ray.rpc.client import PROTOCOL, HostHandler
 from snakepit_ray.supervisor.arena import Arena
 from snakepit_ray.supervisor.beginning import Begun, InterpreterSpec, begin
+from snakepit_ray.telemetry import Why
 
 __all__ = ["Interpreter", "InterpreterSpec"]
 
@@ -42,6 +43,7 @@ class Interpreter:
         self.ready_at = time.monotonic()
         self.served = 0  # requests that it answered
         self.condemned = ""  # why we ended it without being asked to
+        self.condemned_for: Why | None = None
         self.ready: Ready
         self.client: InterpreterClient
         self._ending: asyncio.Future[Exit] | None = None
@@ -138,10 +140,10 @@ class Interpreter:
         """Whether its stream or its process has ended."""
         return self.client.lost.done() or self.child.exited.done()
 
-    def condemn(self, why: str) -> None:
+    def condemn(self, reason: Why, why: str) -> None:
         """Ends the process at once, because it does not do what it is told; `why` goes into its crash."""
         if not self.condemned:
-            self.condemned = why
+            self.condemned, self.condemned_for = why, reason
             self.child.kill_now()
 
     def kill_now(self) -> None:

@@ -63,8 +63,8 @@ class Hooks(Protocol):
     def drained(self, interpreter: Interpreter) -> Coroutine[Any, Any, None]:
         """Waits until nothing runs in it."""
 
-    def start_failed(self, error: Exception) -> None:
-        """A replacement could not be started."""
+    def start_failed(self, error: Exception, seconds: float) -> None:
+        """A replacement could not be started, after so many seconds."""
 
     def restarted(self, attempt: int, delay: float) -> None:
         """A lost interpreter was replaced."""
@@ -116,6 +116,7 @@ class Keeper:
         self._retired: dict[Interpreter, asyncio.Future[Reason]] = {}  # of each: it is to finish what it runs
         self._retiring: list[Interpreter] = []  # those that end: they are being finished or buried
         self._others: set[asyncio.Task[None]] = set()  # their watchers
+        self._launched_at = 0.0
 
     async def start(self) -> None:
         """Starts the first interpreter and keeps one from then on. Safe to repeat.
@@ -169,6 +170,7 @@ class Keeper:
     # ---- one serves ---------------------------------------------------------------------------------------
 
     async def _launch(self, epoch: pb.Epoch) -> Interpreter:
+        self._launched_at = time.monotonic()
         spec = await aside(self._make_spec)  # it looks for files, and asks the user's Runtime
         return await Interpreter.start(spec, epoch, self._on_host_call, self._forward)
 
@@ -308,7 +310,7 @@ class Keeper:
             try:
                 await self._begin(self.epoch)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next try comes, and the story has the words
-                self._hooks.start_failed(error)
+                self._hooks.start_failed(error, time.monotonic() - self._launched_at)
                 served, lived = 0, 0.0
                 continue
             self.restarts += 1
@@ -345,7 +347,7 @@ class Keeper:
             fresh = await self._launch(epoch)
         except Exception as error:  # noqa: BLE001 - the old one serves on; the story has the words
             self._hooks.recycling_over()
-            self._hooks.start_failed(error)
+            self._hooks.start_failed(error, time.monotonic() - self._launched_at)
             await _first(*_ends(old), timeout=RECYCLE_AGAIN)
             return
         if self._serves:
@@ -372,7 +374,7 @@ class Keeper:
         try:
             await self._begin(self.epoch)
         except Exception as error:  # noqa: BLE001 - from here on it is a loss like others
-            self._hooks.start_failed(error)
+            self._hooks.start_failed(error, time.monotonic() - self._launched_at)
             await self._restart(0, 0.0)
 
 

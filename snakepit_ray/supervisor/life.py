@@ -21,6 +21,7 @@ from snakepit_ray.supervisor.outcomes import Counters
 from snakepit_ray.supervisor.running import Running
 from snakepit_ray.supervisor.story import Story
 from snakepit_ray.supervisor.surroundings import Surroundings
+from snakepit_ray.telemetry import Why
 
 log = logging.getLogger("snakepit_ray.worker")
 ENDINGS = 100  # epochs whose ending is remembered; of more, the oldest are taken for crashes
@@ -39,6 +40,7 @@ class Life:
         self._story = story
         self._counters = counters
         self._around = around
+        self._lost_for = Why.CRASH_EXIT  # the last interpreter
         self._recycled: dict[int, None] = {}  # numbers of epochs that ended on purpose
 
     def happened(self, event: WorkerEvent) -> None:
@@ -87,8 +89,9 @@ class Life:
                 story=story,
             )
 
-        lost = self._running.lose(interpreter, crash)
-        self._story.crashed(time.time() - interpreter.started_at, crash(None), lost)
+        lost, last = self._running.lose(interpreter, crash), crash(None)
+        self._lost_for = interpreter.condemned_for or (Why.CRASH_SIGNAL if last.signal else Why.CRASH_EXIT)
+        self._story.crashed(time.time() - interpreter.started_at, last, lost, self._lost_for)
 
     def holds(self, interpreter: Interpreter) -> bool:
         return bool(self._running.of(interpreter))
@@ -96,11 +99,11 @@ class Life:
     async def drained(self, interpreter: Interpreter) -> None:
         await self._running.drained(interpreter)
 
-    def start_failed(self, error: Exception) -> None:
-        self._story.start_failed(error)
+    def start_failed(self, error: Exception, seconds: float) -> None:
+        self._story.start_failed(error, seconds)
 
     def restarted(self, attempt: int, delay: float) -> None:
-        self._story.restarted(attempt, delay)
+        self._story.restarted(attempt, delay, self._lost_for)
 
     def recycled(self, interpreter: Interpreter, reason: Reason) -> None:
         self._counters.recycled += 1

@@ -13,14 +13,23 @@ from snakepit_ray.supervisor.interpreter import Interpreter
 
 @dataclass
 class Counters:
-    """What this worker did since its actor started."""
+    """What this worker did since its actor started. `requests` are those that have their outcome: a value, an
+    error, or they were cancelled."""
 
     requests: int = 0
     errors: int = 0
+    cancelled: int = 0
     queue_timeouts: int = 0
     saturated: int = 0
     delegated: int = 0
     recycled: int = 0
+
+
+class Tally(NamedTuple):
+    """The calls of a request that have an outcome, and those of them that failed."""
+
+    items: int
+    failed: int
 
 
 class Sink(Protocol):

@@ -25,6 +25,7 @@ from snakepit_ray.process.marks import Mark
 from snakepit_ray.supervisor.attempt import Attempt
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.outcomes import Answer, Closing, Recalled, TooLate
+from snakepit_ray.telemetry import Why
 
 WORD_SECONDS = 0.5  # for an interpreter to say whether what is too late has begun
 CALLER, DEADLINE, RECALL = pb.Cancel.Reason.CALLER, pb.Cancel.Reason.DEADLINE, pb.Cancel.Reason.RECALL
@@ -212,8 +213,9 @@ class Running:
             run.timers.append(loop.call_later(self._cancel_grace, self._stuck, run, why))
             return
         run.interpreter.condemn(
+            Why.CANCEL_GRACE,
             f"its command {run.request.command!r} {why} and did not stop within "
-            f"cancel_grace={self._cancel_grace:g} s"
+            f"cancel_grace={self._cancel_grace:g} s",
         )
 
     def lose(self, interpreter: Interpreter, crash: Callable[[int | None], WorkerCrashed]) -> int:

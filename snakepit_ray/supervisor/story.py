@@ -14,6 +14,8 @@ from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.recycling import Reason
 from snakepit_ray.core.restarts import Quarantine
 from snakepit_ray.errors import WorkerCrashed
+from snakepit_ray.supervisor.outcomes import Tally
+from snakepit_ray.telemetry import Why
 
 REMEMBERED = 50
 IN_ERRORS = 5
@@ -45,20 +47,20 @@ class Story:
         about = {**self._where, "pid": pid}
         telemetry.emit("worker.initialized", {"initialization_time": seconds}, about)
 
-    def start_failed(self, error: Exception) -> None:
+    def start_failed(self, error: Exception, seconds: float) -> None:
         self.tell(f"start failed: {type(error).__name__}: {_first_line(error)}")
         about = {**self._where, "error": _first_line(error)}
-        telemetry.emit("worker.start_failed", {"elapsed": 0.0}, about)
+        telemetry.emit("worker.start_failed", {"elapsed": seconds}, about)
 
-    def crashed(self, uptime: float, crash: WorkerCrashed, lost: int) -> None:
+    def crashed(self, uptime: float, crash: WorkerCrashed, lost: int, reason: Why) -> None:
         how = crash.signal or f"exit code {crash.exit_code}"
         self.tell(f"crashed: {how} after {uptime:.1f} s, {lost} requests ran in it")
-        about = {**self._where, "exit_code": crash.exit_code, "signal": crash.signal}
-        telemetry.emit("worker.crashed", {"uptime": uptime}, about)
+        about = {**self._where, "exit_code": crash.exit_code, "signal": crash.signal, "reason": reason.value}
+        telemetry.emit("worker.crashed", {"uptime": uptime, "lost": lost}, about)
 
-    def restarted(self, attempt: int, delay: float) -> None:
+    def restarted(self, attempt: int, delay: float, reason: Why) -> None:
         self.tell(f"restarted: attempt {attempt}, {delay:.2f} s after the loss")
-        about = {**self._where, "reason": "crashed"}
+        about = {**self._where, "reason": reason.value}
         telemetry.emit("worker.restarted", {"attempt": attempt, "delay": delay}, about)
 
     def recycled(self, uptime: float, requests: int, reason: Reason) -> None:
@@ -66,10 +68,15 @@ class Story:
         about = {**self._where, "reason": reason.value}
         telemetry.emit("worker.recycled", {"uptime": uptime, "request_count": requests}, about)
 
+    def terminated(self, uptime: float, requests: int) -> None:
+        self.tell(f"stopped after {uptime:.1f} s and {requests} requests")
+        about = {**self._where, "reason": Why.SHUTDOWN.value}
+        telemetry.emit("worker.terminated", {"uptime": uptime, "request_count": requests}, about)
+
     def quarantined(self, quarantine: Quarantine) -> None:
         seconds, losses, window = quarantine
         self.tell(f"quarantined for {seconds:.0f} s: {losses} losses lately (within {window:g} s)")
-        telemetry.emit("worker.quarantined", {"restarts": losses, "window": window}, self._who)
+        telemetry.emit("worker.quarantined", {"restarts": losses, "window": window}, self._where)
 
     def health_check_failed(self, error: str) -> None:
         self.tell(f"health: {error}")
@@ -88,7 +95,20 @@ class Story:
     def timed_out(self, request: pb.Request, waited: float, limit: float) -> None:
         telemetry.emit("queue.timeout", {"waited": waited, "limit": limit}, self._about(request))
 
-    def saturated(self, waiting: int, limit: int) -> None:
+    def dropped(self, request: pb.Request, waited: float) -> None:
+        """A waiting request was cancelled."""
+        telemetry.emit("queue.cancelled", {"waited": waited}, self._about(request))
+
+    def full(self, capacity: int, load: int) -> None:
+        """A request found all slots taken, and waits."""
+        if telemetry.enabled("pool.capacity_reached"):
+            about = {**self._who, "rejected": False}
+            telemetry.emit("pool.capacity_reached", {"capacity": capacity, "load": load}, about)
+
+    def saturated(self, waiting: int, limit: int, capacity: int, load: int) -> None:
+        """A request found all slots taken and the queue full, and was refused."""
+        about = {**self._who, "rejected": True}
+        telemetry.emit("pool.capacity_reached", {"capacity": capacity, "load": load}, about)
         telemetry.emit("pool.saturated", {"queue_size": waiting, "max_queue_size": limit}, self._who)
 
     def moved(self, request: pb.Request, target: str, began: float) -> None:
@@ -97,19 +117,34 @@ class Story:
             waited = {"waited": time.monotonic() - began}
             telemetry.emit("delegation.moved", waited, {**about, "command": request.command})
 
-    def ran(self, request: pb.Request, reply: pb.Reply) -> None:
+    def not_moved(self, request: pb.Request, target: str) -> None:
+        """Another worker refused a waiting request."""
+        if telemetry.enabled("delegation.failed"):
+            about = {"pool": self._pool, "from_worker": self._who["worker_id"], "to_worker": target}
+            telemetry.emit("delegation.failed", {}, {**about, "command": request.command})
+
+    def retried(self, request: pb.Request, attempt: int, delay: float, error: Exception) -> None:
+        about = {**self._who, "command": request.command, "error": type(error).__name__}
+        telemetry.emit("request.retried", {"attempt": attempt, "delay": delay}, about)
+
+    def ran(self, request: pb.Request, reply: pb.Reply, tally: Tally) -> None:
         """A command ended in the interpreter."""
         if telemetry.enabled("worker.request"):
-            result = "error" if reply.HasField("failure") else "ok"
-            about = {**self._about(request), "result": result}
-            telemetry.emit("worker.request", {"duration": reply.ran_us / 1e6}, about)
+            about = {**self._where, **self._about(request), "result": "error" if tally.failed else "ok"}
+            telemetry.emit("worker.request", {"duration": reply.ran_us / 1e6, **tally._asdict()}, about)
 
-    def executed(self, request: pb.Request, began: float, error: str) -> None:
-        """A caller has its outcome; a delegated request is told by the worker that it came to first."""
-        if telemetry.enabled("request.executed") and not request.options.hops:
-            about = {"command": request.command, "pool": self._pool, "session": request.session or None}
-            taken = {"duration_us": (time.monotonic() - began) * 1e6}
-            telemetry.emit("request.executed", taken, {**about, "success": not error, "error": error or None})
+    def executed(self, request: pb.Request, began: float, tally: Tally, error: str = "") -> None:
+        """A caller has its outcome: told by the worker that the request came to first."""
+        if telemetry.enabled("request.executed"):
+            taken = {"duration_us": (time.monotonic() - began) * 1e6, **tally._asdict()}
+            about = {**self._about(request), "success": not tally.failed, "error": error or None}
+            telemetry.emit("request.executed", taken, about)
+
+    def cancelled(self, request: pb.Request, began: float, items: int) -> None:
+        """Its caller wants it no more."""
+        if telemetry.enabled("request.cancelled"):
+            taken = {"duration_us": (time.monotonic() - began) * 1e6, "items": items}
+            telemetry.emit("request.cancelled", taken, self._about(request))
 
     @property
     def _number(self) -> int:

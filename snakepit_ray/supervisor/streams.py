@@ -39,7 +39,7 @@ class Stream:
         self._interpreter: Interpreter | None = None
         self._changed = asyncio.Event()
         self._about = {"command": request.command, "pool": supervisor.pool, "worker_id": supervisor.worker_id}
-        running = supervisor.execute(request, may_move=False, on_slot=on_slot, sink=self)
+        running = supervisor.run(request, may_move=False, on_slot=on_slot, sink=self)
         self._call = asyncio.ensure_future(running)
         self._call.add_done_callback(self._ended)
 

@@ -24,6 +24,7 @@ from snakepit_ray.core.lifecycle import WorkerEvent, WorkerState
 from snakepit_ray.core.recycling import Reason
 from snakepit_ray.errors import NotNow, SnakepitError, WorkerCrashed, WorkerFault
 from snakepit_ray.rpc.client import HostHandler
+from snakepit_ray.supervisor.accounts import Accounts, tally_of
 from snakepit_ray.supervisor.admission import Admission
 from snakepit_ray.supervisor.attempt import Attempt
 from snakepit_ray.supervisor.care import Care, CarePolicy
@@ -77,6 +78,7 @@ class Supervisor:
         self.cargo = Cargo()
         self.around = around or Surroundings()
         self.story = Story(pool, worker_id, lambda: self.epoch)
+        self.accounts = Accounts(self.counters, self.story)
         self.admission = Admission(policy.capacity, policy.queue_limit, time.monotonic)
         self._runs = Running(
             policy.cancel_grace, self.admission.release, self.admission.took, self._came_back
@@ -89,6 +91,7 @@ class Supervisor:
         self._care = Care(policy.care, self.keeper, self._runs, self.story)
         self.life.looked_after = self._care.begin
         self._present: dict[str, Attempt] = {}
+        self._has_said_its_end = False
 
     # ---- the worker ---------------------------------------------------------------------------------------
 
@@ -113,10 +116,14 @@ class Supervisor:
         self._waiting_room.close()
         self._runs.refuse()
         self._care.stop()
+        last = self.interpreter
         try:
             await self.keeper.stop()
         finally:
             self._runs.close()
+            if last is not None and not self._has_said_its_end:
+                self._has_said_its_end = True
+                self.story.terminated(time.time() - last.started_at, last.served)
 
     def kill_now(self) -> None:
         """Ends the interpreter and what it started, at once: this process is about to end."""
@@ -170,24 +177,29 @@ class Supervisor:
         what takes it back when the request has not begun in that interpreter after all. An idempotent
         request is tried again after a crash, within its budget and `options.retries`; a stream, whose chunks
         go into `sink`, never: its consumer may have seen some."""
-        first_here = (
-            not request.options.hops
-        )  # requests and errors are counted once, where they first arrived
-        size = request.batch.count or 1
-        self.counters.requests += first_here * size
+        with self.accounts.opened(request) as account:
+            outcome = await self.run(request, may_move=may_move, on_slot=on_slot, sink=sink)
+            account.is_(outcome)
+            return outcome
+
+    async def run(
+        self,
+        request: pb.Request,
+        *,
+        may_move: bool,
+        on_slot: OnSlot | None = None,
+        sink: Sink | None = None,
+    ) -> Done | Relayed:
+        """`execute` of a request whose account is open."""
         attempt = self._enter(request, sink)
         attempt.may_move = may_move
         try:
-            done = await self._until_done(attempt, on_slot)
-            self.story.executed(request, attempt.began, "")
-            return done
+            return await self._until_done(attempt, on_slot)
         except BaseException as error:
             if request.id not in self._runs:
-                self.admission.leave(request.id)
-            if isinstance(error, SnakepitError):
-                begun = error.begun if isinstance(error, WorkerCrashed) else None  # the others come again
-                self.counters.errors += first_here * (begun or size)
-                self.story.executed(request, attempt.began, type(error).__name__)
+                was_waiting = self.admission.leave(request.id)
+                if was_waiting and isinstance(error, asyncio.CancelledError):
+                    self.story.dropped(request, attempt.waited)
             raise
         finally:
             del self._present[request.id]
@@ -242,6 +254,7 @@ class Supervisor:
             pause = self.policy.retry_backoff * 2 ** (attempt.number - 1) * random.uniform(0.5, 1.0)
             if not self._may_retry(attempt, pause):
                 raise said
+            self.story.retried(attempt.request, attempt.number + 1, pause, crash)
             try:
                 await self._waiting_room.unless_closed(asyncio.sleep(pause))
             except Closing as closing:
@@ -314,11 +327,7 @@ class Supervisor:
         request, reply = attempt.request, done.answer.reply
         self.around.ended(request, done)
         self._care.answered()
-        if not request.options.hops:
-            self.counters.errors += len(reply.failures) or reply.HasField("failure") * (
-                request.batch.count or 1
-            )
-        self.story.ran(request, reply)
+        self.story.ran(request, reply, tally_of(reply, request.batch.count or 1))
         return done
 
     def _is_held_up(self, request_id: str) -> bool:

@@ -76,6 +76,7 @@ class WaitingRoom:
             if verdict is None:
                 return await self._overflowed(attempt)
             self._story.enqueued(request, len(admission.queue))
+            self._story.full(admission.slots.capacity, admission.slots.running)
         while True:
             decided = await verdict
             admission.heard(request.id)
@@ -102,6 +103,7 @@ class WaitingRoom:
         sent = self._around.delegate(move.target, _to_send_on(attempt), move.chained)
         relayed = await self.unless_closed(sent)
         if relayed is None:
+            self._story.not_moved(attempt.request, move.target)
             return None
         self._counters.delegated += 1
         self._story.moved(attempt.request, move.target, attempt.began)
@@ -118,20 +120,21 @@ class WaitingRoom:
         if relayed is None:
             waiting, limit = len(self._admission.queue), self._admission.queue.limit or 0
             self._counters.saturated += 1
-            self._story.saturated(waiting, limit)
+            slots = self._admission.slots
+            self._story.saturated(waiting, limit, slots.capacity, slots.running)
             raise PoolSaturated.full(self._pool, waiting, limit)
         self._counters.delegated += 1
         relayed.unwrap()
         return relayed
 
     def _waited_too_long(self, attempt: Attempt) -> None:
+        if attempt.left is not None and attempt.left <= 0:
+            raise TooLate(False)
         self._counters.queue_timeouts += 1
         request = attempt.request
         limit = request.options.queue_ms / 1000
         waited = time.monotonic() - attempt.entered
         self._story.timed_out(request, waited, limit)
-        if attempt.left is not None and attempt.left <= 0:
-            raise TooLate(False)
         raise QueueTimeout.after(waited, limit, self._pool)
 
 

@@ -103,7 +103,7 @@ def test_an_interpreter_that_leaves_hands_its_queue_on(
             assert worker.life.why_ended(1) == "recycled"
             (tmp_path / "enough").touch()
             await until(lambda: worker.counters.recycled == 1, 20)
-            assert any("recycled: terminated" in line for line in worker.story.last(50))
+            assert any("recycled: recycle_terminated" in line for line in worker.story.last(50))
             assert worker.keeper.restarts == 0
             await idle(worker)
             await until(lambda: interpreters() == {serving(worker).child.pid})

@@ -66,7 +66,7 @@ def test_after_so_many_requests_another_interpreter_serves_and_nothing_fails(tmp
         assert len(pids) >= 3 and worker.epoch.number >= 3
         assert worker.keeper.restarts == 0 and worker.counters.errors == 0
         await until(lambda: interpreters() == {pid_of(worker)})
-        assert any("recycled: max_requests" in line for line in worker.story.last(50))
+        assert any("recycled: recycle_requests" in line for line in worker.story.last(50))
 
     with_worker(lambda: supervisor(tmp_path, policy=limited(max_requests=10)), body)
 
@@ -121,7 +121,7 @@ def test_old_age_is_a_reason(tmp_path: Path) -> None:
         await until(lambda: pid_of(worker) != old)
         assert time.monotonic() - began > 0.36, "not before its time"
         await until(lambda: worker.counters.recycled >= 1)
-        assert any("recycled: ttl" in line for line in worker.story.last(50))
+        assert any("recycled: recycle_age" in line for line in worker.story.last(50))
 
     with_worker(lambda: supervisor(tmp_path, policy=limited(ttl=0.4, jitter=0.1)), body)
 
@@ -136,7 +136,7 @@ def test_the_memory_of_an_interpreter_and_its_children_is_a_reason(tmp_path: Pat
         await value(worker, request(command, 2, megabytes=200))
         await until(lambda: pid_of(worker) != old)
         await until(lambda: worker.counters.recycled == 1)
-        assert any("recycled: max_memory" in line for line in worker.story.last(50))
+        assert any("recycled: recycle_memory" in line for line in worker.story.last(50))
         await until(lambda: interpreters() == {pid_of(worker)})
 
     args = {"path": str(tmp_path / "log")}
