@@ -236,6 +236,7 @@ class MapRun:
 
     def _collect(self, timeout: float | None) -> None:
         """Takes what has ended, after at most `timeout` seconds; None: as long as the oldest may take."""
+        self._sender.check_open()  # Ray would start another session to wait in
         refs = list(self._under_way)
         if not refs:
             return

@@ -231,10 +231,14 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def session_id() -> bytes:
-    """Which connection to a cluster this process has now: another after each `ray.init`, b"" without one."""
+def session_id() -> tuple[str, bytes]:
+    """Which connection to a cluster this process has now: another after each `ray.init`, empty without one.
+
+    A driver's own id follows from the number of its job, which is the same in every new cluster; so the name
+    of the cluster's session goes with it."""
     worker = ray._private.worker.global_worker
-    return worker.worker_id if worker.connected else b""
+    node = worker.node
+    return (node.session_name, worker.worker_id) if worker.connected and node is not None else ("", b"")
 
 
 def is_connected() -> bool:

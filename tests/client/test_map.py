@@ -5,13 +5,15 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from snakepit_ray import batching
 from snakepit_ray.batching import MapRun
 from snakepit_ray.config import DEFAULT_OPTIONS
-from snakepit_ray.errors import ConfigError, EncodingError
+from snakepit_ray.errors import ConfigError, EncodingError, PoolClosed
 from tests.client.fakes import FakeSender, answering, sender
 
 __all__ = ["sender"]
@@ -180,3 +182,19 @@ def test_nonsense_is_refused_when_the_map_is_made(sender: FakeSender, name: str,
         mapped(sender, [], **{name: value})
     with pytest.raises(ConfigError, match="items: got 3, expected an iterable"):
         mapped(sender, 3)
+
+
+def test_a_pool_that_ends_between_two_results_is_noticed_before_ray_is_asked(
+    sender: FakeSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(sender)
+    results = mapped(sender, [{"a": number} for number in range(200)], chunk_size=1)
+    assert next(results) == {"a": 0}
+
+    def waits(*_: Any, **__: Any) -> Any:
+        raise AssertionError("Ray would start another session")
+
+    sender.is_closed = True
+    monkeypatch.setattr(batching, "ray", SimpleNamespace(wait=waits, get=waits))
+    with pytest.raises(PoolClosed):
+        list(results)
