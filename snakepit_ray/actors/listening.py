@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 from snakepit_ray import telemetry
@@ -74,11 +75,14 @@ class Listening:
 
     def connected(self, timeout: float) -> bool:
         """Waits until every worker knows what this process wants to hear; whether all do."""
+        return self._done_within(timeout, self._all_connected)
+
+    def _done_within(self, timeout: float, work: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         if self._loop is None:
             return True
         if threading.current_thread().name == THREAD:
             return False
-        done = asyncio.run_coroutine_threadsafe(self._all_connected(), self._loop)
+        done = asyncio.run_coroutine_threadsafe(work(), self._loop)
         try:
             done.result(timeout)
         except (TimeoutError, concurrent.futures.TimeoutError):
@@ -86,9 +90,17 @@ class Listening:
             return False
         return True
 
+    def fetch(self, timeout: float) -> bool:
+        """Brings what has happened until now in every actor that answers within `timeout` seconds; whether
+        all did."""
+        return self._done_within(timeout, self._all_fetched)
+
     async def _all_connected(self) -> None:
         self._reconcile()
         await asyncio.gather(*(asking.knows(telemetry.patterns()) for asking in self._asking.values()))
+
+    async def _all_fetched(self) -> None:
+        await asyncio.gather(*(asking.fetch() for asking in self._asking.values()))
 
     def _on_the_loop(self, call: Callable[[], None]) -> None:
         with self._lock:
@@ -135,6 +147,11 @@ class _Asking:
         """Waits until the actor gathers events for these patterns."""
         while self._known != patterns and not self._task.done():
             await self._learnt.wait()
+
+    async def fetch(self) -> None:
+        """Brings what has happened there until now, if the actor answers."""
+        with contextlib.suppress(ray_port.RayError):
+            await self._ask(0.0)
 
     def stop(self) -> None:
         """Asks no more: the actor forgets this process by itself."""

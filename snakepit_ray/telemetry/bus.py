@@ -14,6 +14,7 @@ import collections
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol
@@ -88,8 +89,9 @@ class Handle(_Listener):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.detach()
         self.flush()
+        self.detach()
+        self._handled(FLUSH_SECONDS)
 
     def put(self, occurrence: Occurrence) -> None:
         super().put(occurrence)
@@ -103,8 +105,15 @@ class Handle(_Listener):
         return far is None or far.connected(timeout)
 
     def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
-        """Waits until the handler has had every event that is queued now, at most `timeout` seconds; whether
-        it has. Called by the handler itself, it does not wait."""
+        """Waits until the handler has had every event that has happened until now, in other processes, too,
+        at most `timeout` seconds; whether it has. Called by the handler itself, it does not wait."""
+        if threading.current_thread() is self._thread:
+            return False
+        deadline, far = time.monotonic() + timeout, _far
+        is_here = far is None or far.fetch(timeout)
+        return self._handled(max(0.0, deadline - time.monotonic())) and is_here
+
+    def _handled(self, timeout: float) -> bool:
         if threading.current_thread() is self._thread:
             return False
         with self._changed:
@@ -253,6 +262,9 @@ class Far(Protocol):
 
     def connected(self, timeout: float) -> bool:
         """Waits until the others know what this process wants to hear; whether they do."""
+
+    def fetch(self, timeout: float) -> bool:
+        """Brings what has happened until now; whether all of it is here."""
 
 
 def listen_far(far: Far) -> None:

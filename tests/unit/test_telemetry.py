@@ -255,10 +255,20 @@ class Elsewhere:
     def connected(self, timeout):
         return timeout > 1
 
+    def fetch(self, timeout):
+        emit("worker.health_check_failed")
+        return timeout > 1
+
 
 def test_who_brings_events_of_others_hears_of_every_change(monkeypatch):
     elsewhere = Elsewhere()
     monkeypatch.setattr(bus, "_far", elsewhere)
+    told = []
+    with attach("worker.*", lambda event, *_: told.append(event)) as handle:
+        assert (handle.flush(5), handle.flush(1)) == (True, False)
+        assert told == ["worker.health_check_failed"] * 2
+    assert len(told) == 3
+    elsewhere.wanted.clear()
     with attach_many(["worker.*", "queue.*"], print) as handle:
         assert (handle.connected(2), handle.connected(1)) == (True, False)
         tap = Tap(["stream.*"], lambda: None)
