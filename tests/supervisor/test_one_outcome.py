@@ -8,12 +8,14 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.core.restarts import RestartBudget, RestartPolicy
 from snakepit_ray.errors import (
     DeadlineExceeded,
     PoolClosed,
@@ -22,8 +24,10 @@ from snakepit_ray.errors import (
     WorkerFault,
 )
 from snakepit_ray.process.journal import Journal
+from snakepit_ray.process.marks import Mark
 from snakepit_ray.supervisor import Relayed, Stream, Supervisor
-from tests.supervisor.harness import Marked, executed, request, run, stop, supervisor, until, value
+from snakepit_ray.supervisor.supervisor import MOST_LOSSES
+from tests.supervisor.harness import POLICY, Marked, executed, request, run, stop, supervisor, until, value
 from tests.supervisor.test_ahead import warmed
 
 
@@ -274,15 +278,21 @@ def test_stop_ends_who_is_on_the_way_to_another_worker_and_who_pauses_before_ano
     tmp_path: Path,
 ) -> None:
     async def body() -> None:
-        async with working(tmp_path, Slow) as worker:
+        async with working(tmp_path, Slow, policy=replace(POLICY, retry_backoff=600.0)) as worker:
+            pausing = ask(worker, "die", 3, budget=0, tag="pausing", idempotent=True, retries=3)
+            await until(lambda: worker.keeper.restarts == 1 and not (worker.running or worker.waiting))
+            assert not pausing.done() and executed(tmp_path) == ["pausing"]
             running = ask(worker, "until_file", 1, budget=0, tag="running", path=str(tmp_path / "never"))
-            await until(lambda: executed(tmp_path) == ["running"])
+            await until(lambda: executed(tmp_path) == ["pausing", "running"])
             asked = request("run", 2, tag="moved")
             moved = asyncio.ensure_future(worker.execute(asked, may_move=True))
             await until(lambda: worker.waiting == 1)
             assert worker.admission.move(1, "w-1") == 1
             await until(lambda: worker.waiting == 0)
-            await ends_at_stop(worker, running, moved)
+            ran, on_its_way, paused = await ends_at_stop(worker, running, moved, pausing)
+            assert "may have had effects" in str(ran) and "may have had effects" in str(paused)
+            assert "was not executed" in str(on_its_way)
+            assert executed(tmp_path) == ["pausing", "running"]
 
     run(body)
 
@@ -392,19 +402,21 @@ def test_what_comes_back_is_in_its_place_before_anybody_else_has_a_turn(tmp_path
             calls = [ask(worker, "run", n, tag=f"r{n}") for n in range(6)]
             await until(lambda: len(worker._runs) == 3)
             waiting = worker.waiting
-            in_the_turn: list[tuple[int, bool]] = []
+            in_the_turn: list[int] = []
             came_back = worker._runs._came_back
 
             def coming(attempt: Any) -> None:
                 came_back(attempt)
-                in_the_turn.append((worker.waiting, attempt.request.id in admission.queue))
+                in_the_turn.append(worker.waiting)
+                its_place = attempt.request.id in admission.queue or admission.holds(attempt.request.id)
+                assert its_place, "it waits, or has the slot that became free"
 
             worker._runs._came_back = coming
             admission._recall_ahead()
             os.kill(worker.interpreter.child.pid, signal.SIGCONT)
             await asyncio.gather(*calls)
             assert [tag for tag in executed(tmp_path) if tag != "warm"] == [f"r{n}" for n in range(6)]
-            assert all(count <= waiting for count, _ in in_the_turn)
+            assert in_the_turn and all(count <= waiting for count in in_the_turn)
             await idle(worker)
 
     run(body)
@@ -488,17 +500,29 @@ def test_a_listener_that_raises_does_not_end_the_connection(tmp_path: Path) -> N
     run(body)
 
 
+class Unbegun(Mark):
+    begun = 0  # as if its interpreter died of the request before it began it
+
+
+class Poisoned(Marked):
+    """No interpreter lives to begin what comes."""
+
+    is_poison = True
+
+    def begins(self, request: pb.Request, marked: bool) -> Mark | None:
+        mark = super().begins(request, marked)
+        return Unbegun(*mark) if mark is not None and self.is_poison else mark
+
+
 def test_a_crash_that_leaves_it_unbegun_again_and_again_is_told_in_the_end(tmp_path: Path) -> None:
     async def body() -> None:
-        async with working(tmp_path) as worker:
-            path = str(tmp_path / "never")
-            first = ask(worker, "until_file", 1, tag="first", path=path)
-            await until(lambda: executed(tmp_path) == ["first"])
-            assert worker.interpreter is not None
-            os.kill(worker.interpreter.child.pid, signal.SIGKILL)
-            with pytest.raises(WorkerCrashed) as crash:
-                await first
-            assert crash.value.may_have_started
+        async with working(tmp_path, Poisoned) as worker:
+            worker.keeper.budget = RestartBudget(RestartPolicy(first_delay=0.01))
+            with pytest.raises(WorkerCrashed, match="safe to send it again") as crash:
+                await ask(worker, "die", 1, tag="poison")
+            assert not crash.value.may_have_started
+            assert executed(tmp_path) == ["poison"] * (MOST_LOSSES + 1)
+            worker.around.is_poison = False  # type: ignore[attr-defined]
             await ask(worker, "run", 2, tag="next")
             await idle(worker)
 
