@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +56,39 @@ def descriptors() -> set[str]:
     return found
 
 
+def opened() -> int | None:
+    """A descriptor, if there is one left."""
+    try:
+        return os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        return None
+
+
+@contextmanager
+def few_descriptors(free: int) -> Iterator[None]:
+    """This process can open `free` more. The limit is of their numbers, and what other tests left open has
+    any number: so all below a limit are taken, and a few given back."""
+    gc.collect()  # what earlier tests left to the collector would become free meanwhile
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    highest = max(int(name.split()[0]) for name in descriptors())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + free, limits[1]))
+    try:
+        while (descriptor := opened()) is not None:
+            taken.append(descriptor)
+        for _ in range(free):
+            os.close(taken.pop())
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def remains(directory: Path) -> list[object]:
-    """The directory, where it is there still, and what the registry has."""
-    return [*([directory] if directory.exists() else []), *registry.entries()]
+    """The directory, where it is there still, and what the registry has of it."""
+    entries = [entry for entry in registry.entries() if entry.record.directory == str(directory)]
+    return [*([directory] if directory.exists() else []), *entries]
 
 
 # ---- surroundings ------------------------------------------------------------------------------------------
@@ -278,15 +310,9 @@ def test_arguments_of_an_adapter_that_are_no_json(tmp_path: Path) -> None:
 def test_a_machine_without_descriptors(tmp_path: Path) -> None:
     async def body() -> None:
         await asyncio.to_thread(tree.find, "")  # the threads of a start are there
-        before, limits = descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + 3, limits[1]))
-        try:
-            with pytest.raises(
-                WorkerStartError, match=r"(no process can be started|cannot be made).*Too many open"
-            ):
-                await starting(tmp_path, shared_memory=0)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        words = r"(no process can be started|cannot be made).*Too many open"
+        with few_descriptors(3), pytest.raises(WorkerStartError, match=words):
+            await starting(tmp_path, shared_memory=0)
         assert not interpreters()
 
     run(body)
