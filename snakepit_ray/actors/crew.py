@@ -241,7 +241,7 @@ class Crew:
                 facts = await asyncio.gather(*(m.actor.get_facts.remote() for m in self._members.ready()))
             except ray_port.RayError:
                 facts = []
-            if facts and not any(said.running or said.waiting for said in facts):
+            if facts and not any(said.running or said.waiting or said.present for said in facts):
                 return True
             await asyncio.sleep(0.05)
         return False

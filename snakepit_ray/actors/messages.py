@@ -32,6 +32,7 @@ class WorkerFacts(NamedTuple):
     rss_bytes: int
     started_at: float
     timeouts: tuple[tuple[str, float], ...] = ()  # seconds, of commands that declare one
+    present: int = 0  # calls that it serves, also those whose requests another worker runs
 
 
 class Owned(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -49,6 +49,7 @@ class Service:
         self._membership = membership
         self._neighbours = neighbours
         self._gate = gate
+        self.present = 0  # calls that this worker serves, wherever their requests are
         self._kept = Kept()
         self._ordering = Ordering()
         self._cargo = supervisor.cargo
@@ -56,11 +57,20 @@ class Service:
 
     async def execute(self, blob: bytes, values: tuple[Any, ...]) -> Any:
         """Runs one serialized Request: an Envelope, or to a worker that delegates Delegated or Refused."""
-        request = pb.Request.FromString(blob)
-        if not request.options.turn:
-            return await self._arrived(request, values)
-        async with self._ordering.in_turn(request):
-            return await self._arrived(request, values)
+        with self._presence():
+            request = pb.Request.FromString(blob)
+            if not request.options.turn:
+                return await self._arrived(request, values)
+            async with self._ordering.in_turn(request):
+                return await self._arrived(request, values)
+
+    @contextlib.contextmanager
+    def _presence(self) -> Iterator[None]:
+        self.present += 1
+        try:
+            yield
+        finally:
+            self.present -= 1
 
     async def _arrived(self, request: pb.Request, values: tuple[Any, ...]) -> Any:
         if not values:
@@ -81,8 +91,9 @@ class Service:
         sources = [pb.Request.FromString(blob) for blob in blobs]
         workers = self._membership.memory.size or self._config.size or 1
         batch = BatchRun(sources, workers * self._config.capacity, partial(self._execute, movable=True))
-        async with self._ordering.in_turn(sources[0]):
-            return await self._spread(batch, sources, values)
+        with self._presence():
+            async with self._ordering.in_turn(sources[0]):
+                return await self._spread(batch, sources, values)
 
     async def _spread(
         self, batch: BatchRun, sources: Sequence[pb.Request], values: tuple[Any, ...]
@@ -96,11 +107,12 @@ class Service:
     async def execute_stream(self, blob: bytes, values: tuple[Any, ...]) -> AsyncGenerator[Any]:
         """Runs one serialized Request whose command yields."""
         request = pb.Request.FromString(blob)
-        async with self._ordering.in_turn(request):
-            with self._cargo.of(request.id, await self._unpacked([request], values)):
-                async with contextlib.aclosing(self._streams.serve(request)) as chunks:
-                    async for chunk in chunks:
-                        yield chunk
+        with self._presence():
+            async with self._ordering.in_turn(request):
+                with self._cargo.of(request.id, await self._unpacked([request], values)):
+                    async with contextlib.aclosing(self._streams.serve(request)) as chunks:
+                        async for chunk in chunks:
+                            yield chunk
 
     def close_stream(self, request_id: str) -> None:
         """Nobody takes its chunks any more."""

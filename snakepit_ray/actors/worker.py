@@ -163,11 +163,12 @@ class WorkerActor:
         self.supervisor.recycle()
 
     async def drain(self, timeout: float) -> bool:
-        """Takes no new work of its own, hands its waiters on, and waits for what runs. Whether it got
-        empty."""
+        """Takes no new work of its own, hands its waiters on, and waits until every call that it serves has
+        its outcome: also of a request that another worker runs, whose outcome comes through this one. Whether
+        it got empty."""
         self.supervisor.leave()
         deadline = time.monotonic() + timeout
-        while self.supervisor.running or self.supervisor.waiting:
+        while self.service.present or self.supervisor.running or self.supervisor.waiting:
             if time.monotonic() > deadline:
                 return False
             await self.membership.hand_over()
@@ -204,6 +205,7 @@ class WorkerActor:
             rss_bytes=_rss(interpreter.child.pid) if interpreter is not None else 0,
             started_at=interpreter.started_at if interpreter is not None else self.started_at,
             timeouts=supervisor.keeper.timeouts,
+            present=self.service.present,
         )
 
     async def get_facts(self) -> WorkerFacts:

@@ -1,0 +1,84 @@
+"""A worker that is let go has drained when every call that came to it has its outcome, wherever its request
+runs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.actors import ray_port
+from snakepit_ray.actors.worker import WorkerActor
+from tests.supervisor.harness import executed, request, run, until
+from tests.supervisor.test_kept_answers import Life, actor_of
+
+
+def worker_of(life: Life) -> Any:
+    """What `WorkerActor.drain` looks at of its worker."""
+
+    async def hand_over() -> None:
+        """Nobody has room."""
+
+    membership = SimpleNamespace(hand_over=hand_over)
+    return SimpleNamespace(supervisor=life.supervisor, service=life.service, membership=membership)
+
+
+def placed_at(life: Life, target: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All requests that come to `life` belong to the worker `target`."""
+
+    async def place(asked: pb.Request) -> tuple[str, pb.Request]:
+        sent = pb.Request()
+        sent.CopyFrom(asked)
+        sent.options.hops = 1
+        sent.options.may_wait = True
+        return "test-1", sent
+
+    life.neighbours.peers["test-1"] = actor_of(target)
+    monkeypatch.setattr(life.neighbours, "place", place)
+
+
+async def chunks_of(life: Life, asked: pb.Request) -> int:
+    return len([chunk async for chunk in life.service.execute_stream(asked.SerializeToString(), ())])
+
+
+@pytest.mark.parametrize("what", ["call", "batch", "stream"])
+def test_a_call_whose_request_runs_at_another_worker_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    go = tmp_path / "go"
+
+    async def streaming(*args: Any) -> Any:
+        async for chunk in target_stream(*args):
+            yield asyncio.ensure_future(asyncio.sleep(0, chunk))
+
+    async def target_stream(actor: Any, ahead: int, blob: bytes, *beside: Any) -> Any:
+        await actor.execute.remote(blob)
+        yield "a chunk"
+
+    async def body() -> None:
+        async with Life(tmp_path, 1) as relay, Life(tmp_path, 1, "test-1") as target:
+            placed_at(relay, target, monkeypatch)
+            monkeypatch.setattr(ray_port, "stream", streaming)
+            asked = request("until_file", 1, tag="moved", path=str(go))
+            if what == "call":
+                call: asyncio.Future[Any] = asyncio.ensure_future(relay.ask(asked))
+            elif what == "batch":
+                asked.batch.count = 1
+                asked.args.json = b"[" + asked.args.json + b"]"
+                call = asyncio.ensure_future(relay.service.execute_batch([asked.SerializeToString()], ()))
+            else:
+                call = asyncio.ensure_future(chunks_of(relay, asked))
+            await until(lambda: executed(tmp_path) == ["moved"])
+            assert relay.supervisor.running == relay.supervisor.waiting == 0
+            assert not await WorkerActor.drain(worker_of(relay), 0.1)
+            drained = asyncio.ensure_future(WorkerActor.drain(worker_of(relay), 20.0))
+            go.touch()
+            assert await drained and call.done()
+            assert await WorkerActor.drain(worker_of(target), 20.0)
+            await call
+
+    run(body)
