@@ -8,6 +8,7 @@ Rules:
   place in the queue when no slot becomes free for RECALL_SECONDS.
 - A request that comes back waits in its old place from that very turn of the loop on, so that no later one
   passes it and the bound of the queue holds.
+- At the bound of what an interpreter may serve (`takes_more`) no request starts while its replacement comes.
 - A request that is held up (its session is still in the interpreter before) waits aside, without a slot."""
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class Admission:
         self.recall: Callable[[list[str]], list[str]] = lambda ids: []
         self.has_begun: Callable[[str], bool] = lambda request_id: True
         self.is_held_up: Callable[[str], bool] = lambda request_id: False
+        # Whether another may start beside so many; told whether the queue is full.
+        self.takes_more: Callable[[int, bool], bool] | None = None
         self.pace = Pace(0)
         self._places: dict[str, int] = {}  # of the requests that were started, and may come back
         self._aside: dict[str, Waiting] = {}  # waiting requests that are held up
@@ -80,7 +83,7 @@ class Admission:
     @property
     def free(self) -> int:
         """Slots that a request arriving now could start on."""
-        return self.slots.free if self.is_open and not len(self.queue) else 0
+        return self.slots.free if self.is_open and not len(self.queue) and not self._is_spent() else 0
 
     @property
     def waiting(self) -> int:
@@ -93,7 +96,7 @@ class Admission:
 
     def start_now(self, request_id: str) -> bool:
         """Takes a slot if nobody waits for one: the way of nearly all requests of a pool that is not full."""
-        if not self.is_open or len(self.queue) or self._recalled:
+        if not self.is_open or len(self.queue) or self._recalled or self._is_spent():
             return False
         if not self.slots.acquire(request_id):
             if not self._room_ahead() or self.queue.is_full(self._beside):
@@ -169,6 +172,10 @@ class Admission:
         self._settle()
         return was_queued or was_held_up
 
+    def look_again(self) -> None:
+        """Something that kept requests from starting may have changed."""
+        self._settle()
+
     def set_open(self, is_open: bool) -> None:
         """Opens when an interpreter is ready, closes when it is lost: the waiting stay."""
         self.is_open = is_open
@@ -239,13 +246,21 @@ class Admission:
 
     def _has_room(self, now: float) -> bool:
         """Whether the next that waits may start. It may not while an older one is on its way back."""
-        if not (self.slots.free > 0 or self._room_ahead()):
+        if not (self.slots.free > 0 or self._room_ahead()) or self._is_spent():
             return False
         if not self._recalled:
             return True
         self._recalled = {one for one in self._recalled if not self.has_begun(one)}
         first = self.queue.first_seq(now)
         return first is None or all(first < self._places[one] for one in self._recalled)
+
+    def _is_spent(self) -> bool:
+        """Whether the interpreter has all the requests that it may serve, and its replacement is about to
+        come."""
+        if self.takes_more is None:
+            return False
+        occupied = self.slots.running + len(self.slots.ahead)
+        return not self.takes_more(occupied, self.queue.is_full(self._beside))
 
     def _room_ahead(self) -> bool:
         return not self._is_stuck and len(self.slots.ahead) < self.pace.ahead

@@ -1,9 +1,12 @@
-"""Knows how an interpreter is looked after while it serves: does it answer, is it too old, has it served or
-grown too much?
+"""How an interpreter is looked after while it serves: does it answer, is it too old, has it served or grown
+too much?
 
-Rules: it looks every `health_check_interval` seconds, and at requests as they end; an interpreter that is
-hung (core/health.py) is ended, one that reached a limit (core/recycling.py) is replaced on purpose; a look
-that fails warns once and counts for nothing."""
+Rules:
+- It looks every `health_check_interval` seconds, and at requests as they start and end.
+- An interpreter that is hung (core/health.py) is ended.
+- An interpreter that reached a limit (core/recycling.py) is replaced on purpose. At `max_requests` new
+  requests wait a moment for the replacement.
+- A look that fails warns once and counts for nothing."""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from snakepit_ray.core.health import Look, Pulse
-from snakepit_ray.core.recycling import Limits, Reason
+from snakepit_ray.core.recycling import Countdown, Limits, Reason, Stage
 from snakepit_ray.process import usage
 from snakepit_ray.process.shared_memory import NAME as SHARED_NAME
 from snakepit_ray.supervisor.interpreter import Interpreter
@@ -41,8 +45,19 @@ class CarePolicy:
 class Care:
     """Looks after the interpreters of one worker."""
 
-    def __init__(self, policy: CarePolicy, keeper: Keeper, running: Running, story: Story) -> None:
+    def __init__(
+        self,
+        policy: CarePolicy,
+        keeper: Keeper,
+        running: Running,
+        story: Story,
+        resume: Callable[[], None],
+    ) -> None:
+        """`resume` is called when requests that `takes_more` held up may start."""
         self._policy = policy
+        self._resume = resume
+        self._countdown: Countdown | None = None  # of the interpreter that serves
+        self._resuming: asyncio.TimerHandle | None = None
         self._keeper = keeper
         self._running = running
         self._story = story
@@ -52,7 +67,12 @@ class Care:
 
     def begin(self, interpreter: Interpreter) -> None:
         """This one serves from now on; those before are looked after until they end."""
-        self._expires_at = self._policy.limits.expires_at(interpreter.ready_at, random.random())
+        limits = self._policy.limits
+        self._expires_at = limits.expires_at(interpreter.ready_at, random.random())
+        if limits.max_requests is not None:
+            self._countdown = Countdown(
+                limits.max_requests, interpreter.start_seconds, overlap=self._keeper.overlap
+            )
         task = asyncio.ensure_future(self._look_after(interpreter))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -61,12 +81,46 @@ class Care:
         """Looks no more."""
         for task in self._tasks:
             task.cancel()
+        if self._resuming is not None:
+            self._resuming.cancel()
 
     def answered(self) -> None:
-        """A request has ended: the count may be reached."""
-        interpreter, limit = self._keeper.interpreter, self._policy.limits.max_requests
-        if limit is not None and interpreter is not None and interpreter.served >= limit:
-            self._keeper.recycle(Reason.MAX_REQUESTS)
+        """An interpreter has answered: the replacement of the one that serves may be due."""
+        interpreter, countdown = self._keeper.interpreter, self._countdown
+        if countdown is None or interpreter is None:
+            return
+        countdown.observe(time.monotonic(), interpreter.served)
+        if countdown.is_due():
+            self._keeper.recycle(Reason.MAX_REQUESTS, early=not countdown.is_reached(0))
+
+    def takes_more(self, occupied: int, is_full: bool) -> bool:
+        """Whether another request may start in the interpreter that serves, which has `occupied` requests.
+        `is_full`: whether the next that waits would be refused, for which overlap gives no reason."""
+        countdown = self._countdown
+        if countdown is None or not countdown.is_reached(occupied):
+            return True
+        self._keeper.recycle(Reason.MAX_REQUESTS)
+        if is_full and self._keeper.overlap:
+            return True
+        now = time.monotonic()
+        until = countdown.held_until(now)
+        if until <= now:
+            return True
+        if self._resuming is None:
+            self._resuming = asyncio.get_running_loop().call_later(until - now, self._let_on)
+        return False
+
+    def replacing(self, stage: Stage) -> None:
+        """The replacement of the interpreter that serves has come so far."""
+        if self._countdown is not None:
+            self._countdown.advance(stage, time.monotonic())
+            self._let_on()
+
+    def _let_on(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
+            self._resuming = None
+        self._resume()
 
     async def _look_after(self, interpreter: Interpreter) -> None:
         pulse = Pulse(time.monotonic(), self._policy.silence)

@@ -41,6 +41,7 @@ class Interpreter:
         self.place = begun.place
         self.started_at = self.began_at = time.time()
         self.ready_at = time.monotonic()
+        self.start_seconds = 0.0  # from the first step until it could serve
         self.served = 0  # requests that it answered
         self.condemned = ""  # why we ended it without being asked to
         self.condemned_for: Why | None = None
@@ -60,8 +61,8 @@ class Interpreter:
         ProtocolMismatch, or ConfigError where the node's registry cannot be trusted.
 
         However it fails or is cancelled, nothing of it is left when this returns."""
-        deadline = time.monotonic() + spec.startup_timeout
-        began_at = time.time()
+        began, began_at = time.monotonic(), time.time()
+        deadline = began + spec.startup_timeout
         secret = secrets.token_hex(16)
         arena = Arena(spec.shared_memory, spec.binary_threshold, spec.worker_id)
         begun: list[Begun] = []
@@ -78,6 +79,7 @@ class Interpreter:
             await self.child.connect(begun[0].line)
             self.ready = await self._handshake(deadline)
             await self._attach(secret, epoch, on_host_call, deadline)
+            self.start_seconds = time.monotonic() - began
         except BaseException:
             await self.kill()
             raise

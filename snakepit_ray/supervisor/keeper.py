@@ -10,7 +10,7 @@ Rules:
   finishes as one that is replaced on purpose.
 - How soon the next one comes is the decision of core/restarts.py.
 - A planned replacement shakes hands before the old one stops taking requests, where the pool asks for
-  overlap. One that fails changes nothing.
+  overlap. One that fails changes nothing. One that was begun early waits for the old one to be spent.
 - A step of an end that fails is tried again (the process has no descriptors for a moment, say), and what
   keeps an interpreter running survives whatever a step raises."""
 
@@ -36,6 +36,7 @@ from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 PERMIT_AGAIN = (
     0.2  # seconds between two questions for the permit to recycle; the router waits with its answer
 )
+STANDBY_SECONDS = 5.0  # for the old one to be spent; a replacement that waits costs memory and the permit
 RECYCLE_AGAIN = 5.0  # seconds after a planned replacement that could not be started
 STEP_AGAIN = 0.2  # seconds after a step of an end, or of keeping, that failed
 LAST_TRIES = 20  # of a step that fails, once the worker stops
@@ -84,6 +85,9 @@ class Hooks(Protocol):
     def recycling_over(self) -> None:
         """The permit is free again."""
 
+    def replacement_ready(self) -> None:
+        """A planned replacement is ready to serve."""
+
 
 class Keeper:
     """The interpreters of one worker, one after the other."""
@@ -106,8 +110,10 @@ class Keeper:
         self._on_host_call = on_host_call
         self._forward = forward
         self._hooks = hooks
-        self._overlap = overlap
+        self.overlap = overlap
         self._wanted: asyncio.Future[Reason] | None = None
+        self._spent: asyncio.Future[None] | None = None  # the replacement, if it is ready, is to serve
+        self._fresh: Interpreter | None = None  # a replacement that is ready, and does not serve yet
         self._beginning: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -147,7 +153,7 @@ class Keeper:
     def kill_now(self) -> None:
         """Ends every interpreter at once with what it started; those that are starting see their lifeline
         end."""
-        for interpreter in (self.interpreter, *self._retiring):
+        for interpreter in (self.interpreter, self._fresh, *self._retiring):
             if interpreter is not None:
                 interpreter.kill_now()
 
@@ -162,10 +168,13 @@ class Keeper:
         commands = self.interpreter.ready.commands if self.interpreter is not None else {}
         return tuple((name, one.timeout) for name, one in commands.items() if one.timeout is not None)
 
-    def recycle(self, reason: Reason) -> None:
-        """Wishes for a planned replacement; one at a time."""
+    def recycle(self, reason: Reason, *, early: bool = False) -> None:
+        """Wishes for a planned replacement; one at a time. `early`: it is made ready, and serves when it is
+        wished for again without `early`, or after STANDBY_SECONDS."""
         if self._wanted is not None and not self._wanted.done():
             self._wanted.set_result(reason)
+        if self._spent is not None and not (early or self._spent.done()):
+            self._spent.set_result(None)
 
     # ---- one serves ---------------------------------------------------------------------------------------
 
@@ -180,7 +189,7 @@ class Keeper:
     def _install(self, interpreter: Interpreter, epoch: pb.Epoch) -> None:
         self.epoch, self.interpreter = epoch, interpreter
         loop = asyncio.get_running_loop()
-        self._wanted = loop.create_future()
+        self._wanted, self._spent = loop.create_future(), loop.create_future()
         self._retired[interpreter] = loop.create_future()
         self._watchers[interpreter] = asyncio.ensure_future(self._watch(interpreter))
         interpreter.client.leaving.add_done_callback(lambda _: self._leaves(interpreter))
@@ -333,7 +342,7 @@ class Keeper:
         return False
 
     async def _recycle(self, old: Interpreter, reason: Reason) -> None:
-        if self._overlap:
+        if self.overlap:
             await self._recycle_with_overlap(old, reason)
             return
         try:
@@ -350,6 +359,7 @@ class Keeper:
             self._hooks.start_failed(error, time.monotonic() - self._launched_at)
             await _first(*_ends(old), timeout=RECYCLE_AGAIN)
             return
+        await self._stand_by(fresh, old)
         if self._serves:
             self._hooks.replaced(self.epoch.number)
             watcher = self._retire(old, reason)
@@ -357,6 +367,19 @@ class Keeper:
         else:  # the old one was lost, or left, meanwhile: its watcher sees to that
             self._hooks.recycling_over()
         self._install(fresh, epoch)
+
+    async def _stand_by(self, fresh: Interpreter, old: Interpreter) -> None:
+        """Returns when `fresh` is to serve."""
+        assert self._spent is not None
+        self._fresh = fresh
+        self._tell(self._hooks.replacement_ready)
+        try:
+            await _first(self._spent, *_ends(old), *_ends(fresh), timeout=STANDBY_SECONDS)
+        except BaseException:  # the worker stops, and would not end it otherwise
+            await fresh.kill()
+            raise
+        finally:
+            self._fresh = None
 
     def _retire(self, old: Interpreter, reason: Reason) -> asyncio.Future[None]:
         """It finishes what it runs and ends; the future is done then."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from snakepit_ray.core.lifecycle import WorkerEvent, WorkerState, step
-from snakepit_ray.core.recycling import Reason
+from snakepit_ray.core.recycling import Reason, Stage
 from snakepit_ray.core.restarts import Quarantine
 from snakepit_ray.errors import WorkerCrashed
 from snakepit_ray.process import Exit
@@ -35,6 +35,7 @@ class Life:
     ) -> None:
         self.state = WorkerState.STARTING
         self.looked_after: Callable[[Interpreter], None] = lambda interpreter: None
+        self.replacing: Callable[[Stage], None] = lambda stage: None
         self._admission = admission
         self._running = running
         self._story = story
@@ -101,6 +102,7 @@ class Life:
 
     def start_failed(self, error: Exception, seconds: float) -> None:
         self._story.start_failed(error, seconds)
+        self.replacing(Stage.FAILED)
 
     def restarted(self, attempt: int, delay: float) -> None:
         self._story.restarted(attempt, delay, self._lost_for)
@@ -117,7 +119,12 @@ class Life:
         self.happened(WorkerEvent.RETRY)
 
     async def may_recycle(self) -> bool:
-        return self.state is WorkerState.READY and await self._around.may_recycle()
+        permitted = self.state is WorkerState.READY and await self._around.may_recycle()
+        self.replacing(Stage.STARTS if permitted else Stage.DENIED)
+        return permitted
 
     def recycling_over(self) -> None:
         self._around.recycling_over()
+
+    def replacement_ready(self) -> None:
+        self.replacing(Stage.READY)

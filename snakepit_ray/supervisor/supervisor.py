@@ -80,16 +80,16 @@ class Supervisor:
         self.story = Story(pool, worker_id, lambda: self.epoch)
         self.accounts = Accounts(self.counters, self.story)
         self.admission = Admission(policy.capacity, policy.queue_limit, time.monotonic)
-        self._runs = Running(
-            policy.cancel_grace, self.admission.release, self.admission.took, self._came_back
-        )
+        self._runs = Running(policy.cancel_grace, self.admission.release, self._took, self._came_back)
         self.admission.recall, self.admission.has_begun = self._runs.recall, self._runs.has_begun
         self.admission.is_held_up = self._is_held_up
         self.life = Life(self.admission, self._runs, self.story, self.counters, self.around)
         self.keeper = Keeper(make_spec, incarnation, on_host_call, forward, self.life, overlap=policy.overlap)
         self._waiting_room = WaitingRoom(self.admission, self.around, self.story, self.counters, pool=pool)
-        self._care = Care(policy.care, self.keeper, self._runs, self.story)
-        self.life.looked_after = self._care.begin
+        self._care = Care(policy.care, self.keeper, self._runs, self.story, self.admission.look_again)
+        self.life.looked_after, self.life.replacing = self._care.begin, self._care.replacing
+        if policy.care.limits.max_requests is not None:
+            self.admission.takes_more = self._care.takes_more
         self._present: dict[str, Attempt] = {}
         self._has_said_its_end = False
 
@@ -271,6 +271,10 @@ class Supervisor:
     def _came_back(self, attempt: Attempt) -> None:
         self.admission.come_back(attempt.request.id, *attempt.terms)
 
+    def _took(self, seconds: float) -> None:
+        self.admission.took(seconds)
+        self._care.answered()
+
     def _budget(self, request: pb.Request) -> float | None:
         if request.options.default_budget:
             command = self.keeper.command(request.command)
@@ -326,7 +330,6 @@ class Supervisor:
     def _done(self, attempt: Attempt, done: Done) -> Done:
         request, reply = attempt.request, done.answer.reply
         self.around.ended(request, done)
-        self._care.answered()
         self.story.ran(request, reply, tally_of(reply, request.batch.count or 1))
         return done
 

@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from snakepit_ray.core.recycling import Limits, Permits, Reason
+from snakepit_ray.core.recycling import (
+    ASK_SECONDS,
+    EARLIEST,
+    HOLD_SECONDS,
+    Countdown,
+    Limits,
+    Permits,
+    Reason,
+    Stage,
+)
 
 NEVER = float("inf")
 TIMES = st.floats(0, 1e6)
@@ -84,6 +93,151 @@ def test_memory_that_could_not_be_read_fires_nothing(now: float, requests: int) 
 )
 def test_any_says_whether_it_is_worth_looking(limits: Limits, any_set: bool) -> None:
     assert limits.any is any_set
+
+
+# ---- so many requests ------------------------------------------------------------------------------
+
+
+class Worker:
+    """A worker with one slot, in steps of a millisecond. One request after the other takes `service`
+    seconds; each start takes `start` seconds, and the permit `permit` seconds."""
+
+    STEP = 0.001
+
+    def __init__(self, limit: int, service: float, start: float, permit: float = 0.0) -> None:
+        self.limit, self.service, self.start, self.permit = limit, service, start, permit
+        self.now = self.longest_hold = 0.0
+        self.served: list[int] = [0]  # of each interpreter
+        self._begin()
+
+    def _begin(self) -> None:
+        self.countdown = Countdown(self.limit, self.start, overlap=True)
+        self.ends_at: float | None = None  # of the request that runs
+        self.permitted_at = self.ready_at = float("inf")
+        self.held_since: float | None = None
+
+    def run(self, requests: int) -> Worker:
+        while sum(self.served) < requests:
+            self._answer()
+            self._replace()
+            self._take()
+            self.now += self.STEP
+        return self
+
+    def _answer(self) -> None:
+        if self.ends_at is not None and self.ends_at <= self.now:
+            self.ends_at = None
+            self.served[-1] += 1
+            self.countdown.observe(self.now, self.served[-1])
+
+    def _replace(self) -> None:
+        if self.permitted_at == float("inf") and self.countdown.is_due():
+            self.permitted_at = self.now + self.permit
+        if self.ready_at == float("inf") and self.permitted_at <= self.now:
+            self.countdown.advance(Stage.STARTS, self.now)
+            self.ready_at = self.now + self.start
+        if self.ready_at <= self.now and self.ends_at is None and self.countdown.is_reached(0):
+            self.served.append(0)
+            self._begin()
+
+    def _take(self) -> None:
+        if self.ends_at is not None:
+            return
+        if self.countdown.is_reached(0) and self.countdown.held_until(self.now) > self.now:
+            self.held_since = self.now if self.held_since is None else self.held_since
+            self.longest_hold = max(self.longest_hold, self.now - self.held_since)
+        else:
+            self.held_since = None
+            self.ends_at = self.now + self.service
+
+
+@given(limit=st.integers(1, 60), service=st.sampled_from([0.001, 0.01, 0.1]), start=st.floats(0.01, 0.85))
+@settings(max_examples=20)
+def test_with_short_starts_every_interpreter_serves_its_limit(
+    limit: int, service: float, start: float
+) -> None:
+    worker = Worker(limit, service, start).run(4 * limit + 1)
+    assert worker.served[:-1] == [limit] * 4
+    assert worker.longest_hold <= start + Worker.STEP
+
+
+@given(limit=st.integers(1, 60), service=st.sampled_from([0.001, 0.01]), start=st.floats(1.0, 3.0))
+@settings(max_examples=20)
+def test_with_long_starts_nobody_waits_longer_than_the_bound(
+    limit: int, service: float, start: float
+) -> None:
+    worker = Worker(limit, service, start).run(limit + 400)
+    assert worker.longest_hold <= HOLD_SECONDS + 2 * Worker.STEP
+    late = (start + 2 * Worker.STEP) / service  # while the replacement starts
+    assert all(limit <= served <= limit + late + 1 for served in worker.served[:-1])
+
+
+def test_a_long_start_that_is_foreseen_holds_nobody_up() -> None:
+    """100 requests a second, and starts of 2 s: a replacement begins 300 requests before the limit."""
+    worker = Worker(limit=2000, service=0.01, start=2.0).run(4500)
+    assert worker.served[:-1] == [2000, 2000]
+    assert worker.longest_hold == 0.0
+
+
+def test_who_waits_for_the_permit_is_held_up_only_for_a_moment() -> None:
+    worker = Worker(limit=50, service=0.001, start=0.3, permit=2.0).run(1500)
+    assert worker.longest_hold <= ASK_SECONDS + HOLD_SECONDS
+    assert worker.served[0] > 1000, "it served on meanwhile"
+
+
+@given(
+    limit=st.integers(1, 100),
+    answers=st.lists(st.tuples(st.floats(0.0001, 100), st.integers(1, 5)), max_size=60),
+    start=st.floats(0, 100),
+    overlap=st.booleans(),
+)
+def test_a_replacement_is_due_at_the_limit_and_never_long_before(
+    limit: int, answers: list[tuple[float, int]], start: float, overlap: bool
+) -> None:
+    countdown, now, served = Countdown(limit, start, overlap=overlap), 0.0, 0
+    for pause, count in answers:
+        now, served = now + pause, served + count
+        countdown.observe(now, served)
+        assert countdown.served == served
+        if served >= limit:
+            assert countdown.is_due() and countdown.is_reached(0)
+        elif not overlap or served < EARLIEST * limit:
+            assert not countdown.is_due()
+
+
+def test_a_pause_says_nothing_of_the_requests_after_it() -> None:
+    countdown = Countdown(1000, 1.0, overlap=True)
+    for number in range(1, 801):
+        countdown.observe(3600.0 * (number > 400) + number / 1000, number)
+    assert countdown.is_due(), "200 requests at 1,000 a second"
+
+
+@pytest.mark.parametrize(
+    ("stages", "seconds"),
+    [
+        ([], ASK_SECONDS),
+        ([Stage.STARTS], HOLD_SECONDS),
+        ([Stage.READY], HOLD_SECONDS),
+        ([Stage.DENIED], 0.0),
+        ([Stage.DENIED, Stage.STARTS], HOLD_SECONDS),
+        ([Stage.FAILED], 0.0),
+        ([Stage.FAILED, Stage.STARTS], 0.0),
+    ],
+)
+def test_how_long_requests_are_held_up_at_the_limit(stages: list[Stage], seconds: float) -> None:
+    countdown = Countdown(10, 0.5, overlap=True)
+    for stage in stages:
+        countdown.advance(stage, 100.0)
+    assert not countdown.is_reached(9) and countdown.is_reached(10)
+    assert countdown.held_until(100.0) == 100.0 + seconds
+    assert countdown.held_until(100.5) == 100.0 + seconds, "of one stage, once"
+
+
+def test_without_overlap_requests_wait_however_long_a_start_takes() -> None:
+    """The present interpreter stops at once: no request would start in it anyway."""
+    countdown = Countdown(10, 60.0, overlap=False)
+    countdown.advance(Stage.STARTS, 0.0)
+    assert countdown.held_until(0.0) == HOLD_SECONDS
 
 
 # ---- permits --------------------------------------------------------------------------------------
