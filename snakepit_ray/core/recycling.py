@@ -94,6 +94,8 @@ class Countdown:
       therefore holds for all workers only if an interpreter takes at least SHARE times as long to serve
       `max_requests` requests as the next one takes to start and the old one to end.
 
+    A message of a batch is answered as a whole, and so may pass the limit by its items.
+
     Where requests become rare just before the limit, the replacement does not wait for it forever: then an
     interpreter serves fewer, at least EARLIEST of the limit.
 
