@@ -390,8 +390,11 @@ def test_a_slot_that_was_granted_by_an_interpreter_which_is_gone_is_none(tmp_pat
     run(body)
 
 
-def test_what_comes_back_is_in_its_place_before_anybody_else_has_a_turn(tmp_path: Path) -> None:
-    """A recall and a free slot in one turn: nobody younger starts first, and the queue's bound holds."""
+@pytest.mark.parametrize("slot", ["becomes free", "is held"])
+def test_what_comes_back_is_in_its_place_before_anybody_else_has_a_turn(tmp_path: Path, slot: str) -> None:
+    """A recall and a free slot in one turn: nobody younger starts first, and the queue's bound holds. What
+    the interpreter begins before it reads the recall does not come back, unless the slot is held."""
+    go = tmp_path / "go"
 
     async def body() -> None:
         async with working(tmp_path) as worker:
@@ -399,24 +402,28 @@ def test_what_comes_back_is_in_its_place_before_anybody_else_has_a_turn(tmp_path
             assert worker.interpreter is not None
             await warmed(worker)
             os.kill(worker.interpreter.child.pid, signal.SIGSTOP)
-            calls = [ask(worker, "run", n, tag=f"r{n}") for n in range(6)]
+            first = "run" if slot == "becomes free" else "until_file"
+            calls = [ask(worker, first, 0, tag="r0", **({"path": str(go)} if slot == "is held" else {}))]
+            calls += [ask(worker, "run", n, tag=f"r{n}") for n in range(1, 6)]
             await until(lambda: len(worker._runs) == 3)
             waiting = worker.waiting
-            in_the_turn: list[int] = []
+            in_the_turn: list[tuple[int, bool]] = []  # who waits; whether it waits, or has the free slot
             came_back = worker._runs._came_back
 
             def coming(attempt: Any) -> None:
                 came_back(attempt)
-                in_the_turn.append(worker.waiting)
-                its_place = attempt.request.id in admission.queue or admission.holds(attempt.request.id)
-                assert its_place, "it waits, or has the slot that became free"
+                has_place = attempt.request.id in admission.queue or admission.holds(attempt.request.id)
+                in_the_turn.append((worker.waiting, has_place))
 
             worker._runs._came_back = coming
             admission._recall_ahead()
             os.kill(worker.interpreter.child.pid, signal.SIGCONT)
+            if slot == "is held":
+                await until(lambda: len(in_the_turn) >= 2)
+                go.touch()
             await asyncio.gather(*calls)
             assert [tag for tag in executed(tmp_path) if tag != "warm"] == [f"r{n}" for n in range(6)]
-            assert in_the_turn and all(count <= waiting for count in in_the_turn)
+            assert all(count <= waiting and has_place for count, has_place in in_the_turn)
             await idle(worker)
 
     run(body)
