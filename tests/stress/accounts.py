@@ -30,11 +30,14 @@ VALUE, PART, CANCELLED = "value", "part of a stream", "cancelled"
 
 @dataclass(frozen=True)
 class End:
-    """How a call ended: VALUE, PART, CANCELLED, or an error. `wrong` says what was wrong with the value."""
+    """How a call ended: VALUE, PART, CANCELLED, or an error. `wrong` says what was wrong with the value.
+
+    `cut`: items of a batch that its deadline or a cancel kept from running, or stopped."""
 
     outcome: str | SnakepitError
     failures: int = 0
     wrong: str = ""
+    cut: int = 0
 
 
 @dataclass
@@ -83,11 +86,16 @@ def _says_it_did_not_run(outcome: str | SnakepitError) -> bool:
 
 def _of_value(call: Call, end: End, count: int) -> Iterator[str]:
     wrong_arguments = call.bad_items is None
-    least = len(call.items) - wrong_arguments if call.items else 1
+    least = len(call.items) - wrong_arguments - end.cut if call.items else 1
     if count < least:
         yield f"gave a value, and {count} of {least} calls have run"
-    if call.items and not wrong_arguments and end.failures != call.bad_items:
-        yield f"{end.failures} items failed of {call.bad_items}"
+    own = end.failures - end.cut  # failures of the items themselves
+    if (
+        call.items
+        and not wrong_arguments
+        and not (call.bad_items or 0) - end.cut <= own <= (call.bad_items or 0)
+    ):
+        yield f"{own} items failed of {call.bad_items}"
 
 
 def _of_lost_batch(call: Call, crash: WorkerCrashed, count: int) -> Iterator[str]:

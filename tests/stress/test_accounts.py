@@ -31,6 +31,8 @@ def _faults(call: Call, *ends: End, begun: tuple[str, ...] = ()) -> list[str]:
         (CALL, End(UNSTARTED), ()),
         (Call("q1", "idem", idempotent=True), End(VALUE), ("q1", "q1")),
         (BATCH, End(VALUE, failures=1), ("q1#0", "q1#1", "q1#2")),
+        (BATCH, End(VALUE, failures=2, cut=2), ("q1#0",)),
+        (BATCH, End(VALUE, failures=2, cut=1), ("q1#0", "q1#1")),
     ],
 )
 def test_a_true_outcome_is_no_fault(call: Call, end: End, begun: tuple[str, ...]) -> None:
@@ -48,6 +50,7 @@ def test_a_true_outcome_is_no_fault(call: Call, end: End, begun: tuple[str, ...]
         (CALL, End(UNSTARTED), ("q1",), "ran, and its caller was told"),
         (BATCH, End(VALUE, failures=1), ("q1#0", "q1#1"), "2 of 3 calls have run"),
         (BATCH, End(VALUE, failures=2), ("q1#0", "q1#1", "q1#2"), "2 items failed of 1"),
+        (BATCH, End(VALUE, failures=2, cut=1), ("q1#1",), "1 of 2 calls have run"),
         (BATCH, End(VALUE, failures=1), ("q1#0", "q1#1", "q1#2", "q1#2"), "ran twice"),
     ],
 )

@@ -93,9 +93,9 @@ def test_a_broken_caller_is_not_silent() -> None:
     [
         ([], "exactly one of the two"),
         (["pool", "--start"], "exactly one of the two"),
-        (["--start", "--size", "0"], "--size: got 0, expected at least 1"),
-        (["--start", "--seconds", "0"], "--seconds: got 0, expected at least 0.1"),
-        (["pool", "--kills", "-1"], "--kills: got -1, expected at least 0"),
+        (["--start", "--size", "0"], "--size: got 0, expected a number from 1"),
+        (["--start", "--seconds", "0"], "--seconds: got 0, expected a number from 0.1"),
+        (["pool", "--kills", "-1"], "--kills: got -1, expected a number from 0"),
     ],
 )
 def test_words_that_chaos_refuses(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
