@@ -19,11 +19,16 @@ import pytest
 
 from snakepit_ray.process import registry
 
-# A machine that is busy makes every test slow: that is no fault of a test.
-hypothesis.settings.register_profile(
-    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("busy")
+# A machine that is busy makes every test slow: that is no fault of a test. `./dev test-slow` looks longer.
+EXAMPLES = {"quick": 20, "long": 200}
+for profile, examples in EXAMPLES.items():
+    hypothesis.settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+hypothesis.settings.load_profile(os.environ.get("SNAKEPIT_EXAMPLES", "quick"))
 
 GONE_SECONDS = 8.0
 PURE = ("client", "core", "unit")  # folders of tests that start nothing, unless they are marked

@@ -130,7 +130,7 @@ class BindingsAgainstTable(RuleBasedStateMachine):
 
 
 TestBindingsAgainstTable = BindingsAgainstTable.TestCase
-TestBindingsAgainstTable.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+TestBindingsAgainstTable.settings = settings(stateful_step_count=40, deadline=None)
 
 LIVE = set(WORKERS)
 

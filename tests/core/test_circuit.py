@@ -103,7 +103,7 @@ class BreakerAgainstRules(RuleBasedStateMachine):
 
 
 TestBreakerAgainstRules = BreakerAgainstRules.TestCase
-TestBreakerAgainstRules.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestBreakerAgainstRules.settings = settings(stateful_step_count=40, deadline=None)
 
 
 def opened(at: float = 0.0) -> Breaker:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_ray.core.rebalancing import LOST, Matcher, Move, Rebalancer
@@ -148,7 +148,6 @@ KEYS = st.sampled_from("abcd")
 REPORTS = st.tuples(KEYS, st.integers(0, 3), st.integers(0, 3), st.booleans())
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.lists(REPORTS, max_size=60))
 def test_between_two_reports_no_worker_gives_or_takes_more_than_it_had(
     steps: list[tuple[str, int, int, bool]],

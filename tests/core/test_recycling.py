@@ -284,7 +284,7 @@ class PermitsAgainstTable(RuleBasedStateMachine):
 
 
 TestPermitsAgainstTable = PermitsAgainstTable.TestCase
-TestPermitsAgainstTable.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPermitsAgainstTable.settings = settings(stateful_step_count=40, deadline=None)
 
 
 @pytest.mark.parametrize(("workers", "at_once"), [(1, 1), (2, 1), (4, 1), (7, 1), (8, 2), (16, 4), (19, 4)])

@@ -90,7 +90,7 @@ class BudgetAgainstHistory(RuleBasedStateMachine):
 
 
 TestBudgetAgainstHistory = BudgetAgainstHistory.TestCase
-TestBudgetAgainstHistory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBudgetAgainstHistory.settings = settings(stateful_step_count=40, deadline=None)
 
 
 @given(served=st.integers(0, 9), lived=st.floats(0, 1e6), random=RANDOM)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_ray.core.turns import Turns, Turnstile
@@ -72,7 +72,6 @@ def test_sessions_that_were_used_longest_ago_are_forgotten() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 30))
-@settings(max_examples=20)
 def test_in_whatever_order_they_arrive_they_pass_in_their_own(seed: int, count: int) -> None:
     stile, passed = Turnstile(), []
 

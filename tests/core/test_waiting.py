@@ -124,7 +124,7 @@ class QueueAgainstList(RuleBasedStateMachine):
 
 
 TestQueueAgainstList = QueueAgainstList.TestCase
-TestQueueAgainstList.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+TestQueueAgainstList.settings = settings(stateful_step_count=40, deadline=None)
 
 
 def test_a_full_queue_rejects_and_an_expired_waiter_holds_no_place() -> None:

@@ -24,7 +24,7 @@ from tests.process.conftest import GONE, killed, write_entry
 
 NOTHING = Swept([], 0, [])
 HOUR = 3600
-quiet = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quiet = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def reopened(old: Journal, base: Path, worker_id: str = "w-0") -> Journal:
@@ -130,7 +130,7 @@ class AgainstModel(RuleBasedStateMachine):
         shutil.rmtree(self.base)
 
 
-AgainstModel.TestCase.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+AgainstModel.TestCase.settings = settings(stateful_step_count=15, deadline=None)
 TestAgainstModel = AgainstModel.TestCase
 
 KILLED = """

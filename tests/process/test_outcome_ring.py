@@ -21,7 +21,7 @@ from tests.process.conftest import killed
 from tests.process.test_journal import HOUR, files, make_older, words
 
 patient = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-quiet = settings(max_examples=30, deadline=None, suppress_health_check=patient)
+quiet = settings(deadline=None, suppress_health_check=patient)
 keys = st.text(max_size=8) | st.integers(0, 30).map(str)
 outcomes = st.binary(max_size=60) | st.builds(
     lambda size, byte: bytes([byte]) * size, st.integers(0, LARGEST), st.integers(0, 255)
@@ -76,7 +76,7 @@ class AgainstModel(RuleBasedStateMachine):
         shutil.rmtree(self.base)
 
 
-AgainstModel.TestCase.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+AgainstModel.TestCase.settings = settings(stateful_step_count=20, deadline=None)
 TestAgainstModel = AgainstModel.TestCase
 
 

@@ -270,7 +270,7 @@ JUNK = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.just(10**400), st.just("\ud800"),
     st.just("x" * 5000), st.just(float("nan")), st.lists(st.integers()), st.just("../../x"),
 )  # fmt: skip
-quiet = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quiet = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @quiet

@@ -22,7 +22,7 @@ from tests.process.test_journal import HOUR, files, make_older
 
 LIMIT = 20
 patient = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-quiet = settings(max_examples=100, deadline=None, suppress_health_check=patient)
+quiet = settings(deadline=None, suppress_health_check=patient)
 sessions = st.text(max_size=6) | st.integers(0, 2 * LIMIT).map(str)
 homes = st.builds(
     Home, st.floats(0, 2e9), st.tuples(st.integers(0, 2**63), st.integers(0, 2**32)), st.integers(0, 2**63)
@@ -76,11 +76,11 @@ class AgainstModel(RuleBasedStateMachine):
         shutil.rmtree(self.base)
 
 
-AgainstModel.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+AgainstModel.TestCase.settings = settings(stateful_step_count=30, deadline=None)
 TestAgainstModel = AgainstModel.TestCase
 
 
-@settings(quiet, max_examples=25)
+@settings(quiet)
 @given(steps=st.lists(st.tuples(sessions, st.none() | homes), min_size=1, max_size=12))
 def test_a_log_that_is_cut_anywhere_has_what_was_whole_before(
     tmp_path: Path, steps: list[tuple[str, Home | None]]

@@ -124,10 +124,9 @@ class BothEnds(RuleBasedStateMachine):
 
 
 TestBothEnds = BothEnds.TestCase
-TestBothEnds.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestBothEnds.settings = settings(stateful_step_count=30, deadline=None)
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     offset=st.integers(0, 2**64 - 1) | st.integers(0, 2 * PAGES * 4096),
     size=st.integers(0, 2**64 - 1) | st.integers(0, 2 * PAGES * 4096),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_ray import codec
@@ -53,7 +53,6 @@ def same(left: Any, right: Any) -> bool:
     return repr(left) == repr(right)
 
 
-@settings(max_examples=50)  # each is many values
 @given(items)
 def test_items_decode_to_what_each_would_alone(given: list[dict[str, Any]]) -> None:
     encoded = encode_items(given)

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_ray._pb import interpreter_pb2 as pb
@@ -41,7 +41,6 @@ def outcome(made: list[pb.Request], slots: int, run: Any) -> list[Any]:
     return asyncio.run(asyncio.wait_for(BatchRun(made, slots, run).run(), 20)).value()
 
 
-@settings(max_examples=60)
 @given(
     st.lists(st.integers(1, 400), min_size=1, max_size=4),
     st.integers(1, 5),

@@ -18,7 +18,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from snakepit_ray import codec
@@ -79,7 +79,6 @@ def test_round_trip(value):
     same(there_and_back(value), value)
 
 
-@settings(max_examples=50)  # each is many values
 @given(st.dictionaries(texts, values, max_size=6))
 def test_arguments_round_trip(args):
     encoded = encode_args(args)
@@ -512,7 +511,6 @@ def test_a_damaged_encoding_is_a_value_or_an_encoding_error(value, data):
         return
 
 
-@settings(max_examples=300)
 @given(st.data())
 def test_a_damaged_table_is_a_table_or_an_encoding_error(data):
     encoded = encode_value(TABLE)
