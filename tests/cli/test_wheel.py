@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,14 @@ def test_a_pool_starts_from_the_wheel(uv: str, tmp_path: Path) -> None:
     assert Path(package) == home / "__init__.py"
     doctor = run(str(venv / "bin" / "snakepit-ray"), "doctor", cwd=tmp_path)
     assert f"at {python}: the bridge imports" in doctor
+
+
+def test_the_source_distribution_has_none_of_the_tests(uv: str, tmp_path: Path) -> None:
+    run(uv, "build", "--quiet", "--sdist", "--out-dir", str(tmp_path), str(ROOT), cwd=tmp_path)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+    tops = {name.partition("/")[0] for name in names}
+    files_beside = {"README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "PKG-INFO", ".gitignore"}
+    assert tops <= {"snakepit_ray", "bridge", "protos", *files_beside}
+    assert {"snakepit_ray/py.typed", "bridge/python/main.py", "protos/snakepit/v1/interpreter.proto"} <= names
