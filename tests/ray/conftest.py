@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import ray
@@ -62,6 +63,57 @@ def shared(cluster: None) -> Iterator[snakepit.Pool]:
     """A pool of two showcase workers for tests that only call."""
     with snakepit.start(name=f"shared-{os.urandom(4).hex()}", size=2, interpreter=sys.executable) as pool:
         yield pool
+
+
+class Logged(NamedTuple):
+    """A pool whose interpreters write down what they execute. Several tests of a module call it: each finds
+    an empty log, and leaves it idle, with the interpreters that it had."""
+
+    pool: snakepit.Pool
+    log: Path
+
+    def executed(self) -> list[str]:
+        return self.log.read_text().split() if self.log.exists() else []
+
+
+def _logging(size: int, folder: Path) -> Iterator[Logged]:
+    log, name = folder / "log", f"logged-{size}-{os.urandom(4).hex()}"
+    settings = {"adapter": adapter("log.py:Log"), "adapter_args": {"path": str(log)}}
+    with snakepit.start(name=name, size=size, interpreter=sys.executable, **settings) as pool:
+        yield Logged(pool, log)
+
+
+@pytest.fixture(scope="module")
+def _logging_1(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
+    yield from _logging(1, tmp_path_factory.mktemp("logged"))
+
+
+@pytest.fixture(scope="module")
+def _logging_2(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
+    yield from _logging(2, tmp_path_factory.mktemp("logged"))
+
+
+@pytest.fixture
+def logged_1(_logging_1: Logged) -> Iterator[Logged]:
+    yield from _lent(_logging_1)
+
+
+@pytest.fixture
+def logged_2(_logging_2: Logged) -> Iterator[Logged]:
+    yield from _lent(_logging_2)
+
+
+def _lent(one: Logged) -> Iterator[Logged]:
+    """To one test: with an empty log, and idle before and after."""
+    wait_until(lambda: _idle(one.pool), 20, "the pool is idle before the test")
+    one.log.unlink(missing_ok=True)
+    yield one
+    wait_until(lambda: _idle(one.pool), 20, "the test leaves its pool idle")
+
+
+def _idle(pool: snakepit.Pool) -> bool:
+    stats = pool.stats()
+    return (stats.busy, stats.waiting) == (0, 0)
 
 
 def adapter(name: str) -> str:

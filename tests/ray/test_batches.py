@@ -21,7 +21,7 @@ import ray
 
 import snakepit_ray as snakepit
 from tests.conftest import wait_until
-from tests.ray.conftest import adapter
+from tests.ray.conftest import Logged, adapter
 
 pytestmark = pytest.mark.ray
 
@@ -35,11 +35,15 @@ def sums(count: int) -> list[dict[str, int]]:
 
 
 @pytest.fixture
-def logged(start: Any, tmp_path: Path) -> tuple[snakepit.Pool, Any]:
+def logged(logged_2: Logged) -> tuple[snakepit.Pool, Any]:
     """A pool whose interpreters write down what they execute, and a function that reads it."""
-    log = tmp_path / "log"
-    pool = start(size=2, adapter=adapter("log.py:Log"), adapter_args={"path": str(log)})
-    return pool, lambda: log.read_text().split() if log.exists() else []
+    return logged_2.pool, logged_2.executed
+
+
+@pytest.fixture(scope="module")
+def three(cluster: None) -> Iterator[snakepit.Pool]:
+    with snakepit.start(name="three", size=3, interpreter=sys.executable) as pool:
+        yield pool
 
 
 # ---- execute_batch -----------------------------------------------------------------------------------------
@@ -93,8 +97,8 @@ def test_arrays_and_info_in_a_batch(shared: snakepit.Pool) -> None:
     assert {reply.pid for reply in replies} <= pids and all(reply.ran_s < 1.0 for reply in replies)
 
 
-def test_a_batch_spreads_over_the_pool_and_chains(start: Any) -> None:
-    pool = start(size=3)
+def test_a_batch_spreads_over_the_pool_and_chains(three: snakepit.Pool) -> None:
+    pool = three
     items = [{"duration_ms": 60, "task_number": i} for i in range(12)]
     everybody = {worker.pid for worker in pool.workers()}
 
@@ -275,8 +279,9 @@ def test_slow_items_spread_over_all_workers(start: Any) -> None:
 
 
 @pytest.mark.parametrize("idempotent", [True, False])
-def test_an_interpreter_killed_in_mid_map(logged: Any, idempotent: bool) -> None:
-    pool, executed = logged
+def test_an_interpreter_killed_in_mid_map(start: Any, tmp_path: Path, idempotent: bool) -> None:
+    log = tmp_path / "log"
+    pool = start(size=2, adapter=adapter("log.py:Log"), adapter_args={"path": str(log)})
     items = [{"tag": f"k{i}", "seconds": 0.002} for i in range(600)]
     results = pool.map("run", items, idempotent=idempotent, return_exceptions=True)
     back = [next(results) for _ in range(50)]
@@ -287,7 +292,7 @@ def test_an_interpreter_killed_in_mid_map(logged: Any, idempotent: bool) -> None
     crashed = [i for i, value in enumerate(back) if isinstance(value, snakepit.WorkerCrashed)]
     for index, value in enumerate(back):
         assert index in crashed or value["tag"] == f"k{index}"
-    runs = collections.Counter(executed())
+    runs = collections.Counter(log.read_text().split())
     if idempotent:
         assert not crashed and set(runs) == {item["tag"] for item in items}
     else:
@@ -414,8 +419,8 @@ def test_calls_that_are_all_cancelled_stop_running(logged: Any) -> None:
     assert len(executed()) == 4, "only the first of each batch had begun"
 
 
-def test_slow_calls_use_every_worker_and_keep_their_budget(start: Any) -> None:
-    pool = start(size=3)
+def test_slow_calls_use_every_worker_and_keep_their_budget(three: snakepit.Pool) -> None:
+    pool = three
 
     async def calls(count: int, **options: Any) -> list[Any]:
         args = {"duration_ms": 100, "task_number": 1}

@@ -139,9 +139,8 @@ def test_a_handle_travels_into_tasks_and_actors(shared: snakepit.Pool) -> None:
     ray.kill(caller)
 
 
-def test_a_pickled_handle_is_small(start: Any) -> None:
-    pool = start(size=2)
-    assert len(ray.cloudpickle.dumps(pool)) < 20_000
+def test_a_pickled_handle_is_small(shared: snakepit.Pool) -> None:
+    assert len(ray.cloudpickle.dumps(shared)) < 20_000
     with pytest.raises(Exception, match=r".*"):
         pickle.loads(b"garbage")  # a handle that is none
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,9 +16,11 @@ from tests.ray.conftest import adapter
 pytestmark = pytest.mark.ray
 
 
-@pytest.fixture
-def pool(start: Any) -> Any:
-    return start(size=1, runtime="tests.adapters.ruby_like:RubyLike", adapter=adapter("reports.py:Reports"))
+@pytest.fixture(scope="module")
+def pool(cluster: None) -> Iterator[snakepit.Pool]:
+    settings = {"runtime": "tests.adapters.ruby_like:RubyLike", "adapter": adapter("reports.py:Reports")}
+    with snakepit.start(name="hooked", size=1, interpreter=sys.executable, **settings) as pool:
+        yield pool
 
 
 @ray.remote(num_cpus=0)
