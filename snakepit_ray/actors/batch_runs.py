@@ -81,7 +81,8 @@ class BatchRun:
         source = self._sources[items.source]
         request = pb.Request()
         request.CopyFrom(source)
-        request.id = f"{self._sources[0].id}/{items.source}.{items.first}"
+        # The same id only for the same items: a batch that comes again may be divided in another way.
+        request.id = f"{self._sources[0].id}/{items.source}.{items.first}+{items.size}"
         request.batch.first, request.batch.count = items.first, items.size
         request.batch.share_ms = int(SHARE * 1000)
         left = self._budget

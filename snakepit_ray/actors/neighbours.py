@@ -1,10 +1,11 @@
-"""Knows the world around one worker: the other workers that it hands requests to, and what it told its
-interpreter, and heard of it, in an earlier life.
+"""The other workers, as one worker sees them: what it hands on to them, and what it asks them for.
 
-Rules: a request is delegated at most once; a delegated request that was refused keeps its place where it was;
-whatever is about to run is written into the journal first, here and where it is sent on, so that no restart
-of this actor runs it a second time; what had come to its end before a restart, here or there, is asked for,
-not run again (where that means to wait for a restart, an idempotent one runs again instead)."""
+Rules:
+
+- A request is delegated at most once.
+- A delegated request that was refused keeps its place where it was.
+- What a request had come to before a restart, here or at the worker that it was moved to, is asked for and
+  not run again. Where that means to wait for a restart, an idempotent request runs again instead."""
 
 from __future__ import annotations
 
@@ -15,15 +16,14 @@ import ray
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors import ray_port
-from snakepit_ray.actors.answers import Answers, is_part
 from snakepit_ray.actors.membership import Membership
+from snakepit_ray.actors.memory import Memory
 from snakepit_ray.actors.messages import Claimed, Delegated, Refused
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.errors import NotNow, SessionWorkerLost, WorkerCrashed
-from snakepit_ray.process.journal import HERE, Journal
-from snakepit_ray.process.marks import Mark
+from snakepit_ray.ledger import HERE, Begun, Ended, Entry, State
 from snakepit_ray.requests import parcel
-from snakepit_ray.supervisor import Done, Relayed, Supervisor, Surroundings
+from snakepit_ray.supervisor import Relayed, Supervisor, Surroundings
 
 BACK_SECONDS = 10.0  # for an actor that died to be restarted and say what it knows
 
@@ -34,42 +34,18 @@ class Neighbours(Surroundings):
     supervisor: Supervisor
     membership: Membership
 
-    def __init__(self, pool: str, journal: Journal, incarnation: int, answers: Answers) -> None:
+    def __init__(self, pool: str, memory: Memory) -> None:
         self._pool = pool
         self.peers: dict[str, Any] = {}
-        self.incarnation = incarnation
-        self._journal = journal
-        self._answers = answers
-        self._whole_recorded = ""  # the batch whose parts run now
+        self._memory = memory
 
     # ---- what has begun -----------------------------------------------------------------------------------
 
-    def begins(self, request: pb.Request, marked: bool) -> Mark | None:
-        if not is_part(request):
-            return self._journal.record(request.id, marked=marked)
-        self._record_whole(request)
-        return self._journal.marks.take_spare() if marked else None
+    def begins(self, request: pb.Request, marked: bool) -> Entry | None:
+        return self._memory.begins(request, marked)
 
-    def _record_whole(self, request: pb.Request) -> None:
-        if self._whole_recorded != _whole(request):
-            self._whole_recorded = _whole(request)
-            self._journal.record(self._whole_recorded)
-
-    def _withdraw(self, request: pb.Request) -> None:
-        if not is_part(request):  # other parts of the batch may have begun
-            self._journal.withdraw(request.id)
-
-    def ended(self, request: pb.Request, done: Done) -> None:
-        self._answers.keep(request, done)
-
-    def begun_before(self, request: pb.Request) -> bool:
-        whole = request.id if request.options.hops else _whole(request)
-        # A batch goes in many parts: those before this one are no reason to refuse it.
-        known = self._journal.started_before if whole == request.id else self._journal.started_earlier
-        if known(whole):
-            return True
-        # Without the journal of the life before (another node): whatever was sent to it may have begun there.
-        return not self._journal.found and 0 < request.options.incarnation < self.incarnation
+    def begun_before(self, request: pb.Request) -> int:
+        return self._memory.begun_before(request)
 
     # ---- what the worker asks of the pool -----------------------------------------------------------------
 
@@ -84,10 +60,11 @@ class Neighbours(Surroundings):
 
     # ---- handing on ---------------------------------------------------------------------------------------
 
-    async def elsewhere(self, request: pb.Request) -> Relayed | None:
-        """Has another worker run a request that does not belong here; None when it runs here."""
-        if self.begun_before(request):
-            relayed = await self._recalled(request)
+    async def elsewhere(self, request: pb.Request, state: State) -> Relayed | None:
+        """Has another worker run a request that does not belong here; None when it runs here, or is refused
+        here. `state`: what was known of the request when it came."""
+        if self._memory.begun_before(request):
+            relayed = await self._recalled(request, state)
             if relayed is not None or not self.supervisor.is_idempotent(request):
                 return relayed  # None: it is refused here; another worker would run it
         placed = await self.place(request)
@@ -112,14 +89,15 @@ class Neighbours(Surroundings):
             return await self._room(request)
         return None
 
-    async def _recalled(self, request: pb.Request) -> Relayed | None:
+    async def _recalled(self, request: pb.Request, state: State) -> Relayed | None:
         """What became of a request in an earlier life of this worker, which ran it or had moved it to another
         one; None where that is not known."""
-        place = self._journal.where(request.id)
-        if place == HERE:
-            return self._answers.kept(request)
+        if isinstance(state, Ended):
+            return self._memory.answer(request, state)
+        if not isinstance(state, Begun) or state.place == HERE:
+            return None
         try:
-            actor = ray_port.find_worker(f"{self._pool}-{place - 1}")
+            actor = ray_port.find_worker(f"{self._pool}-{state.place - 1}")
         except ValueError:
             return None
         asked = _one_hop_more(request, may_wait=True)
@@ -169,10 +147,7 @@ class Neighbours(Surroundings):
         request.options.chained = chained
         request.options.more = bool(self.supervisor.admission.queue.movable)
         request.options.incarnation = 0  # of another worker than the one it was sent to
-        if is_part(request):
-            self._record_whole(request)
-        else:
-            self._journal.record(request.id, 1 + int(target.rpartition("-")[2]))
+        self._memory.moves(request.id, 1 + int(target.rpartition("-")[2]))
         # Sent again by Ray it would be counted twice there: what becomes of it is decided here.
         beside = parcel(self.supervisor.cargo.beside(request))
         ref = actor.execute.options(max_task_retries=0).remote(request.SerializeToString(), *beside)
@@ -184,12 +159,12 @@ class Neighbours(Surroundings):
         except (ray_port.ActorDied, ray_port.ActorUnavailable) as error:
             return await self._after_its_death(target, actor, request, error)
         if isinstance(value, Refused):
-            self._withdraw(request)
+            self._memory.refused(request.id)
             if not chained:
                 self.membership.refused(target)
             return None
         if _never_began(value.value):  # its queue is full, too, or it waited there for nothing
-            self._withdraw(request)
+            self._memory.refused(request.id)
         return Relayed(value.value, value.free)
 
     async def _after_its_death(
@@ -199,12 +174,13 @@ class Neighbours(Surroundings):
         WorkerCrashed where it may not."""
         self.peers.pop(target, None)
         if self.supervisor.is_idempotent(request):
+            self._memory.lost(request.id)
             return None
         outcome = await self._recall(actor, request, BACK_SECONDS)
         if isinstance(outcome, Relayed):
             return outcome
         if not outcome:
-            self._withdraw(request)
+            self._memory.refused(request.id)
             return None
         raise WorkerCrashed(
             f"worker {target} died while it had a request that was moved to it ({type(error).__name__}), "
@@ -218,12 +194,6 @@ def _never_began(outcome: object) -> bool:
     if isinstance(outcome, WorkerCrashed):
         return not outcome.may_have_started
     return isinstance(outcome, NotNow)
-
-
-def _whole(request: pb.Request) -> str:
-    """What a request is remembered by where it first arrived: a batch that Ray sends again is divided
-    anew, so that it must be the whole."""
-    return request.id.partition("/")[0]
 
 
 def _one_hop_more(request: pb.Request, *, may_wait: bool) -> pb.Request:

@@ -15,6 +15,7 @@ from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.gate import Gate
 from snakepit_ray.actors.membership import Membership
+from snakepit_ray.actors.memory import Memory
 from snakepit_ray.actors.messages import Refused
 from snakepit_ray.actors.neighbours import Neighbours
 from snakepit_ray.actors.ordering import Ordering
@@ -36,6 +37,7 @@ class Streams:
         supervisor: Supervisor,
         membership: Membership,
         neighbours: Neighbours,
+        memory: Memory,
         gate: Gate,
         ordering: Ordering,
         info: Callable[[pb.Request, float, float], Info],
@@ -43,6 +45,7 @@ class Streams:
         self._supervisor = supervisor
         self._membership = membership
         self._neighbours = neighbours
+        self._memory = memory
         self._gate = gate
         self._ordering = ordering
         self._info = info
@@ -129,6 +132,7 @@ class Streams:
         finally:
             self._open.pop(request.id, None)
             stream.close()
+            self._memory.over(request)
 
     async def _parts(self, stream: Stream) -> Chunks:
         request = stream.request

@@ -8,23 +8,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.actors.answers import Answers
 from snakepit_ray.actors.batch_runs import BatchRun
 from snakepit_ray.actors.gate import Gate
-from snakepit_ray.actors.kept import Kept
 from snakepit_ray.actors.membership import Membership
+from snakepit_ray.actors.memory import Memory
 from snakepit_ray.actors.messages import Delegated, Refused
 from snakepit_ray.actors.neighbours import Neighbours
 from snakepit_ray.actors.ordering import Ordering
+from snakepit_ray.actors.present import Present
 from snakepit_ray.actors.relays import Streams
 from snakepit_ray.codec import BatchEnvelope, Info
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import SnakepitError, WorkerCrashed
+from snakepit_ray.ledger import State
 from snakepit_ray.requests import crashed, unpack
 from snakepit_ray.supervisor import Relayed, Supervisor
 
@@ -37,32 +38,39 @@ class Service:
     def __init__(
         self,
         config: PoolConfig,
-        answers: Answers,
+        memory: Memory,
         supervisor: Supervisor,
         membership: Membership,
         neighbours: Neighbours,
         gate: Gate,
     ) -> None:
         self._config = config
-        self._answers = answers
+        self._memory = memory
         self._supervisor = supervisor
         self._membership = membership
         self._neighbours = neighbours
         self._gate = gate
         self.present = 0  # calls that this worker serves, wherever their requests are
-        self._kept = Kept()
+        self._served = Present()
         self._ordering = Ordering()
         self._cargo = supervisor.cargo
-        self._streams = Streams(supervisor, membership, neighbours, gate, self._ordering, self._stream_info)
+        self._streams = Streams(
+            supervisor, membership, neighbours, memory, gate, self._ordering, self._stream_info
+        )
 
     async def execute(self, blob: bytes, values: tuple[Any, ...]) -> Any:
         """Runs one serialized Request: an Envelope, or to a worker that delegates Delegated or Refused."""
         with self._presence():
             request = pb.Request.FromString(blob)
-            if not request.options.turn:
-                return await self._arrived(request, values)
-            async with self._ordering.in_turn(request):
-                return await self._arrived(request, values)
+            return await self._once(request.id, partial(self._in_turn, request, values))
+
+    async def execute_batch(self, blobs: Sequence[bytes], values: tuple[Any, ...]) -> BatchEnvelope:
+        """Runs the items of some serialized Requests, which are one batch."""
+        with self._presence():
+            sources = [pb.Request.FromString(blob) for blob in blobs]
+            answer = await self._once(sources[0].id, partial(self._divide, sources, values))
+            assert isinstance(answer, BatchEnvelope)
+            return answer
 
     @contextlib.contextmanager
     def _presence(self) -> Iterator[None]:
@@ -71,6 +79,22 @@ class Service:
             yield
         finally:
             self.present -= 1
+
+    async def _once(self, request_id: str, serve: Callable[[], Awaitable[Any]]) -> Any:
+        """What `serve` gives, or what the same request comes to that is served already."""
+        while request_id in self._served:
+            answer = await self._served.answer(request_id)
+            if answer is not None:  # else it was cancelled
+                return answer
+        with self._served.serving(request_id) as answers:
+            answers.append(await serve())
+            return answers[0]
+
+    async def _in_turn(self, request: pb.Request, values: tuple[Any, ...]) -> Any:
+        if not request.options.turn:
+            return await self._arrived(request, values)
+        async with self._ordering.in_turn(request):
+            return await self._arrived(request, values)
 
     async def _arrived(self, request: pb.Request, values: tuple[Any, ...]) -> Any:
         if not values:
@@ -86,14 +110,15 @@ class Service:
         async with self._gate.passing() as passage:
             return passage.brings(await self._execute(request, movable=movable))
 
-    async def execute_batch(self, blobs: Sequence[bytes], values: tuple[Any, ...]) -> BatchEnvelope:
-        """Runs the items of some serialized Requests, which are one batch."""
-        sources = [pb.Request.FromString(blob) for blob in blobs]
+    async def _divide(self, sources: list[pb.Request], values: tuple[Any, ...]) -> BatchEnvelope:
         workers = self._membership.memory.size or self._config.size or 1
         batch = BatchRun(sources, workers * self._config.capacity, partial(self._execute, movable=True))
-        with self._presence():
+        self._memory.arrives(sources[0])
+        try:
             async with self._ordering.in_turn(sources[0]):
                 return await self._spread(batch, sources, values)
+        finally:
+            self._memory.over(sources[0])
 
     async def _spread(
         self, batch: BatchRun, sources: Sequence[pb.Request], values: tuple[Any, ...]
@@ -118,24 +143,31 @@ class Service:
         """Nobody takes its chunks any more."""
         self._streams.close(request_id)
 
-    async def recall(self, request: pb.Request) -> Delegated | None:
+    async def recall(self, request: pb.Request) -> Delegated | bool:
         """What became of a request that another worker had moved here, to this process or to one before it;
-        None where that is not known."""
-        known = await self._kept.recall(request.id)
+        where that is not known, whether it may have begun."""
+        if request.id in self._served:
+            answer = await self._served.answer(request.id)
+            if isinstance(answer, Delegated):
+                return answer
+        known = self._memory.recall(request)
         if known is not None:
-            return known
-        kept = self._answers.kept(request)
-        return None if kept is None else Delegated(kept.value, self._supervisor.admission.free > 0)
+            return Delegated(known.value, self._supervisor.admission.free > 0)
+        return await self._memory.may_have_begun(request.id)
 
     async def _execute(self, request: pb.Request, *, movable: bool) -> Any:
-        with self._supervisor.accounts.opened(request) as account:
-            answer = await self._answered(request, movable=movable)
-            account.is_(answer)
-            return answer
+        state = self._memory.arrives(request)
+        try:
+            with self._supervisor.accounts.opened(request) as account:
+                answer = await self._answered(request, state, movable=movable)
+                account.is_(answer)
+                return answer
+        finally:
+            self._memory.over(request)
 
-    async def _answered(self, request: pb.Request, *, movable: bool) -> Any:
+    async def _answered(self, request: pb.Request, state: State, *, movable: bool) -> Any:
         with self._ordering.sent_on(request):
-            relayed = await self._neighbours.elsewhere(request)
+            relayed = await self._neighbours.elsewhere(request, state)
         if relayed is not None:
             return relayed.unwrap()
         return await self._execute_here(request, movable=movable)
@@ -157,7 +189,8 @@ class Service:
             return crashed(request, crash)
         if isinstance(done, Relayed):
             return done.value
-        return self._answers.of(request, done)
+        self._memory.ended(request, done)
+        return self._memory.envelope(request, done)
 
     async def _execute_delegated(self, request: pb.Request) -> Refused | Delegated:
         """Runs another worker's request. Its error travels as a value: Ray would wrap it twice, and its
@@ -168,22 +201,22 @@ class Service:
             self._membership.delegate_arrived(accepted, options.chained)
             if not accepted:
                 return Refused(self._supervisor.worker_id)
-        self._kept.begins(request.id)
-        ended: Delegated | None = None
+        self._memory.arrives(request)
+        answer: Any
         try:
             answer = await self._execute_here(request, movable=False)
-            ended = Delegated(answer, self._supervisor.admission.free > 0)
         except SnakepitError as error:
-            ended = Delegated(error, self._supervisor.admission.free > 0)
+            answer = error
         finally:
-            self._kept.ended(request.id, ended)
-        self._membership.delegate_ended(ended.free and options.more)
-        return ended
+            self._memory.over(request)
+        free = self._supervisor.admission.free > 0
+        self._membership.delegate_ended(free and options.more)
+        return Delegated(answer, free)
 
     def _stream_info(self, request: pb.Request, waited: float, ran: float) -> Info:
         epoch, interpreter = self._supervisor.epoch, self._supervisor.interpreter
         pid = interpreter.child.pid if interpreter is not None else 0
-        return self._answers.info(request, (epoch.incarnation, epoch.number), pid, waited, ran, 1)
+        return self._memory.info(request, (epoch.incarnation, epoch.number), pid, waited, ran, 1)
 
     async def _unpacked(self, requests: Sequence[pb.Request], values: tuple[Any, ...]) -> list[Any]:
         """The buffers that travel beside the requests; the values that Ray resolved for refs are among them

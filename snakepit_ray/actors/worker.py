@@ -16,11 +16,11 @@ from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors import ray_port
-from snakepit_ray.actors.answers import About, Answers
 from snakepit_ray.actors.gate import Gate
 from snakepit_ray.actors.host_calls import HostCalls
 from snakepit_ray.actors.listeners import Listeners, Told
 from snakepit_ray.actors.membership import Membership
+from snakepit_ray.actors.memory import About, Memory
 from snakepit_ray.actors.messages import Delegated, MoveOrder, PoolMemory, WorkerFacts
 from snakepit_ray.actors.neighbours import Neighbours
 from snakepit_ray.actors.service import Service
@@ -28,9 +28,8 @@ from snakepit_ray.actors.specs import interpreter_spec, worker_policy
 from snakepit_ray.codec import BatchEnvelope, decoded_count, keep_encoded
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import SnakepitError
+from snakepit_ray.ledger import Ledger
 from snakepit_ray.process import registry
-from snakepit_ray.process.journal import Journal
-from snakepit_ray.process.outcome_ring import OutcomeRing
 from snakepit_ray.process.session_log import SessionLog
 from snakepit_ray.supervisor import Supervisor
 
@@ -46,15 +45,14 @@ class WorkerActor:
         self.started_at = time.time()
         # Named by the actor, too: another cluster of this machine may have a pool of the same name.
         name = f"{worker_id}-{ray_port.actor_id()}"
-        self.journal = Journal.open(name)
+        self.ledger = Ledger.open(name)
         self.session_log = SessionLog.open(name, config.max_sessions)
-        incarnation = self.journal.next_incarnation(time.time_ns() // 1_000_000)
-        self.ring = OutcomeRing.open(name)
-        answers = Answers(About(worker_id, self.node_id), self.ring)
-        self.neighbours = Neighbours(config.name, self.journal, incarnation, answers)
+        incarnation = self.ledger.next_incarnation(time.time_ns() // 1_000_000)
+        memory = Memory(About(worker_id, self.node_id), self.ledger, incarnation)
+        self.neighbours = Neighbours(config.name, memory)
         host = HostCalls(worker_id, config.name, self.node_id, lambda: self.epoch)
         self.supervisor = Supervisor(
-            lambda: interpreter_spec(config, worker_id, self.journal.marks.descriptor),
+            lambda: interpreter_spec(config, worker_id, self.ledger.descriptor),
             worker_id=worker_id,
             pool=config.name,
             policy=worker_policy(config),
@@ -74,7 +72,7 @@ class WorkerActor:
         )
         self.neighbours.supervisor, self.neighbours.membership = self.supervisor, self.membership
         self.gate = Gate(config, worker_id, self.membership)
-        self.service = Service(config, answers, self.supervisor, self.membership, self.neighbours, self.gate)
+        self.service = Service(config, memory, self.supervisor, self.membership, self.neighbours, self.gate)
         self.listeners = Listeners()
         self._forever = asyncio.Event()
         self._running = asyncio.ensure_future(self._run())
@@ -83,7 +81,7 @@ class WorkerActor:
         ray_port.when_raylet_dies(self._raylet_died)
         # Whatever an earlier worker of this node left behind goes before anything new starts.
         await asyncio.to_thread(registry.sweep)
-        if self.journal.found:  # restarted: what Ray sends again waits already, and the router may be away
+        if self.ledger.found:  # restarted: what Ray sends again waits already, and the router may be away
             self._restarted = asyncio.ensure_future(self._start_by_itself())
         await self.membership.run()
 
@@ -107,9 +105,8 @@ class WorkerActor:
 
     def _forget(self) -> None:
         """There is no next life: what was written down for it goes."""
-        self.journal.remove()
+        self.ledger.remove()
         self.session_log.remove()
-        self.ring.remove()
 
     # ---- control: called by the router --------------------------------------------------------------------
 
@@ -152,11 +149,7 @@ class WorkerActor:
     async def recall(self, blob: bytes) -> Delegated | bool:
         """What became of a request that another worker had moved here (without its arguments); where that is
         not known, whether it may have begun."""
-        request = pb.Request.FromString(blob)
-        known = await self.service.recall(request)
-        if known is not None:
-            return known
-        return not self.journal.found or self.journal.started_before(request.id)
+        return await self.service.recall(pb.Request.FromString(blob))
 
     async def recycle(self) -> None:
         """Wishes for a planned replacement of the interpreter."""

@@ -52,11 +52,16 @@ def find(folder: str, base: str | os.PathLike[str] | None = None) -> Path | None
 
 
 def write(path: Path, data: bytes) -> None:
-    """Puts `data` at `path`, in one step for whoever reads: its old content, or all of the new one."""
+    """Puts `data` at `path`, in one step for whoever reads: its old content, or all of the new one. A
+    directory that lies there is moved aside: it is not ours, and may be of value to whoever made it."""
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         unfinished.write_bytes(data)
-        os.replace(unfinished, path)
+        try:
+            os.replace(unfinished, path)
+        except IsADirectoryError:
+            path.rename(path.with_name(f"{unfinished.name}.directory"))
+            os.replace(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise

@@ -45,7 +45,8 @@ class MappedFile:
         self.damaged = opened.damaged
         self.descriptor = opened.descriptor
         self._map = opened.content
-        self._words = memoryview(opened.content).cast("Q")
+        whole = memoryview(opened.content)
+        self._words = whole[: len(whole) // 8 * 8].cast("Q")
 
     def remove(self) -> None:
         """For a worker that ends politely; what is stored later is for nobody. Safe to repeat."""
@@ -101,8 +102,8 @@ def hold(path: Path, flags: int = os.O_RDWR) -> tuple[int | None, bool]:
 
 
 def open_map(path: Path, fresh: bytes, is_whole: Callable[[mmap.mmap], bool]) -> Opened:
-    """The file's memory, `fresh` where there was none or it was damaged. Raises OSError when no file can be
-    made."""
+    """The file's memory, `fresh` where there was none or it was damaged; it may be longer than `fresh`.
+    Raises OSError when no file can be made."""
     opened, damaged = _map(path, len(fresh), is_whole)
     if opened is None:
         # Zeros that are written, not a hole: a store into a hole of a full disk ends the process.
@@ -121,8 +122,8 @@ def _map(path: Path, size: int, is_whole: Callable[[mmap.mmap], bool]) -> tuple[
     if descriptor is None:
         return None, damaged
     try:
-        if os.fstat(descriptor).st_size == size:
-            content = mmap.mmap(descriptor, size)
+        if os.fstat(descriptor).st_size >= size:
+            content = mmap.mmap(descriptor, 0)
             if is_whole(content):
                 return Opened(content, descriptor, found=True, damaged=False), False
             content.close()

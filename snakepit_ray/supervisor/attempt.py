@@ -22,18 +22,19 @@ from snakepit_ray.errors import (
     WorkerCrashed,
     WorkerFault,
 )
+from snakepit_ray.ledger import ALL
 from snakepit_ray.supervisor.outcomes import Sink
 
 
 class Attempt:
-    """One request on its way through this worker. `begun_before` says whether an earlier process of this
-    worker, or another worker, may have begun it."""
+    """One request on its way through this worker. `begun_before` says how many calls of it an earlier process
+    of this worker, or another worker, has begun, or may have: 0, or ALL where nobody can tell."""
 
     def __init__(
         self,
         request: pb.Request,
         budget: float | None,
-        begun_before: Callable[[pb.Request], bool],
+        begun_before: Callable[[pb.Request], int],
         task: asyncio.Task[object],
         *,
         sink: Sink | None,
@@ -67,7 +68,7 @@ class Attempt:
     @property
     def may_have_begun(self) -> bool:
         """Whether any try of it may have begun, here or elsewhere."""
-        return self.crash is not None or self._begun_before(self.request)
+        return self.crash is not None or self._begun_before(self.request) > 0
 
     @property
     def expires_at(self) -> float:
@@ -139,12 +140,14 @@ class Attempt:
 
     def begun_elsewhere(self) -> WorkerCrashed:
         """It began before this process of the worker had it, and must not run twice."""
+        begun = self._begun_before(self.request)
         return WorkerCrashed(
             f"worker {self._worker_id} died while command {self.request.command!r} ran in it; the command "
             "may "
             "have had its effects, so it is not sent again unless it is idempotent (idempotent=True)",
             worker_id=self._worker_id,
             may_have_started=True,
+            begun=begun if begun < ALL else None,
         )
 
     def _in_its_own_words(self, why: SnakepitError) -> WorkerCrashed:

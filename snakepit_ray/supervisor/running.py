@@ -21,7 +21,7 @@ from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import SnakepitError, WorkerCrashed, WorkerFault
-from snakepit_ray.process.marks import Mark
+from snakepit_ray.ledger import Entry
 from snakepit_ray.supervisor.attempt import Attempt
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.outcomes import Answer, Closing, Recalled, TooLate
@@ -41,7 +41,7 @@ class Run:
     interpreter: Interpreter
     outcome: asyncio.Future[Answer | Exception]
     deadline: float | None
-    mark: Mark | None = None  # where the interpreter says what it has begun of it
+    mark: Entry | None = None  # where the interpreter says what it has begun of it
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     sent: bool = False
     stopping: bool = False
@@ -100,7 +100,7 @@ class Running:
         self,
         attempt: Attempt,
         interpreter: Interpreter,
-        begins: Callable[[pb.Request, bool], Mark | None],
+        begins: Callable[[pb.Request, bool], Entry | None],
         beside: Sequence[Any] = (),
     ) -> Answer:
         """Runs a request, which holds a slot of `interpreter`, within what is left of its budget. `begins` is
@@ -253,7 +253,7 @@ class Running:
             timer.cancel()
         try:
             if run.mark is not None:
-                run.mark.give_back()
+                run.mark.left()
         finally:
             if run.outcome.done() or not _goes_on(outcome):
                 self._released(

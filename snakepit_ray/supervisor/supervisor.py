@@ -329,7 +329,6 @@ class Supervisor:
 
     def _done(self, attempt: Attempt, done: Done) -> Done:
         request, reply = attempt.request, done.answer.reply
-        self.around.ended(request, done)
         self.story.ran(request, reply, tally_of(reply, request.batch.count or 1))
         return done
 
@@ -341,7 +340,7 @@ class Supervisor:
 
     def must_not_run_again(self, request: pb.Request) -> bool:
         """Whether it may have begun in an earlier life of this worker, and a second run may do harm."""
-        return self.around.begun_before(request) and not self.is_idempotent(request)
+        return self.around.begun_before(request) > 0 and not self.is_idempotent(request)
 
     def _refuse_a_second_run(self, attempt: Attempt) -> None:
         """Ray sends a request again when its actor has died: what had begun then runs again only if that does

@@ -1,4 +1,4 @@
-"""Knows what one worker asks of the world around it: other workers, the router, the journal.
+"""Knows what one worker asks of the world around it: other workers, the router, the ledger.
 
 Rule: a worker without surroundings (this class as it is) works, on its own."""
 
@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.lifecycle import WorkerState
-from snakepit_ray.process.marks import Mark
-from snakepit_ray.supervisor.outcomes import Done, Relayed
+from snakepit_ray.ledger import Entry
+from snakepit_ray.supervisor.outcomes import Relayed
 
 
 class Surroundings:
@@ -31,14 +31,12 @@ class Surroundings:
     def state_changed(self, state: WorkerState) -> None:
         """The worker's state is another one."""
 
-    def begins(self, request: pb.Request, marked: bool) -> Mark | None:
-        """The request is about to reach the interpreter, which says what it begins if it is `marked`: the
-        mark where it does so, to be given back; None where it does not."""
+    def begins(self, request: pb.Request, marked: bool) -> Entry | None:
+        """The request is about to reach the interpreter. Its entry where the interpreter stores to that what
+        it begins, which it does if it is `marked`; None where nobody will know."""
         return None
 
-    def ended(self, request: pb.Request, done: Done) -> None:
-        """The interpreter has answered, and nobody has heard of it yet."""
-
-    def begun_before(self, request: pb.Request) -> bool:
-        """Whether an earlier process of this worker may have sent the request to its interpreter."""
-        return False
+    def begun_before(self, request: pb.Request) -> int:
+        """Calls of the request that have begun, or may have, where this process of the worker did not see it:
+        in an earlier process, or at another worker. 0: none."""
+        return 0

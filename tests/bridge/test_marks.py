@@ -64,6 +64,30 @@ def test_what_waits_or_is_cancelled_before_it_begins_has_no_mark(marks: tuple[An
     assert list(words[:3]) == [1, 1, 0]
 
 
+def test_a_file_that_the_host_has_made_longer_is_mapped_anew() -> None:
+    """Also one whose last word is not whole yet."""
+    descriptor = os.memfd_create("snakepit-test-marks")
+    os.ftruncate(descriptor, WORDS * 8 + 3)
+    process = BridgeProcess("commands:Commands", inherited=(descriptor,), marks={"descriptor": descriptor})
+    try:
+        process.start()
+        stream = process.attach()
+        waits = stream.request("wait_until_cancelled", mark=2)
+        stream.until(lambda: os.pread(descriptor, 8, 8) != bytes(8))
+        os.ftruncate(descriptor, 1000 * WORDS * 8)
+        words = memoryview(mmap.mmap(descriptor, 0)).cast("Q")
+        stream.cancel(waits)
+        for place in (WORDS, 1000 * WORDS - 1):
+            assert stream.result(stream.request("echo", {"value": 1}, mark=place + 1)) == 1
+            assert words[place] == 1
+        assert stream.result(stream.request("echo", {"value": 1}, mark=1)) == 1
+        assert (words[0], words[1]) == (1, 1)
+        stream.close()
+    finally:
+        process.stop()
+        os.close(descriptor)
+
+
 # ---- capacity and recall -------------------------------------------------------------------------------
 
 

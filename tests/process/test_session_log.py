@@ -17,8 +17,8 @@ from snakepit_ray.process import session_log
 from snakepit_ray.process.node import node_directory
 from snakepit_ray.process.registry import Swept, sweep
 from snakepit_ray.process.session_log import Home, SessionLog
+from tests.ledger.test_ledger import HOUR, files, make_older
 from tests.process.conftest import killed
-from tests.process.test_journal import HOUR, files, make_older
 
 LIMIT = 20
 patient = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

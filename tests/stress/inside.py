@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.process.journal import Journal as Ledger
+from snakepit_ray.ledger import Entry, Ledger
 from snakepit_ray.requests import _payload
 from snakepit_ray.supervisor import Stream, Supervisor, WorkerState
 from tests.supervisor.harness import Marked
@@ -28,7 +28,7 @@ def ledger(node: Path) -> Iterator[Ledger]:
 
 def recorded_in(ledger: Ledger) -> dict[str, Any]:
     """Settings of a worker that keeps its record there."""
-    return {"around": Marked(ledger), "marks": ledger.marks.descriptor}
+    return {"around": Marked(ledger), "marks": ledger.descriptor}
 
 
 def payload(text: bytes, buffers: Sequence[Any], beside: list[Any]) -> pb.Payload:
@@ -107,7 +107,8 @@ def held(worker: Supervisor) -> dict[str, list[Any]]:
 
 
 def worker_marks(worker: Supervisor) -> set[int]:
-    """Words that belong to a request."""
+    """Words that an interpreter may store to."""
     around = worker.around
     assert isinstance(around, Marked)
-    return around.journal.marks._in_use
+    entries = around.ledger._entries.values()
+    return {entry.word for entry in entries if isinstance(entry, Entry) and entry._inside}

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.process.journal import Journal
-from snakepit_ray.process.marks import Mark
+from snakepit_ray.ledger import Entry, Ledger
 from snakepit_ray.requests import outcome
 from snakepit_ray.supervisor import Done, InterpreterSpec, Supervisor, Surroundings, WorkerPolicy
 
@@ -114,13 +113,14 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 class Marked(Surroundings):
-    """The marks of a worker actor, without the actor."""
+    """The ledger of a worker actor, without the actor."""
 
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
 
-    def begins(self, request: pb.Request, marked: bool) -> Mark | None:
-        return self.journal.record(request.id, marked=marked)
+    def begins(self, request: pb.Request, marked: bool) -> Entry | None:
+        entry = self.ledger.begin(request.id, marked=marked)
+        return entry if marked else None
 
 
 def marked(
@@ -132,8 +132,8 @@ def marked(
     """Runs `body` with a worker whose interpreters mark; at its end nothing runs, and its slots are free."""
 
     async def around() -> None:
-        journal = Journal.open("w-0", tmp_path / "node")
-        settings = {"around": kind(journal), "marks": journal.marks.descriptor, **changes}
+        ledger = Ledger.open("w-0", tmp_path / "node")
+        settings = {"around": kind(ledger), "marks": ledger.descriptor, **changes}
         worker = supervisor(tmp_path, **settings)
         await worker.start()
         try:
@@ -142,7 +142,7 @@ def marked(
             await until(lambda: worker.admission.free == worker.policy.capacity)
         finally:
             await worker.stop()
-            journal.close()
+            ledger.close()
 
     (tmp_path / "node").mkdir()
     run(around)

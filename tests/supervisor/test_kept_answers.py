@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import Awaitable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from snakepit_ray import ledger as ledger_room
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors import ray_port
-from snakepit_ray.actors.answers import About, Answers
+from snakepit_ray.actors.memory import About, Memory
+from snakepit_ray.actors.messages import Refused
 from snakepit_ray.actors.neighbours import Neighbours
 from snakepit_ray.actors.service import Service
 from snakepit_ray.codec import encode_args
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.errors import SnakepitError, WorkerCrashed
-from snakepit_ray.process.journal import Journal
-from snakepit_ray.process.outcome_ring import LARGEST, OutcomeRing
-from tests.supervisor.harness import executed, request, run, supervisor, until
+from snakepit_ray.errors import SnakepitError, WorkerCrashed, WorkerFault
+from snakepit_ray.ledger import ALL, LARGEST, NOT_BEGUN, Begun, Ledger
+from tests.supervisor.harness import POLICY, executed, request, run, supervisor, until
 
 
 class Life:
     """One life of a worker: what `WorkerActor` puts together, without the router."""
 
-    def __init__(self, tmp_path: Path, number: int, worker_id: str = "test-0") -> None:
-        self.journal = Journal.open(worker_id, tmp_path)
-        self.ring = OutcomeRing.open(worker_id, tmp_path)
-        answers = Answers(About(worker_id, "node"), self.ring)
-        self.neighbours = Neighbours("test", self.journal, number, answers)
-        self.supervisor = supervisor(tmp_path, around=self.neighbours)
+    def __init__(self, tmp_path: Path, number: int, worker_id: str = "test-0", **changes: Any) -> None:
+        self.ledger = Ledger.open(worker_id, tmp_path)
+        self.memory = Memory(About(worker_id, "node"), self.ledger, number)
+        self.neighbours = Neighbours("test", self.memory)
+        self.supervisor = supervisor(
+            tmp_path, around=self.neighbours, marks=self.ledger.descriptor, **changes
+        )
         self.neighbours.supervisor = self.supervisor
         membership: Any = SimpleNamespace(
             memory=SimpleNamespace(size=1),
@@ -44,7 +50,7 @@ class Life:
         self.neighbours.membership = membership
         gate: Any = SimpleNamespace(idle=True)
         config = PoolConfig(name="test", size=1)
-        self.service = Service(config, answers, self.supervisor, membership, self.neighbours, gate)
+        self.service = Service(config, self.memory, self.supervisor, membership, self.neighbours, gate)
 
     async def __aenter__(self) -> Life:
         await self.supervisor.start()
@@ -53,16 +59,14 @@ class Life:
     async def __aexit__(self, *_: object) -> None:
         """Its process dies: nothing is handed over in order."""
         await self.supervisor.stop()
-        self.ring.close()
-        self.journal.close()
+        self.ledger.close()
 
     async def ask(self, asked: pb.Request) -> Any:
         envelope = await self.service.execute(asked.SerializeToString(), ())
         return envelope.value() if hasattr(envelope, "value") else envelope
 
     async def recall(self, blob: bytes) -> Any:
-        known = await self.service.recall(pb.Request.FromString(blob))
-        return known if known is not None else self.journal.started_before(pb.Request.FromString(blob).id)
+        return await self.service.recall(pb.Request.FromString(blob))
 
 
 async def told(answer: Awaitable[Any]) -> Any:
@@ -225,10 +229,239 @@ def test_a_worker_that_died_with_a_request_that_it_had_not_ended_says_so(tmp_pat
                 sent = request("run", number, tag="lost")
                 sent.options.hops = 1
                 if begun:
-                    target.journal.record(sent.id)
+                    target.ledger.begin(sent.id)
                 relay.neighbours.peers["test-1"] = actor_that_dies(tmp_path, target, runs=False)
                 answer = await told(relay.neighbours.delegate("test-1", sent, chained=False))
                 assert isinstance(answer, WorkerCrashed) if begun else answer is None
-                assert relay.neighbours.begun_before(sent) is begun
+                known = relay.ledger.recall(sent.id)
+                assert known == (Begun(ALL, 2) if begun else NOT_BEGUN)
+
+    run(body)
+
+
+# ---- however many come after it ------------------------------------------------------------------------
+
+
+def test_what_runs_is_not_run_again_however_many_came_after_it(tmp_path: Path) -> None:
+    """A long command on a worker of several slots, thousands of short ones, and its actor is killed."""
+
+    async def body() -> None:
+        go = tmp_path / "go"
+        long = request("until_file", 1, tag="long", path=str(go))
+        async with Life(tmp_path, 1, capacity=2, policy=replace(POLICY, capacity=2)) as life:
+            first = asyncio.ensure_future(told(life.ask(long)))
+            await until(lambda: executed(tmp_path) == ["long"])
+            await life.ask(request("run", 2, tag="short"))
+            for number in range(5000):
+                life.ledger.begin(f"other-{number}", marked=True).end(None)
+        assert isinstance(await first, SnakepitError)
+        async with Life(tmp_path, 2) as life:
+            crash = await told(life.ask(long))
+            assert isinstance(crash, WorkerCrashed) and crash.may_have_started
+        assert executed(tmp_path) == ["long", "short"]
+
+    run(body)
+
+
+def test_a_refused_delegation_leaves_no_trace_whatever_came_in_between(tmp_path: Path) -> None:
+    """Bursts: while the other worker says no, this one notes hundreds. Then the request runs here, once."""
+
+    async def body() -> None:
+        asked = request("run", 1, tag="stays")
+        async with Life(tmp_path, 1) as life:
+
+            async def refuse(blob: bytes, *beside: Any) -> Refused:
+                for number in range(5000):
+                    life.ledger.begin(f"other-{number}")
+                return Refused("test-1")
+
+            life.neighbours.peers["test-1"] = SimpleNamespace(execute=Remote(refuse))
+            life.neighbours.place = partial(place_at, "test-1")  # type: ignore[method-assign]
+            value = await life.ask(asked)
+            assert executed(tmp_path) == ["stays"]
+        async with Life(tmp_path, 2) as life:
+            assert await life.ask(asked) == value, "and its outcome is known"
+        assert executed(tmp_path) == ["stays"]
+
+    run(body)
+
+
+async def place_at(target: str, asked: pb.Request) -> tuple[str, pb.Request]:
+    sent = pb.Request()
+    sent.CopyFrom(asked)
+    sent.options.hops = 1
+    return target, sent
+
+
+def test_a_delegation_that_was_refused_before_the_actor_died_runs_in_the_next_life(tmp_path: Path) -> None:
+    async def body() -> None:
+        asked = request("run", 1, tag="once")
+        async with Life(tmp_path, 1) as life:
+
+            async def refuse(blob: bytes, *beside: Any) -> Refused:
+                return Refused("test-1")
+
+            life.neighbours.peers["test-1"] = SimpleNamespace(execute=Remote(refuse))
+            _, sent = await place_at("test-1", asked)
+            assert await life.neighbours.delegate("test-1", sent, chained=True) is None
+        async with Life(tmp_path, 2) as life:
+            assert (await life.ask(asked))["tag"] == "once"
+
+    run(body)
+
+
+def test_the_verdict_waits_for_the_end_of_the_earlier_interpreter(tmp_path: Path) -> None:
+    """The actor is back before the interpreter of its earlier life is gone: what that had not begun runs."""
+
+    async def body() -> None:
+        asked, ran, moved = (request("run", n, tag=tag) for n, tag in ((1, "once"), (2, "ran"), (3, "moved")))
+        moved.options.hops = 1
+        go = tmp_path / "go"
+        first = Ledger.open("test-0", tmp_path)
+        for one in (asked, moved):
+            first.begin(one.id, marked=True)
+        first.words[first.begin(ran.id, marked=True).word] = 1
+        outlives = os.dup(first.descriptor)
+        first.close()
+        async with Life(tmp_path, 2) as life:
+            busy = asyncio.ensure_future(life.ask(request("until_file", 4, tag="busy", path=str(go))))
+            await until(lambda: executed(tmp_path) == ["busy"])
+            calls = [asyncio.ensure_future(told(life.ask(one))) for one in (asked, ran)]
+            recall = asyncio.ensure_future(life.recall(moved.SerializeToString()))
+            await until(lambda: bool(life.memory._unsettled))
+            assert life.memory.begun_before(asked) > 0
+            os.close(outlives)
+            assert life.memory.begun_before(asked) == 0
+            go.touch()
+            await busy
+            once, crash = await asyncio.gather(*calls)
+            assert not await recall, "it never will"
+            assert once["tag"] == "once" and isinstance(crash, WorkerCrashed)
+        assert executed(tmp_path) == ["busy", "once"]
+
+    run(body)
+
+
+# ---- sent again to the same process --------------------------------------------------------------------
+
+
+def test_what_arrives_again_gets_the_answer_of_the_first(tmp_path: Path) -> None:
+    """The connection broke, the worker did not: Ray sends the request again, while it runs or later."""
+
+    async def body() -> None:
+        go = tmp_path / "go"
+        asked = request("until_file", 1, tag="once", path=str(go))
+        fails = request("raises", 2, name="ValueError")
+        async with Life(tmp_path, 1) as life:
+            first = asyncio.ensure_future(life.ask(asked))
+            await until(lambda: executed(tmp_path) == ["once"])
+            second = asyncio.ensure_future(life.ask(asked))
+            await asyncio.sleep(0)
+            assert life.supervisor.running == 1
+            go.touch()
+            answers = [await first, await second, await life.ask(asked)]
+            assert answers[0] == answers[1] == answers[2]
+            errors = [await told(life.ask(fails)) for _ in range(2)]
+            assert str(errors[0]) == str(errors[1]) and isinstance(errors[1], ValueError)
+        assert executed(tmp_path) == ["once"]
+
+    run(body)
+
+
+def test_what_was_cancelled_is_no_answer_for_the_one_that_came_again(tmp_path: Path) -> None:
+    async def body() -> None:
+        asked = request("until_cancelled", 1, tag="once")
+        async with Life(tmp_path, 1) as life:
+            first = asyncio.ensure_future(life.ask(asked))
+            await until(lambda: executed(tmp_path) == ["once"])
+            second = asyncio.ensure_future(told(life.ask(asked)))
+            await asyncio.sleep(0)
+            first.cancel()
+            assert isinstance(await second, WorkerFault), "it is still in its interpreter"
+        assert executed(tmp_path)[0] == "once" and executed(tmp_path).count("once") == 1
+
+    run(body)
+
+
+# ---- batches -------------------------------------------------------------------------------------------
+
+
+def batch(number: int, tags: list[str], **more: Any) -> pb.Request:
+    asked = request("run", number, **more)
+    asked.args.json = json.dumps([{"tag": tag} for tag in tags]).encode()
+    asked.batch.count = len(tags)
+    return asked
+
+
+def test_of_a_batch_whose_actor_died_only_what_had_begun_fails(tmp_path: Path) -> None:
+    """Its interpreter has said how many of its calls had begun."""
+
+    async def body() -> None:
+        asked = batch(1, ["a", "b", "c", "d"])
+        async with Life(tmp_path, 1) as life:
+            life.ledger.words[life.ledger.begin(asked.id, marked=True).word] = 3
+        async with Life(tmp_path, 2) as life:
+            envelope = await life.service.execute(asked.SerializeToString(), ())
+            (part,) = envelope.parts
+            assert (part.size, [index for index, _ in part.failures]) == (3, [0, 1, 2])
+            assert all(error.may_have_started for _, error in part.failures)
+            counters = life.supervisor.counters
+            assert (counters.requests, counters.errors) == (3, 3)
+        assert executed(tmp_path) == []
+
+    run(body)
+
+
+@pytest.mark.parametrize("what", ["begun", "moved", "refused"])
+def test_a_divided_batch_comes_again_as_a_whole(tmp_path: Path, what: str) -> None:
+    """It runs again only if none of its parts had begun, or was moved to somebody who may have begun it."""
+
+    async def body() -> None:
+        asked = batch(1, ["a", "b"])
+        part = pb.Request(id=f"{asked.id}/0.0+1")
+        async with Life(tmp_path, 1) as life:
+            if what == "begun":
+                life.memory.begins(part, True)
+            else:
+                life.memory.moves(part.id, 2)
+            if what == "refused":
+                life.memory.refused(part.id)
+        async with Life(tmp_path, 2) as life:
+            envelope = await life.service.execute_batch([asked.SerializeToString()], ())
+            errors = [error for part in envelope.parts for _, error in part.failures]
+        if what == "refused":
+            assert (errors, executed(tmp_path)) == ([], ["a", "b"])
+        else:
+            assert len(errors) == 2 and all(isinstance(error, WorkerCrashed) for error in errors)
+            assert executed(tmp_path) == []
+
+    run(body)
+
+
+# ---- what it costs -------------------------------------------------------------------------------------
+
+
+def test_a_request_costs_eight_calls_into_the_ledger_and_no_digest(tmp_path: Path) -> None:
+    async def body() -> None:
+        room = str(Path(ledger_room.__file__).parent)
+        calls: list[str] = []
+        digests: list[object] = []
+
+        def profile(frame: FrameType, event: str, what: object) -> None:
+            if event == "call" and frame.f_code.co_filename.startswith(room):
+                calls.append(frame.f_code.co_qualname)
+            if event == "c_call" and "blake2" in repr(what):
+                digests.append(what)
+
+        async with Life(tmp_path, 1) as life:
+            asked = request("identity", 1, x=1)
+            asked.id = "0123456789abcdef-1234567"
+            sys.setprofile(profile)
+            try:
+                await life.ask(asked)
+            finally:
+                sys.setprofile(None)
+        assert len(digests) == 0
+        assert 4 <= len(calls) <= 8, calls
 
     run(body)

@@ -16,7 +16,7 @@ from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.codec import Part
 from snakepit_ray.core.restarts import RestartBudget, RestartPolicy
 from snakepit_ray.errors import DeadlineExceeded, WorkerCrashed
-from snakepit_ray.process.marks import Mark
+from snakepit_ray.ledger import Entry
 from snakepit_ray.requests import crashed
 from snakepit_ray.supervisor import Stream, Supervisor
 from snakepit_ray.supervisor.supervisor import MOST_LOSSES
@@ -101,13 +101,13 @@ def test_a_stream_that_had_not_begun_comes_whole_from_the_next_interpreter(tmp_p
 
 
 def test_what_no_interpreter_lives_to_begin_is_given_up(tmp_path: Path) -> None:
-    class Unbegun(Mark):
+    class Unbegun(Entry):
         begun = 0  # as if it died of the request before it began it
 
     class Unmarked(Marked):
-        def begins(self, request: pb.Request, marked: bool) -> Mark | None:
-            mark = super().begins(request, marked)
-            return None if mark is None else Unbegun(*mark)
+        def begins(self, request: pb.Request, marked: bool) -> Entry | None:
+            entry = super().begins(request, marked)
+            return None if entry is None else Unbegun(self.ledger, entry.name, entry.word)
 
     async def body(worker: Supervisor) -> None:
         worker.keeper.budget = RestartBudget(RestartPolicy(first_delay=0.01))

@@ -23,8 +23,7 @@ from snakepit_ray.errors import (
     WorkerCrashed,
     WorkerFault,
 )
-from snakepit_ray.process.journal import Journal
-from snakepit_ray.process.marks import Mark
+from snakepit_ray.ledger import Entry, Ledger
 from snakepit_ray.supervisor import Relayed, Stream, Supervisor
 from snakepit_ray.supervisor.supervisor import MOST_LOSSES
 from tests.supervisor.harness import POLICY, Marked, executed, request, run, stop, supervisor, until, value
@@ -34,20 +33,21 @@ from tests.supervisor.test_ahead import warmed
 @asynccontextmanager
 async def working(tmp_path: Path, kind: type[Marked] = Marked, **changes: Any) -> AsyncIterator[Supervisor]:
     (tmp_path / "node").mkdir(exist_ok=True)
-    journal = Journal.open("w-0", tmp_path / "node")
-    worker = supervisor(tmp_path, around=kind(journal), marks=journal.marks.descriptor, **changes)
+    ledger = Ledger.open("w-0", tmp_path / "node")
+    worker = supervisor(tmp_path, around=kind(ledger), marks=ledger.descriptor, **changes)
     await worker.start()
     try:
         yield worker
     finally:
         await worker.stop()
         assert nothing_is_left(worker)
-        journal.close()
+        ledger.close()
 
 
 def nothing_is_left(worker: Supervisor) -> bool:
     """No request, no run, no mark, no place of the memory, no slot."""
-    marks = worker.around.journal.marks._in_use  # type: ignore[attr-defined]
+    ledger = worker.around.ledger  # type: ignore[attr-defined]
+    marks = [one for one in ledger._entries.values() if getattr(one, "_inside", False)]
     books = (worker._present, worker._runs._runs, marks, worker.admission._verdicts, worker.admission._aside)
     return not any(books) and not worker.waiting
 
@@ -507,7 +507,8 @@ def test_a_listener_that_raises_does_not_end_the_connection(tmp_path: Path) -> N
     run(body)
 
 
-class Unbegun(Mark):
+class Unbegun(Entry):
+    __slots__ = ()
     begun = 0  # as if its interpreter died of the request before it began it
 
 
@@ -516,9 +517,11 @@ class Poisoned(Marked):
 
     is_poison = True
 
-    def begins(self, request: pb.Request, marked: bool) -> Mark | None:
+    def begins(self, request: pb.Request, marked: bool) -> Entry | None:
         mark = super().begins(request, marked)
-        return Unbegun(*mark) if mark is not None and self.is_poison else mark
+        if mark is not None and self.is_poison:
+            mark.__class__ = Unbegun
+        return mark
 
 
 def test_a_crash_that_leaves_it_unbegun_again_and_again_is_told_in_the_end(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.actors.answers import About, Answers
+from snakepit_ray.actors.memory import About, Memory
 from snakepit_ray.actors.service import Service
 from snakepit_ray.config import PoolConfig
+from snakepit_ray.ledger import UNKNOWN
 from snakepit_ray.supervisor import Supervisor
 from tests.supervisor.harness import executed, request, run, supervisor
 
@@ -20,7 +21,7 @@ from tests.supervisor.harness import executed, request, run, supervisor
 class Alone:
     """A pool of one worker: nothing lives elsewhere."""
 
-    async def elsewhere(self, asked: pb.Request) -> None:
+    async def elsewhere(self, asked: pb.Request, state: object = None) -> None:
         """It runs here, as a router says after a while."""
         await asyncio.sleep(random.random() / 100)
 
@@ -28,12 +29,12 @@ class Alone:
 
 
 def service(worker: Supervisor, tmp_path: Path) -> Any:
-    ring: Any = SimpleNamespace(keep=lambda *_: None, find=lambda _: None)
+    ledger: Any = SimpleNamespace(recall=lambda _: UNKNOWN, found=True)
     gate: Any = SimpleNamespace(idle=True)
     membership: Any = SimpleNamespace(memory=SimpleNamespace(size=1))
     neighbours: Any = Alone()
-    answers = Answers(About("w-0", "node"), ring)
-    return Service(PoolConfig(size=1), answers, worker, membership, neighbours, gate)
+    memory = Memory(About("w-0", "node"), ledger, 1)
+    return Service(PoolConfig(size=1), memory, worker, membership, neighbours, gate)
 
 
 def numbered(turn: int, session: str) -> pb.Request:

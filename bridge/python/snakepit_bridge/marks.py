@@ -1,4 +1,4 @@
-"""Knows the words in which a host reads, when this process has died, what of its requests had begun.
+"""The words in which a host reads, when this process has died, what of its requests had begun.
 
 Rules: a word is stored before the call that it counts begins, and never after; nothing is read here.
 """
@@ -14,11 +14,21 @@ class Marks:
     """
 
     def __init__(self, descriptor: int | None) -> None:
-        self._words = None if descriptor is None else memoryview(mmap.mmap(descriptor, 0)).cast("Q")
+        self._descriptor = descriptor
+        self._words = None if descriptor is None else _mapped(descriptor)
 
     def of(self, request):
         """(words, place): `words[place]` says how many calls of a request have begun (a pair: a store costs
         less than a call). None where nobody wants to know.
         """
         words, place = self._words, request.mark - 1
-        return (words, place) if words is not None and 0 <= place < len(words) else None
+        if words is None or place < 0:
+            return None
+        if place >= len(words):  # the host has made the file longer; runs that have the old words keep them
+            words = self._words = _mapped(self._descriptor)
+        return (words, place) if place < len(words) else None
+
+
+def _mapped(descriptor: int):
+    content = memoryview(mmap.mmap(descriptor, 0))
+    return content[: len(content) // 8 * 8].cast("Q")
