@@ -58,13 +58,16 @@ class Fate:
 
     begun: int = 0
     outcome: bytes | None = None
+    former: tuple[bytes, ...] = ()  # what it came to before it began again: as good an answer
     kept_until: float = float("inf")
 
     def fits(self, state: State, now: float) -> bool:
-        if now >= self.kept_until and state is UNKNOWN:
-            return True
         if not self.begun:
             return state in (UNKNOWN, NOT_BEGUN)
+        if now >= self.kept_until and not isinstance(state, Ended):
+            return True  # forgotten, or what an earlier process left of it is there still
+        if isinstance(state, Ended) and state.outcome in self.former:
+            return True
         if self.outcome is not None:
             return state == Ended(self.outcome)
         return isinstance(state, Begun) and state.calls in (self.begun, ALL)
@@ -154,7 +157,8 @@ class Life(RuleBasedStateMachine):
             return  # one attempt at a time
         before = self.fates.get(one, Fate())
         was_begun = self.ledger.recall(one) not in (UNKNOWN, NOT_BEGUN)
-        after = Fate(ALL if was_begun or not marked else 0)
+        former = before.former if before.outcome is None else (*before.former, before.outcome)
+        after = Fate(ALL if was_begun or not marked else 0, former=former)
         made: list[Entry] = []
 
         def step() -> None:
@@ -191,7 +195,7 @@ class Life(RuleBasedStateMachine):
         if served is None or served.inside or served.over or served.entry.begun != ALL:
             return
         before = self.ledger.words[served.entry.word + 1] & 2
-        self.do(one, served.entry.refused, Fate(ALL if before else 0), killed_in)
+        self.do(one, served.entry.refused, replace(self.fates[one], begun=ALL if before else 0), killed_in)
 
     @rule(one=ids, outcome=outcomes, killed_in=st.none() | st.integers(0, 3))
     def end(self, one: str, outcome: bytes | None, killed_in: int | None) -> None:
