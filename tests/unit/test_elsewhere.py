@@ -1,18 +1,21 @@
 """A session's request whose owner is another worker: what becomes of it when that worker does not answer it.
-Pure: the pool around the worker is made of fakes."""
+The pool around the worker is made of fakes."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.actors.memory import About, Memory
 from snakepit_ray.actors.messages import Claimed, Delegated, Refused
 from snakepit_ray.actors.neighbours import Neighbours
 from snakepit_ray.errors import QueueTimeout, WorkerCrashed
+from snakepit_ray.ledger import NOT_BEGUN, UNKNOWN, Ledger
 from snakepit_ray.supervisor import Relayed
 
 UNBEGUN = WorkerCrashed("its interpreter died before it began", may_have_started=False)
@@ -32,30 +35,12 @@ class Owner:
         return asyncio.ensure_future(asyncio.sleep(0, self.answer))
 
 
-class Ledger:
-    """The journal: which requests are written down as sent on."""
-
-    found = False
-
-    def __init__(self) -> None:
-        self.sent: dict[str, int] = {}
-
-    def record(self, request_id: str, place: int) -> None:
-        self.sent[request_id] = place
-
-    def withdraw(self, request_id: str) -> None:
-        del self.sent[request_id]
-
-    def started_before(self, request_id: str) -> bool:
-        return False
-
-
 async def outcome_of(owner: Owner, ledger: Ledger, *, strict: bool) -> Relayed | None:
     async def claim(session: str, strict: bool, rebind: bool) -> Claimed:
         return Claimed("test-1", owner, 1)
 
-    fake: Any = ledger
-    neighbours = Neighbours("test", fake, 1, SimpleNamespace())  # type: ignore[arg-type]
+    memory = Memory(About("test-0", "node"), ledger, 1)
+    neighbours = Neighbours("test", memory)
     refused: list[str] = []
     membership: Any = SimpleNamespace(sessions=SimpleNamespace(claim=claim), refused=refused.append)
     worker: Any = SimpleNamespace(
@@ -66,7 +51,7 @@ async def outcome_of(owner: Owner, ledger: Ledger, *, strict: bool) -> Relayed |
     neighbours.membership, neighbours.supervisor = membership, worker
     request = pb.Request(id="r", command="run", session="s")
     request.options.affinity = pb.AFFINITY_STRICT_QUEUE if strict else pb.AFFINITY_HINT
-    relayed = await neighbours.elsewhere(request)
+    relayed = await neighbours.elsewhere(request, memory.arrives(request))
     assert [(asked.options.hops, asked.options.may_wait) for asked in owner.asked] == [(1, strict)]
     assert request.options.hops == 0, "what runs here is the request as it came"
     return relayed
@@ -86,11 +71,15 @@ async def outcome_of(owner: Owner, ledger: Ledger, *, strict: bool) -> Relayed |
     ids=["unbegun, hint", "unbegun, strict", "busy, hint", "begun, hint", "begun, strict", "late", "value"],
 )
 def test_what_its_owner_did_not_begin_runs_here_where_the_session_is_a_hint(
-    answer: Any, strict: bool, runs_here: bool, stays_written: bool
+    answer: Any, strict: bool, runs_here: bool, stays_written: bool, tmp_path: Path
 ) -> None:
-    ledger = Ledger()
-    relayed = asyncio.run(outcome_of(Owner(answer), ledger, strict=strict))
-    assert (relayed is None) == runs_here
-    if relayed is not None:
-        assert relayed == Relayed(answer.value, answer.free)
-    assert ledger.sent == ({"r": 2} if stays_written else {}), "the ledger says what may have run elsewhere"
+    ledger = Ledger.open("test-0", tmp_path)
+    try:
+        relayed = asyncio.run(outcome_of(Owner(answer), ledger, strict=strict))
+        assert (relayed is None) == runs_here
+        if relayed is not None:
+            assert relayed == Relayed(answer.value, answer.free)
+        may_have_run = ledger.recall("r") not in (UNKNOWN, NOT_BEGUN)
+        assert may_have_run == stays_written, "the ledger says what may have run elsewhere"
+    finally:
+        ledger.remove()
