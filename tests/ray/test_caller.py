@@ -7,9 +7,11 @@ import _thread
 import asyncio
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -217,8 +219,16 @@ ray.shutdown()
 
 @pytest.mark.timeout(400)
 def test_handles_of_a_ray_session_that_is_over_say_so_and_harm_nothing() -> None:
-    settings = {"RAY_agent_register_timeout_ms": "200000", "RAY_raylet_start_wait_time_s": "200"}
+    # A cluster that ends before its pools kills their workers, whose state files stay until another worker of
+    # the node's directory removes them: this one is the test's own.
+    node = tempfile.mkdtemp(prefix="sp-", dir="/tmp")
+    settings = {
+        "RAY_agent_register_timeout_ms": "200000",
+        "RAY_raylet_start_wait_time_s": "200",
+        "TMPDIR": node,
+    }
     done = subprocess.run(
         [sys.executable, "-c", AFTER], env={**os.environ, **settings}, capture_output=True, text=True
     )
+    shutil.rmtree(node, ignore_errors=True)
     assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr[-4000:]
