@@ -26,9 +26,7 @@ from snakepit_ray.core.batch_size import MOST, MOST_BYTES, BatchSize
 from snakepit_ray.drawing import Failed, Item, Source
 from snakepit_ray.errors import ConfigError, NotNow, PoolClosed
 from snakepit_ray.requests import Drawn
-from snakepit_ray.sending import ANSWER_MARGIN, Sender, Sent, is_unbegun
-
-__all__ = ["ANSWER_MARGIN", "MapRun"]
+from snakepit_ray.sending import Sender, Sent, is_unbegun
 
 LOOK_SECONDS = 0.005  # between two looks at a source that is waited for while answers are, too
 UNDELIVERED = 8  # chunks for each slot that are drawn and not handed out, in order, at most

@@ -25,7 +25,7 @@ from snakepit_ray.config import CallOptions
 from snakepit_ray.core.batch_size import BurstSize
 from snakepit_ray.errors import DeadlineExceeded, PoolClosed
 from snakepit_ray.requests import Drawn
-from snakepit_ray.sending import Sender, Sent, is_unbegun, may_block
+from snakepit_ray.sending import Sender, Sent, awaited, is_unbegun, may_block
 
 HOLD_SECONDS = 0.05  # that a call waits here for a slot to come near; then it waits at a worker, as any other
 MOST_LANES = 256  # commands and options whose pace is remembered
@@ -190,7 +190,7 @@ class _Lane:
 
     async def _travel(self, trip: _Trip) -> None:
         sent = trip.sent
-        answer = asyncio.ensure_future(_awaited(sent.ref))
+        answer = asyncio.ensure_future(awaited(sent.ref))
         loop = asyncio.get_running_loop()
         ticket = self._sender.arm(sent, lambda is_over: _tell(loop, self._gave_up, trip, answer, is_over))
         try:
@@ -242,10 +242,6 @@ class _Lane:
             if not call.future.done():
                 call.future.set_result(value)
         self._pending[:0] = calls[len(values) :]  # given back: they have waited longest
-
-
-async def _awaited(ref: Any) -> Any:
-    return await ref
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Any, *args: Any) -> None:

@@ -16,14 +16,14 @@ from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.link import Link, link_to
 from snakepit_ray.actors.members import PoolStats
 from snakepit_ray.actors.messages import Snapshot, WorkerFacts
-from snakepit_ray.batching import ANSWER_MARGIN, MapRun
+from snakepit_ray.batching import MapRun
 from snakepit_ray.calls import BatchCall, Call, SessionCall
 from snakepit_ray.coalescing import Coalescer
 from snakepit_ray.config import DEFAULT_OPTIONS, PoolConfig, checks
 from snakepit_ray.futures import CallFuture
 from snakepit_ray.requests import RequestBuilder
 from snakepit_ray.runtimes import resolve_runtime
-from snakepit_ray.sending import Sender
+from snakepit_ray.sending import ANSWER_MARGIN, Sender
 from snakepit_ray.session import Session
 from snakepit_ray.streaming import SessionStreamCall, ShowProgress, StreamCall, async_values, values
 

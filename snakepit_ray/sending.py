@@ -32,6 +32,11 @@ DEPARTED_MARGIN = 0.5  # seconds by which the router may hear of a death too lat
 ANSWER_MARGIN = 2.0  # seconds for an answer to travel, beyond the request's own budget
 
 
+async def awaited(ref: Any) -> Any:
+    """A ref as a coroutine: asyncio makes no task of an awaitable that is none."""
+    return await ref
+
+
 def may_block(error: BaseException) -> bool:
     """Whether `Sender.our` asks the router what became of the worker."""
     return isinstance(error, ray_port.ActorDied)

@@ -20,7 +20,7 @@ from snakepit_ray.codec import Part, Progress
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions
 from snakepit_ray.errors import ConfigError
 from snakepit_ray.progress import Bar
-from snakepit_ray.sending import Sender, Sent, may_block
+from snakepit_ray.sending import Sender, Sent, awaited, may_block
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -174,7 +174,7 @@ async def _async_values(
 async def _next_part(sender: Sender, refs: ChunkRefs, sent: Sent) -> Part | None:
     try:
         ref = await asyncio.wait_for(anext(refs, None), sent.left)
-        part: Part | None = None if ref is None else await asyncio.wait_for(_awaited(ref), sent.left)
+        part: Part | None = None if ref is None else await asyncio.wait_for(awaited(ref), sent.left)
     except asyncio.TimeoutError:
         raise sender.too_late(sent) from None
     except ray_port.RayError as error:
@@ -182,10 +182,6 @@ async def _next_part(sender: Sender, refs: ChunkRefs, sent: Sent) -> Part | None
             raise await asyncio.to_thread(sender.our, error, sent) from None
         raise sender.our(error, sent) from None
     return part
-
-
-async def _awaited(ref: Any) -> Any:
-    return await ref
 
 
 def _ignore(report: Progress) -> None:
