@@ -7,12 +7,13 @@ blocking forms raise our own errors, never Ray's."""
 from __future__ import annotations
 
 import concurrent.futures
+import os
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import ray
 
-from snakepit_ray.actors import ray_port
+from snakepit_ray.actors import control, leftovers, ray_port
 from snakepit_ray.actors.link import Link, link_to
 from snakepit_ray.actors.members import PoolStats
 from snakepit_ray.actors.messages import Snapshot, WorkerFacts
@@ -42,7 +43,8 @@ class Pool:
 
     def __init__(self, link: Link, *, owner: bool = False) -> None:
         self._link = link
-        self._owner = owner
+        # By process: what was forked from the one that started the pool does not end it.
+        self._owner = os.getpid() if owner else 0
         runtime = resolve_runtime(link.config.runtime)
         builder = RequestBuilder(link.config, runtime, ray.ObjectRef, link.new_id, link.declared)
         self._sender = Sender(link, builder)
@@ -178,8 +180,13 @@ class Pool:
     # ---- control ------------------------------------------------------------------------------------------
 
     def stats(self) -> PoolStats:
-        """The pool's numbers now."""
+        """The pool's numbers now. On an event loop: `await pool.astats()`."""
         stats: PoolStats = self._control("stats")[0]
+        return stats
+
+    async def astats(self) -> PoolStats:
+        """`stats` for asyncio."""
+        stats: PoolStats = (await self._acontrol("stats"))[0]
         return stats
 
     def get_stats(self) -> dict[str, int]:
@@ -197,14 +204,18 @@ class Pool:
         }
 
     def workers(self) -> list[WorkerFacts]:
-        """One record for each worker, by id."""
+        """One record for each worker, by id. On an event loop: `await pool.aworkers()`."""
         return sorted(self._control("workers"), key=lambda facts: facts.worker_id)
+
+    async def aworkers(self) -> list[WorkerFacts]:
+        """`workers` for asyncio."""
+        return sorted(await self._acontrol("workers"), key=lambda facts: facts.worker_id)
 
     def await_ready(self, timeout: float = 60.0) -> Pool:
         """Waits until every worker is ready. Raises WorkerStartError when they are not within `timeout`
         seconds."""
         timeout = checks.checked("await_ready", {"timeout": timeout}, _SECONDS)["timeout"]
-        self._control("await_ready", timeout, True, within=timeout + ANSWER_MARGIN)
+        self._control("await_ready", timeout, within=timeout + ANSWER_MARGIN)
         self._link.refresh(CONTROL_SECONDS)
         return self
 
@@ -218,9 +229,15 @@ class Pool:
 
     def recycle(self, worker_id: str | None = None) -> int:
         """Has one worker's interpreter, or all of them, replaced, a quarter of the pool at a time; how many
-        were told. Returns at once: `stats().recycled` and the epochs of `workers()` say how far it is."""
+        were told. Returns at once: `stats().recycled` and the epochs of `workers()` say how far it is. On an
+        event loop: `await pool.arecycle()`."""
         checks.checked("recycle", {"worker_id": worker_id}, {"worker_id": checks.optional(checks.text)})
         told: int = self._control("recycle", worker_id)
+        return told
+
+    async def arecycle(self, worker_id: str | None = None) -> int:
+        """`recycle` for asyncio."""
+        told: int = await self._acontrol("recycle", worker_id)
         return told
 
     def stories(self) -> dict[str, list[str]]:
@@ -240,6 +257,7 @@ class Pool:
             # A router that is gone or does not answer is no reason to stop: its end is below.
             ray_port.quietly(self._link.router.shutdown.remote(), SHUTDOWN_SECONDS)
             ray_port.end(self._link.router)
+            leftovers.reap(self.name)
         self._link.close()
 
     def message_counts(self) -> dict[str, int]:
@@ -249,7 +267,11 @@ class Pool:
 
     def _control(self, method: str, *args: Any, within: float = CONTROL_SECONDS) -> Any:
         self._link.check_open()
-        return ray_port.get(getattr(self._link.router, method).remote(*args), within, self.name)
+        return control.ask(self._link.router, self.name, within, method, *args)
+
+    async def _acontrol(self, method: str, *args: Any) -> Any:
+        self._link.check_open()
+        return await control.ask_async(self._link.router, self.name, CONTROL_SECONDS, method, *args)
 
     # ---- the handle ---------------------------------------------------------------------------------------
 
@@ -257,7 +279,7 @@ class Pool:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._owner:
+        if self._owner == os.getpid():
             self.shutdown()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -267,8 +289,8 @@ class Pool:
         link = self._link
         if link.closed:
             return f"<Pool {self.name!r} closed>"
-        trying = "" if link.workers >= (link.config.size or 0) else ", the others are starting or failed"
-        return f"<Pool {self.name!r} {link.workers} of {link.config.size} workers ready{trying}>"
+        trying = "" if link.workers >= link.size else ", the others are starting or failed"
+        return f"<Pool {self.name!r} {link.workers} of {link.size} workers ready{trying}>"
 
 
 def _unpickle(config: PoolConfig, router: Any, snapshot: Snapshot) -> Pool:

@@ -1,9 +1,15 @@
-"""Knows how a pool's workers come and go: spawned, started, lost and found again, let go, ended.
+"""How a pool's workers come and go: spawned, started, lost and found again, let go, ended.
 
-Rules: nothing is in the table before its handshake; at most `startup_batch_size` interpreters start at once
-on a node; a worker that cannot start is tried again, ever more slowly; one whose actor died leaves the table
-at once and returns when Ray has restarted it, one that is gone for good is replaced; a leaver first leaves
-the table, then waits until the handles know, then hands its waiters on and finishes what it runs."""
+Rules:
+- Handles hear of a worker when it is ready, never before.
+- At most `startup_batch_size` interpreters start at once on a node.
+- A worker that cannot start is tried again, ever more slowly.
+- One whose actor died leaves the handles' table at once and returns when Ray has restarted it; one that is
+  gone for good is replaced.
+- A leaver first leaves the table, then waits until the handles know, then hands its waiters on and finishes
+  what it runs.
+- A worker whose actor has not reported yet may be waiting for room: it is ended and not asked.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +20,21 @@ from collections import defaultdict
 from typing import Any
 
 from snakepit_ray import telemetry
-from snakepit_ray.actors import ray_port
+from snakepit_ray.actors import control, ray_port
+from snakepit_ray.actors.hiring import Hiring
 from snakepit_ray.actors.members import Member, Members
 from snakepit_ray.actors.messages import PoolMemory, WorkerFacts
+from snakepit_ray.actors.naming import number_of
 from snakepit_ray.actors.news import News
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.rebalancing import Matcher
-from snakepit_ray.errors import SnakepitError, WorkerStartError
 from snakepit_ray.telemetry import Why
 
 AGAIN_SECONDS = 0.2
 RETRY_START_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 LEAVE_SECONDS = 30.0
 SETTLE_SECONDS = 0.5  # for calls that were under way when the last handle learnt that a worker leaves
+UNBORN_SECONDS = 1.0  # for an actor that has not reported yet: it waits for room, or has just come
 log = logging.getLogger("snakepit_ray.router")
 
 
@@ -34,7 +42,6 @@ class Crew:
     """The workers of one pool."""
 
     def __init__(self, config: PoolConfig, members: Members, matcher: Matcher[str], news: News) -> None:
-        self.size = config.size or 0
         self.closed = False
         self._config = config
         self._members = members
@@ -44,16 +51,24 @@ class Crew:
         self._order = 0
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._leaving: asyncio.Task[None] | None = None
+        self._dismissing: asyncio.Task[None] | None = None
+        self._hiring = Hiring(config, members, self._watch, self._could_not_create, news.table_changed)
+        members.size = config.size or 0
         self._node_starts: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(config.startup_batch_size)
         )
+
+    @property
+    def size(self) -> int:
+        """How many workers the pool is to have."""
+        return self._members.size
 
     # ---- what a restart would forget ----------------------------------------------------------------------
 
     def adopt(self, memory: PoolMemory) -> None:
         """What the router before this one had told its workers, if it is newer than what is known."""
         if memory.order > self._order:
-            self._order, self.size = memory.order, memory.size
+            self._order, self._members.size = memory.order, memory.size
             self._next = max(self._next, memory.next_number)
             self._members.left = dict(memory.left)
 
@@ -67,20 +82,34 @@ class Crew:
     # ---- coming -------------------------------------------------------------------------------------------
 
     def spawn(self, count: int) -> None:
-        """Creates worker actors; each reports for duty (`arrived`) and is started then."""
-        for _ in range(count):
-            worker_id = f"{self._config.name}-{self._next}"
-            self._next += 1
-            self._members.add(Member(worker_id, ray_port.spawn_worker(self._config, worker_id)))
+        """Creates worker actors, a few at a time; each reports for duty (`arrived`) and is started then."""
+        numbers = range(self._next, self._next + max(0, count))
+        self._next += len(numbers)
+        self._hiring.hire([f"{self._config.name}-{number}" for number in numbers])
+
+    def find_unborn(self) -> None:
+        """Takes back into the table what the router before this one had created and what has not reported:
+        such an actor waits for room."""
+        for name in ray_port.workers_named():
+            if name.router_id == ray_port.actor_id() and name.worker_id not in self._members.by_id:
+                self._watch(self._know(name.worker_id))
+
+    def _know(self, worker_id: str) -> Member:
+        member = Member(worker_id, ray_port.find_worker(worker_id, ray_port.actor_id()), "spawned")
+        self._members.add(member)
+        self._next = max(self._next, number_of(worker_id) + 1)
+        return member
 
     def arrived(self, facts: WorkerFacts) -> None:
         """A worker holds on to the router: a new one, one whose actor was restarted, or, where the router
         itself was restarted, one that has been serving all the time."""
         member = self._members.by_id.get(facts.worker_id)
         if member is None:
-            member = Member(facts.worker_id, ray_port.find_worker(facts.worker_id))
-            self._members.add(member)
-            self._next = max(self._next, int(facts.worker_id.rpartition("-")[2]) + 1)
+            member = self._know(facts.worker_id)
+        elif member.actor is None:  # it was quicker than Ray's answer to its creation
+            member.actor = ray_port.find_worker(facts.worker_id)
+        member.overdue, member.error = False, None
+        member.here.set()
         if self._members.said(member, facts):
             self.share_memory()
         self._watch(member)
@@ -104,9 +133,13 @@ class Crew:
             await member.actor.belong.remote()
         except ray_port.ActorUnavailable:
             for_good = False  # Ray restarts it
-        except ray_port.RayError:
+        except ray_port.RayError as error:
             for_good = True
+            member.error = control.died(str(error), self._config.name)
         if self.closed or member.incarnation != incarnation or member.state == "leaving":
+            return
+        if not member.here.is_set():
+            await self._never_came(member, for_good)
             return
         log.warning("the actor of worker %s died", member.worker_id)
         about = {"pool": self._config.name, "worker_id": member.worker_id, "reason": Why.ACTOR_LOST.value}
@@ -116,6 +149,24 @@ class Crew:
             self._members.remove(member)
             self.spawn(1)
             self.share_memory()
+
+    def _could_not_create(self, member: Member) -> None:
+        member.watch = asyncio.ensure_future(self._never_came(member, True))
+
+    async def _never_came(self, member: Member, for_good: bool) -> None:
+        """Its actor could not be created, as where its node lacks a package; Ray tries again what only
+        died."""
+        if not for_good:
+            await asyncio.sleep(AGAIN_SECONDS)
+            self._watch(member)
+        elif self._members.by_id.get(member.worker_id) is member:
+            log.warning("the actor of worker %s could not be created: %s", member.worker_id, member.error)
+            self._members.set_state(member, "failed")
+            self._news.table_changed()
+            await asyncio.sleep(RETRY_START_SECONDS[-1])
+            if not self.closed and self._members.by_id.get(member.worker_id) is member:
+                self._members.remove(member)
+                self.spawn(1)
 
     async def _start(self, member: Member, node_id: str) -> None:
         attempt = 0
@@ -163,32 +214,11 @@ class Crew:
         self._matcher.gone(member.worker_id)
         self._news.table_changed()
 
-    def progress(self) -> tuple[int, int, int]:
-        """(ready, failed, wanted) workers."""
-        return len(self._members.ready()), len(self._members.in_state("failed")), self.size
-
-    def hopeless(self) -> bool:
-        """Whether none is ready and those that began their start together have all failed."""
-        ready, failed, _ = self.progress()
-        at_it = bool(self._members.in_state("starting"))
-        together = min(self.size, self._config.startup_batch_size)
-        return not ready and failed > 0 and (not at_it or failed >= together)
-
-    def start_error(self, why: str = "") -> SnakepitError:
-        """Why workers did not start, in the words of the first interpreter that said something."""
-        errors = [m.error for m in self._members.in_state("failed") if m.error is not None]
-        cause = getattr(errors[0], "cause", errors[0]) if errors else None
-        text = f"pool {self._config.name!r}: {why or f'none of its {self.size} workers could start'}"
-        if cause is None:
-            return WorkerStartError(f"{text}; raise startup_timeout, or see snakepit-ray doctor")
-        kind = type(cause) if isinstance(cause, SnakepitError) else WorkerStartError
-        return kind(f"{text}: {cause}")
-
     # ---- going --------------------------------------------------------------------------------------------
 
     async def resize(self, size: int) -> None:
         """Grows or shrinks; returns when leavers are gone (joiners report for duty later)."""
-        self.size = size
+        self._members.size = size
         present = [m for m in self._members.by_id.values() if m.state != "leaving"]
         self.spawn(size - len(present))
         self.share_memory()
@@ -204,6 +234,10 @@ class Crew:
             log.warning("worker %s does not answer: %s", member.worker_id, error)
 
     async def _let_go(self, member: Member) -> None:
+        if not member.here.is_set():
+            await self._end(member)
+            self._members.remove(member)
+            return
         self._members.set_state(member, "leaving")
         self._matcher.leave(member.worker_id)
         version = self._members.version
@@ -225,7 +259,9 @@ class Crew:
         self.share_memory()
 
     async def _end(self, member: Member) -> None:
-        bound = self._config.shutdown_grace * 3 + 2
+        if member.actor is None:
+            return
+        bound = self._config.shutdown_grace * 3 + 2 if member.here.is_set() else UNBORN_SECONDS
         try:
             await asyncio.wait_for(member.actor.stop.remote(), bound)
         except (ray_port.RayError, asyncio.TimeoutError) as error:
@@ -247,8 +283,14 @@ class Crew:
         return False
 
     async def dismiss(self) -> None:
-        """Ends every worker. Safe to repeat."""
-        self.closed = True
+        """Ends every worker. Safe to repeat: who asks again waits for the same end."""
+        if self._dismissing is None:
+            self.closed = True
+            self._dismissing = asyncio.ensure_future(self._dismiss())
+        await asyncio.shield(self._dismissing)
+
+    async def _dismiss(self) -> None:
+        await self._hiring.close()
         members = list(self._members.by_id.values())
         self._members.by_id.clear()
         await asyncio.gather(*(self._end(member) for member in members))
@@ -256,4 +298,4 @@ class Crew:
 
 def _leaves_last(member: Member) -> tuple[bool, Any]:
     """Those that serve stay, the oldest first."""
-    return member.state != "ready", int(member.worker_id.rpartition("-")[2])
+    return member.state != "ready", number_of(member.worker_id)

@@ -46,6 +46,7 @@ class Link:
         self._is_old = is_old
         self.router = router
         self.closed = False
+        self.size = snapshot.size or config.size or 0  # how many workers the pool is to have
         self.updates = 0
         self._why = "it was shut down"
         self._id = secrets.token_hex(8)
@@ -171,6 +172,7 @@ class Link:
     def _take(self, update: Update) -> None:
         self.updates += 1
         self._load_version, self._binding_version = update.load_version, update.binding_version
+        self.size = update.size
         if update.entries is not None:
             self._learn(update.version, update.entries)
             listening.table_changed()
@@ -195,7 +197,7 @@ class Link:
         """What a pickled handle carries: at most SNAPSHOT_SIZE workers."""
         with self._lock:
             rows = self._view.sample(SNAPSHOT_SIZE, random.random)
-            return Snapshot(self._view.version, [self._entries[key] for key, _, _ in rows])
+            return Snapshot(self._view.version, [self._entries[key] for key, _, _ in rows], self.size)
 
     def speakers(self) -> list[tuple[str, Any]]:
         """The actors that have events, each under a name of its own: a worker that was restarted is another
@@ -210,6 +212,7 @@ class Link:
         snapshot: Snapshot = (
             self.router.snapshot.remote().future().result(max(0.1, deadline - time.monotonic()))
         )
+        self.size = snapshot.size
         self._learn(snapshot.version, snapshot.entries)
 
     def close(self) -> None:
@@ -225,7 +228,7 @@ _links_lock = threading.Lock()
 def link_to(config: PoolConfig, router: Any, snapshot: Snapshot, *, is_old: bool = False) -> Link:
     """This process's link to the pool whose router that is; made when there is none. `is_old`: the snapshot
     has travelled, and there may be a newer one."""
-    key = str(router._actor_id.hex())
+    key = ray_port.id_of(router)
     with _links_lock:
         link = _links.get(key)
         if link is None or link.closed or not link.is_current():

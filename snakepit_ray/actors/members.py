@@ -29,12 +29,20 @@ COUNTED = (
 
 @dataclass
 class Member:
-    """One worker as the router knows it. `state`: spawned, starting, ready, quarantined, lost (its actor died
-    and will be restarted), leaving, failed."""
+    """One worker as the router knows it.
+
+    `state`: expected (its actor is not created yet), spawned (its actor has not reported yet), starting,
+    ready, quarantined, lost (its actor died and will be restarted), leaving, failed. `actor`: None while
+    expected. `overdue`: it may still come, but nobody waits for it any more; `error` says why it has not
+    come, or could not start. `here`: its actor has reported; `settled`: its first start has ended, well or
+    not."""
 
     worker_id: str
-    actor: Any
-    state: str = "spawned"
+    actor: Any = None
+    state: str = "expected"
+    overdue: bool = False
+    here: asyncio.Event = field(default_factory=asyncio.Event)
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
     facts: WorkerFacts | None = None
     load: float = 0.0
     error: Exception | None = None
@@ -73,6 +81,7 @@ class Members:
     """All workers of one pool."""
 
     capacity: int
+    size: int = 0  # how many workers the pool is to have
     version: int = 1
     load_version: int = 1
     by_id: dict[str, Member] = field(default_factory=dict)
@@ -93,11 +102,21 @@ class Members:
         """Those whose actor lives: they can be told something."""
         return self.in_state("ready", "starting", "quarantined", "leaving")
 
+    def failed(self) -> list[Member]:
+        """Those that could not start, and those that nobody waits for any more."""
+        return [m for m in self.by_id.values() if m.state == "failed" or (m.overdue and m.state != "ready")]
+
+    def judged(self) -> list[Member]:
+        """Those whose first start has ended, well or not, and those that nobody waits for any more."""
+        return [m for m in self.by_id.values() if m.overdue or m.settled.is_set()]
+
     def set_state(self, member: Member, state: str) -> None:
         """A change that handles see when it concerns the ready ones."""
         seen = "ready" in (member.state, state)
         member.state = state
         self.version += seen
+        if state in ("ready", "failed"):
+            member.settled.set()
 
     def remove(self, member: Member) -> None:
         """A worker that left: its counters stay, and since when it is gone."""
@@ -154,7 +173,7 @@ class Members:
         total = {name: self.left.get(name, 0) + sum(getattr(f, name) for f in said) for name in COUNTED}
         serving = [f for f in said if f.state == "ready"]
         return PoolStats(
-            workers=len(self.by_id) - len(self.in_state("leaving", "failed")),
+            workers=len(self.by_id) - len(self.in_state("leaving")) - len(self.failed()),
             available=sum(f.running < f.capacity for f in serving),
             busy=sum(f.running > 0 for f in said),
             waiting=sum(f.waiting for f in said),

@@ -6,11 +6,12 @@ interpreter first, when that is gone for good; reports are as few as core/report
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from snakepit_ray.actors import ray_port
+from snakepit_ray.actors import leftovers, ray_port
 from snakepit_ray.actors.messages import (
     Claimed,
     Hello,
@@ -41,6 +42,7 @@ class Membership:
         supervisor: Supervisor,
         config: PoolConfig,
         worker_id: str,
+        router_id: str,
         facts: Callable[[], WorkerFacts],
         peers: dict[str, Any],
         gone: Callable[[], Awaitable[None]],
@@ -53,6 +55,7 @@ class Membership:
         self._supervisor = supervisor
         self._config = config
         self._worker_id = worker_id
+        self._router_id = router_id
         self._facts = facts
         self._peers = peers
         self._gone = gone
@@ -74,7 +77,7 @@ class Membership:
         """Holds on to the router until that is gone for good, then ends this worker."""
         while not self._stopped:
             try:
-                self._router = ray_port.find_router(self._config.name)
+                self._router = self._find_router()
                 self._reporter = Reporter(time.monotonic())  # a router that restarted counts from 0
                 await self._router.hold.remote(Hello(self._facts(), self.memory, self.sessions.owned()))
             except ray_port.ActorUnavailable:
@@ -84,7 +87,13 @@ class Membership:
         if not self._stopped:
             self._stopped = True
             await self._gone()
-            ray_port.end(ray_port.find_worker(self._worker_id))
+            with contextlib.suppress(ray_port.RayError):  # the next who meets their names ends them
+                await asyncio.to_thread(leftovers.reap, router_id=self._router_id)
+            ray_port.end(ray_port.find_worker(self._worker_id, self._router_id))
+
+    def _find_router(self) -> Any:
+        """Not whichever router has the pool's name now: a worker belongs to one router for good."""
+        return ray_port.find_own_router(self._config.name, self._router_id)
 
     def stop(self) -> None:
         """The router ends this worker on purpose."""
@@ -142,7 +151,7 @@ class Membership:
             getattr(self._router, method).remote(*args)
 
     async def _claim(self, session: str, strict: bool, rebind: bool, life: int) -> Claimed | None:
-        router = self._router or ray_port.find_router(self._config.name)
+        router = self._router or self._find_router()
         # Who may go on without a router is not asked to wait for one; a strict session has one home.
         claim = router.claim.options(max_task_retries=-1) if strict else router.claim
         claimed: Claimed | None = await claim.remote(session, self._worker_id, strict, rebind, life)

@@ -84,13 +84,15 @@ class Update(NamedTuple):
     loads: dict[str, int] | None
     bindings: list[tuple[str, str, int]]
     closed: bool
+    size: int  # how many workers the pool is to have
 
 
 class Snapshot(NamedTuple):
-    """What a pickled handle carries: enough to begin with."""
+    """What a pickled handle carries: enough to begin with. `size`: how many workers the pool is to have."""
 
     version: int
     entries: list[Entry]
+    size: int = 0
 
 
 class Claimed(NamedTuple):

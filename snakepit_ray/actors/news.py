@@ -87,6 +87,7 @@ class News:
             members.loads() if members.load_version != load else None,
             [row for row in self._bindings if row[2] > binding],
             self.closed,
+            members.size,
         )
 
     def everyone_knows(self, version: int) -> bool:

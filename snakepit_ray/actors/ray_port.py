@@ -1,8 +1,9 @@
-"""Knows every way in which we use Ray to make, find and end actors, and what its exceptions mean to us.
+"""How we use Ray to make, find and end actors, and what its exceptions mean to a request.
 
-Rules: names live in one namespace of our own, because every job has an anonymous one; actors bound their own
-concurrency (max_concurrency is out of the way); an exception of Ray becomes one of ours here and nowhere
-else."""
+Rules:
+- Actors bound their own concurrency: max_concurrency is out of the way.
+- An exception of Ray becomes one of ours here and in `control`, nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,16 @@ from typing import Any, TypeVar, cast
 
 import ray
 from ray import exceptions as ray_errors
+from ray._private import state as ray_state
 
+from snakepit_ray.actors.naming import (
+    NAMESPACE,
+    ROUTER_PREFIX,
+    WorkerName,
+    pool_of,
+    router_name,
+    worker_name,
+)
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import (
     ConfigError,
@@ -28,10 +38,8 @@ from snakepit_ray.errors import (
 )
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-NAMESPACE = "snakepit"
 RAY_MINIMUM = (2, 60)
 UNBOUNDED = 1_000_000
-ROUTER_PREFIX = "snakepit:router:"
 # With tracing on (`ray.init(_tracing_startup_hook=...)`) Ray passes this keyword to every method of an actor
 # and takes it away again in front of plain methods only (ray-project/ray#63267): our generators accept it.
 TRACE_KEYWORD = "_ray_trace_ctx"
@@ -59,16 +67,6 @@ def ensure_ray(**init_args: Any) -> bool:
     return True
 
 
-def cluster_cpus() -> int:
-    """CPUs of the whole cluster, at least 1."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
-
-
-def router_name(pool: str) -> str:
-    """The router's actor name."""
-    return ROUTER_PREFIX + pool
-
-
 def spawn_router(config: PoolConfig, detached: bool) -> Any:
     """Creates the pool's router, owned by this process unless `detached`. Raises PoolExists."""
     from snakepit_ray.actors.router import RouterActor
@@ -88,21 +86,22 @@ def spawn_router(config: PoolConfig, detached: bool) -> Any:
             )
             .remote(config, detached)
         )
-    except ValueError as error:
+    except ray_errors.ActorAlreadyExistsError as error:
         raise PoolExists.named(config.name) from error
 
 
 def spawn_worker(config: PoolConfig, worker_id: str) -> Any:
-    """Creates a worker actor. It is detached: it watches the router itself and ends when that is gone for
-    good. What is returned is `find_worker`'s handle: a reply that carries the one which created the actor
-    leaves 400 bytes in the replying process, where Ray counts it for ever."""
+    """Creates a worker actor of the router that calls this. It is detached: it watches the router itself and
+    ends when that is gone for good. What is returned is `find_worker`'s handle: a reply that carries the one
+    which created the actor leaves 400 bytes in the replying process, where Ray counts it for ever."""
     from snakepit_ray.actors.worker import WorkerActor
 
+    router_id = actor_id()
     strategy = {"spread": "SPREAD", "pack": "DEFAULT"}.get(config.placement, config.placement)
     (
         ray.remote(WorkerActor)
         .options(
-            name=worker_id,
+            name=str(WorkerName(router_id, worker_id)),
             namespace=NAMESPACE,
             lifetime="detached",
             num_cpus=config.num_cpus,
@@ -114,9 +113,9 @@ def spawn_worker(config: PoolConfig, worker_id: str) -> Any:
             max_concurrency=UNBOUNDED,
             enable_task_events=False,
         )
-        .remote(config, worker_id)
+        .remote(config, worker_id, router_id)
     )
-    return find_worker(worker_id)
+    return find_worker(worker_id, router_id)
 
 
 def survives_restarts(method: Method) -> Method:
@@ -156,20 +155,49 @@ def find_router(pool: str) -> Any:
         raise PoolNotFound(f"there is no pool named {pool!r} in this cluster; {there_are}") from error
 
 
+def find_own_router(pool: str, router_id: str) -> Any:
+    """The router of that pool if it is the one of that id. Raises PoolNotFound when another one has the name
+    now, or none."""
+    router = find_router(pool)
+    if id_of(router) != router_id:
+        raise PoolNotFound(f"the router {router_id} of pool {pool!r} is gone; another pool has its name now")
+    return router
+
+
 def pool_names() -> list[str]:
     """Names of the pools that run in this cluster."""
-    named = ray.util.list_named_actors(all_namespaces=True)
     return sorted(
-        actor["name"].removeprefix(ROUTER_PREFIX)
-        for actor in named
-        if actor["namespace"] == NAMESPACE and actor["name"].startswith(ROUTER_PREFIX)
+        name.removeprefix(ROUTER_PREFIX) for name in _actor_names() if name.startswith(ROUTER_PREFIX)
     )
 
 
-def find_worker(worker_id: str) -> Any:
-    """The worker actor of that id, by a handle that Ray does not count: the actor is detached. Raises
-    ValueError when there is none."""
-    return ray.get_actor(worker_id, NAMESPACE)
+def workers_named() -> list[WorkerName]:
+    """Every worker actor that there is, of whichever pool and router, those that wait for room included."""
+    return [worker for worker in map(worker_name, _actor_names()) if worker is not None]
+
+
+def running_actors() -> set[str]:
+    """Names of the actors that have a process now: they do not wait for room."""
+    return {actor["Name"] for actor in ray_state.actors(actor_state_name="ALIVE").values() if actor["Name"]}
+
+
+def _actor_names() -> list[str]:
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return [actor["name"] for actor in named if actor["namespace"] == NAMESPACE]
+
+
+def find_worker(worker_id: str, router_id: str | None = None) -> Any:
+    """The worker actor of that id, by a handle that Ray does not count: the actor is detached. `router_id`:
+    of the router that it belongs to, by default the one that its pool has now. Raises ValueError when there
+    is none."""
+    if router_id is None:
+        router_id = id_of(ray.get_actor(router_name(pool_of(worker_id)), NAMESPACE))
+    return ray.get_actor(str(WorkerName(router_id, worker_id)), NAMESPACE)
+
+
+def id_of(actor: Any) -> str:
+    """Ray's id of an actor: the same after a restart, and no other actor's."""
+    return str(actor._actor_id.hex())
 
 
 def end(actor: Any) -> None:
@@ -186,6 +214,11 @@ def node_id() -> str:
 def actor_id() -> str:
     """This actor's id: the same after a restart, and no other actor's."""
     return str(ray.get_runtime_context().get_actor_id())
+
+
+def was_restarted() -> bool:
+    """Whether this actor lived before in another process."""
+    return bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
 def when_raylet_dies(act: Callable[[], None]) -> None:

@@ -1,11 +1,15 @@
-"""Knows a pool: its workers, the sessions that live on them, what handles are told, which waiter goes to
-which free slot.
+"""The router of a pool: its workers, the sessions that live on them, what handles are told, which waiter goes
+to which free slot.
 
-Rules: the control plane only: no request and no result passes here, and `message_counts` shows it; a plain
-class (`ray_port.spawn_router` wraps it); after a restart it rebuilds its table, its bindings and its
-counters from what the workers say, and answers nobody from a table that is not whole; a strict session that
-it does not know may be one of a worker that has yet to say so, and waits for all of them; whatever it numbers
-goes on above the numbers of the router before it."""
+Rules:
+- The control plane only: no request and no result passes here, and `message_counts` shows it.
+- A plain class (`ray_port.spawn_router` wraps it).
+- After a restart it rebuilds its table, its bindings and its counters from what the workers say. It
+  answers nobody from a table that is not whole: Ray asks it again what is marked with `survives_restarts`.
+- A strict session that it does not know may be one of a worker that has yet to say so, and waits for all.
+- Whatever it numbers goes on above the numbers of the router before it.
+- A pool whose beginning was cut is undone (`beginning`).
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from snakepit_ray import telemetry
 from snakepit_ray.actors import ray_port
+from snakepit_ray.actors.beginning import Beginning
 from snakepit_ray.actors.callers import Callers
 from snakepit_ray.actors.claims import Claims
 from snakepit_ray.actors.crew import Crew
@@ -35,6 +40,7 @@ from snakepit_ray.actors.messages import (
     WorkerFacts,
 )
 from snakepit_ray.actors.news import News
+from snakepit_ray.actors.outlook import Outlook, StartCounts
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.circuit import Admit
 from snakepit_ray.core.rebalancing import Matcher, Move
@@ -59,6 +65,8 @@ class RouterActor:
         self.matcher: Matcher[str] = Matcher()
         self.claims = Claims(config, self.generation, self.members, self.news)
         self.crew = Crew(config, self.members, self.matcher, self.news)
+        self.outlook = Outlook(config, self.members)
+        self.beginning = Beginning(time.monotonic())
         self.pacer = Pacer(max(1, self.crew.size), now=time.monotonic())
         self.callers = Callers(self.members)
         self.permits = PermitDesk(config.startup_timeout + config.request_timeout)
@@ -69,20 +77,28 @@ class RouterActor:
         self._is_ready = False
         self._forever = asyncio.Event()
         self._everybody = asyncio.Event()  # has said which sessions are its own, or has had the time
-        self._recovering = asyncio.ensure_future(self._recover())
+        self._was_restarted = ray_port.was_restarted()
+        self._tasks = [asyncio.ensure_future(self._recover()), asyncio.ensure_future(self._undo_when_left())]
 
     # ---- beginning and end --------------------------------------------------------------------------------
 
+    @ray_port.survives_restarts
     async def start(self) -> None:
         """Creates the workers; they hold on to this router and are started as they do. Safe to repeat."""
-        if not self.members.by_id and not self.news.known.is_set():
+        self.beginning.asked(time.monotonic())
+        if not self._was_restarted and not self.members.by_id:
             self.crew.spawn(self.crew.size)
-        self.news.known.set()
-        self._everybody.set()
+        if not self._was_restarted:
+            self.news.known.set()
+            self._everybody.set()
 
     async def _recover(self) -> None:
-        """Nobody calls `start` on a router that Ray has restarted: its workers are there already."""
+        """After a restart the workers are there already; those that do not come back are replaced."""
         ray_port.when_raylet_dies(lambda: os._exit(1))
+        if not self._was_restarted:
+            return
+        self.crew.find_unborn()
+        self.beginning.over = bool(self.members.by_id)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.news.known.wait(), RECOVER_SECONDS)
             return
@@ -91,6 +107,22 @@ class RouterActor:
         self._everybody.set()
         if self.members.by_id and not self.crew.closed:
             self.crew.spawn(self.crew.size - len(self.members.by_id))
+
+    async def _undo_when_left(self) -> None:
+        """Ends the pool when whoever began it is gone before its beginning was over."""
+        while not self.beginning.over:
+            left = self.beginning.left(time.monotonic())
+            if not left:
+                log.warning("the start of pool %s was cut: its workers end", self.config.name)
+                await self.shutdown()
+                ray_port.end(ray_port.find_router(self.config.name))
+                return
+            await asyncio.sleep(left)
+
+    @ray_port.survives_restarts
+    async def begun(self) -> None:
+        """The process that started the pool has its handle: from now on the pool is there for good."""
+        self.beginning.over = True
 
     async def hold(self, hello: Hello) -> None:
         """A worker belongs to this pool as long as it awaits this; it never returns while the router
@@ -101,61 +133,85 @@ class RouterActor:
         self.permits.give_back(facts.worker_id)
         self.crew.arrived(facts)
         self.claims.learn(facts.worker_id, hello.sessions)
-        if len(self.members.by_id) >= self.crew.size:
+        if sum(member.here.is_set() for member in self.members.by_id.values()) >= self.crew.size:
             self.news.known.set()
             self._everybody.set()
         await self._forever.wait()
 
-    async def progress(self) -> tuple[int, int, int]:
-        """(ready, failed, wanted) workers."""
-        return self.crew.progress()
+    @ray_port.survives_restarts
+    async def starting(self, seen: StartCounts | None, wait: float) -> tuple[StartCounts, bool]:
+        """How far the start is and whether it is over (every worker ready, or each had its chance and at
+        least one is), as soon as that is not what was `seen`, after `wait` seconds at most.
 
-    async def await_ready(self, timeout: float, everyone: bool) -> tuple[int, int, int]:
-        """Waits until every worker is ready, or (not `everyone`) start-up is over with at least one.
-
-        Raises WorkerStartError with the interpreter's own words when none could start, or when time is up.
-        """
-        deadline = time.monotonic() + timeout
+        Raises WorkerStartError with the interpreter's own words when none could start, PoolClosed when
+        somebody ended the pool."""
+        deadline = time.monotonic() + wait
         while True:
-            ready, failed, wanted = self.crew.progress()
-            if ready >= wanted or (ready and not everyone and ready + failed >= wanted):
-                self._say_ready(ready, failed)
-                return ready, failed, wanted
-            if not everyone and self.crew.hopeless():
-                raise self.crew.start_error()
+            self.beginning.asked(time.monotonic())
             if self.news.closed:
                 raise PoolClosed.named(self.config.name, "it was shut down while it started")
+            if self.outlook.is_hopeless():
+                raise self.outlook.start_error()
+            progress, over = self.outlook.progress(), self.outlook.is_over()
+            if over:
+                self._say_ready(progress)
             left = deadline - time.monotonic()
-            if left <= 0:
-                if ready and not everyone:
-                    return ready, failed, wanted
-                raise self.crew.start_error(f"{ready} of {wanted} workers were ready within {timeout:g} s")
-            await self.news.table(min(left, 1.0))
+            if over or progress != seen or left <= 0:
+                return progress, over
+            await self.news.table(left)
 
-    def _say_ready(self, ready: int, failed: int) -> None:
+    def _say_ready(self, progress: StartCounts) -> None:
         if not self._is_ready:
             self._is_ready = True
-            took = {"workers": ready, "duration": time.monotonic() - self._began}
-            telemetry.emit("pool.ready", took, {"pool": self.config.name, "failed": failed})
+            took = {"workers": progress.ready, "duration": time.monotonic() - self._began}
+            telemetry.emit("pool.ready", took, {"pool": self.config.name, "failed": progress.failed})
 
+    @ray_port.survives_restarts
+    async def await_ready(self, timeout: float) -> StartCounts:
+        """Waits until every worker is ready. Raises WorkerStartError when they are not in time, with the
+        words of one that is missing."""
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0 and not self.news.closed:
+            progress = self.outlook.progress()
+            if progress.ready >= progress.wanted:
+                return progress
+            await self.news.table(min(left, 1.0))
+        if self.news.closed:
+            raise PoolClosed.named(self.config.name, "it was shut down while it started")
+        ready, _, wanted = self.outlook.progress()
+        raise self.outlook.start_error(f"{ready} of {wanted} workers were ready within {timeout:g} s")
+
+    @ray_port.survives_restarts
     async def scale(self, size: int) -> None:
         """Grows or shrinks the pool; leavers hand their waiters on and finish what they run."""
         sizes = {"old_size": self.crew.size, "new_size": size}
         await self.crew.resize(size)
         telemetry.emit("pool.scaled", sizes, {"pool": self.config.name})
 
+    @ray_port.survives_restarts
     async def drain(self, timeout: float) -> bool:
         """Takes nothing new and lets what waits and runs come to its end; whether all of it did in time."""
         self.news.closed = True
         self.news.table_changed()
         return await self.crew.drained(timeout)
 
+    @ray_port.survives_restarts
     async def recycle(self, worker_id: str | None) -> int:
-        """Has one worker, or all, replace their interpreters as permits allow; how many were told."""
+        """Has one worker, or all, replace their interpreters as permits allow; how many heard it. Who asks
+        for an interpreter twice, as after this router's restart, gets one new one."""
+        await self.news.known.wait()
         chosen = [m for m in self.members.ready() if worker_id in (None, m.worker_id)]
-        await asyncio.gather(*(member.actor.recycle.remote() for member in chosen))
-        return len(chosen)
+        return sum(await asyncio.gather(*(self._recycle(member) for member in chosen)))
 
+    async def _recycle(self, member: Member) -> bool:
+        try:
+            await asyncio.wait_for(member.actor.recycle.remote(), FACTS_SECONDS)
+        except (ray_port.RayError, asyncio.TimeoutError) as error:
+            log.warning("worker %s was not told to recycle: %s", member.worker_id, error)
+            return False
+        return True
+
+    @ray_port.survives_restarts
     async def shutdown(self) -> None:
         """Ends every worker; whoever watches is told. The caller ends this actor after it. Safe to repeat."""
         if not self.news.closed:
@@ -167,16 +223,20 @@ class RouterActor:
 
     # ---- what handles ask ---------------------------------------------------------------------------------
 
+    @ray_port.survives_restarts
     async def describe(self) -> tuple[PoolConfig, bool]:
-        """The pool's configuration, and whether it is detached."""
+        """The pool's configuration, and whether it is detached. Raises PoolClosed when it is ending."""
         self.calls["describe"] += 1
+        if self.news.closed:
+            raise PoolClosed.named(self.config.name, "it is being shut down")
         return self.config, self.detached
 
+    @ray_port.survives_restarts
     async def snapshot(self) -> Snapshot:
         """The table as it is."""
         self.calls["snapshot"] += 1
         await self.news.known.wait()
-        return Snapshot(self.members.version, self.members.entries())
+        return Snapshot(self.members.version, self.members.entries(), self.members.size)
 
     async def watch(self, handle_id: str, version: int, load: int, binding: int, timeout: float) -> Update:
         """News after these versions, within `timeout` seconds."""
@@ -188,10 +248,12 @@ class RouterActor:
         """Seconds since a worker left for good; None of one that did not."""
         return self.members.departed(worker_id)
 
-    async def stats(self) -> tuple[PoolStats, tuple[int, int, int]]:
-        """The pool's numbers, asked of the workers now, and its `progress`."""
-        return self.members.stats(await self.workers(), len(self.claims)), self.crew.progress()
+    @ray_port.survives_restarts
+    async def stats(self) -> tuple[PoolStats, StartCounts]:
+        """The pool's numbers, asked of the workers now, and its progress."""
+        return self.members.stats(await self.workers(), len(self.claims)), self.outlook.progress()
 
+    @ray_port.survives_restarts
     async def workers(self) -> list[WorkerFacts]:
         """What each worker says of itself now; of one that does not answer, what it said last."""
         await self.news.known.wait()
@@ -206,6 +268,7 @@ class RouterActor:
         except (ray_port.RayError, asyncio.TimeoutError) as error:
             log.warning("worker %s does not answer: %s", member.worker_id, error)
 
+    @ray_port.survives_restarts
     async def stories(self) -> dict[str, list[str]]:
         """The last events of each worker that answers."""
         told: dict[str, list[str]] = {}
@@ -236,6 +299,7 @@ class RouterActor:
         self.calls["events"] += 1
         return await self.listeners.next(listener, patterns, timeout)
 
+    @ray_port.survives_restarts
     async def message_counts(self) -> dict[str, int]:
         """Messages that passed here since the start, by kind: what shows that requests do not."""
         return dict(self.calls)

@@ -37,7 +37,7 @@ from snakepit_ray.supervisor import Supervisor
 class WorkerActor:
     """One worker of a pool. Its router starts and stops it; handles and other workers call `execute`."""
 
-    def __init__(self, config: PoolConfig, worker_id: str) -> None:
+    def __init__(self, config: PoolConfig, worker_id: str, router_id: str) -> None:
         keep_encoded(True)
         self.config = config
         self.worker_id = worker_id
@@ -65,6 +65,7 @@ class WorkerActor:
             self.supervisor,
             config,
             worker_id,
+            router_id,
             self.facts,
             self.neighbours.peers,
             self._gone,

@@ -11,13 +11,13 @@ from typing import Any
 
 import ray
 
-from snakepit_ray.actors import ray_port
+from snakepit_ray.actors import leftovers, ray_port
 from snakepit_ray.cli.clusters import join, join_or_begin
 from snakepit_ray.cli.printing import print_json
 from snakepit_ray.cli.status import verdict
 from snakepit_ray.config import CallOptions, read_toml
 from snakepit_ray.errors import ConfigError, InvalidArguments, SnakepitError
-from snakepit_ray.starting import connect, start, start_all
+from snakepit_ray.starting import connect, shutdown, start, start_all
 
 STEP_SECONDS = 0.1
 
@@ -40,7 +40,7 @@ def down(names: Sequence[str], everything: bool, address: str | None) -> int:
     if names and everything:
         raise ConfigError("down: name pools, or --all: one of the two")
     join(address)
-    running = ray_port.pool_names()
+    running = sorted({*ray_port.pool_names(), *(worker.pool for worker in leftovers.find())})
     if not names and not everything:
         there_are = f"running: {', '.join(running)}" if running else "no pool is running"
         raise ConfigError(f"down: name the pools that are to end, or --all; {there_are}")
@@ -49,7 +49,7 @@ def down(names: Sequence[str], everything: bool, address: str | None) -> int:
     failed = False
     for name in names or running:
         try:
-            connect(name).shutdown()
+            shutdown(name)
             print(f"{name}: down")
         except SnakepitError as error:  # the others are still to be ended
             print(f"{name}: FAILED: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ import pytest
 import ray
 
 import snakepit_ray as snakepit
+from snakepit_ray.actors import ray_port
 from tests.ray.conftest import adapter
 
 pytestmark = pytest.mark.ray
@@ -112,7 +113,7 @@ def test_refs_are_resolved_at_the_worker_and_results_pass_through_undecoded(star
 
 def probe(pool: Any) -> dict[str, Any]:
     (worker,) = pool.workers()
-    return ray.get(ray.get_actor(worker.worker_id, "snakepit").probe.remote())
+    return ray.get(ray_port.find_worker(worker.worker_id).probe.remote())
 
 
 def test_the_interpreter_is_healthy_and_its_host_answers(start: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 import ray
 
 import snakepit_ray as snakepit
+from snakepit_ray.actors import ray_port
 from tests.conftest import wait_until
 from tests.ray.conftest import adapter
 from tests.ray.test_supervision import driver
@@ -322,7 +323,7 @@ def relay(pool: snakepit.Pool, homes: dict[str, int], log: Path) -> None:
     by_pid = {worker.pid: worker for worker in pool.workers()}
     for name, home in homes.items():
         (wrong,) = [worker for pid, worker in by_pid.items() if pid != home]
-        actor = ray.get_actor(wrong.worker_id, "snakepit")
+        actor = ray_port.find_worker(wrong.worker_id)
         request, _ = pool._sender._builder.build(
             "session_stream", {"count": 500}, snakepit.CallOptions(session=name), stream=True
         )

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.actors import ray_port, router, sessions
+from snakepit_ray.actors import cluster, ray_port, router, sessions
 from snakepit_ray.actors.messages import Claimed, Hello, Owned, PoolMemory, WorkerFacts
 from snakepit_ray.actors.router import RouterActor
 from snakepit_ray.actors.sessions import OwnSessions
 from snakepit_ray.config import PoolConfig
+from snakepit_ray.core.placing import Node
 from snakepit_ray.errors import SessionWorkerLost
 from snakepit_ray.process.session_log import SessionLog
 
@@ -144,8 +145,11 @@ def hello(number: int, *owned: Owned) -> Hello:
 def test_a_router_that_was_restarted_asks_everybody_before_it_gives_a_strict_session_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ray_port, "find_worker", lambda name: Actor())
+    monkeypatch.setattr(ray_port, "find_worker", lambda name, router_id=None: Actor())
     monkeypatch.setattr(ray_port, "when_raylet_dies", lambda act: None)
+    monkeypatch.setattr(ray_port, "was_restarted", lambda: True)
+    monkeypatch.setattr(ray_port, "actor_id", lambda: "router")
+    monkeypatch.setattr(ray_port, "workers_named", lambda: [])
     monkeypatch.setattr(router, "RECOVER_SECONDS", 0.01)
 
     async def body() -> None:
@@ -167,9 +171,13 @@ def test_a_router_that_was_restarted_asks_everybody_before_it_gives_a_strict_ses
 def test_a_router_does_not_wait_for_ever_for_a_worker_that_does_not_come_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ray_port, "find_worker", lambda name: Actor())
+    monkeypatch.setattr(ray_port, "find_worker", lambda name, router_id=None: Actor())
     monkeypatch.setattr(ray_port, "spawn_worker", lambda config, name: Actor())
+    monkeypatch.setattr(cluster, "nodes", lambda: [Node({"CPU": 8.0})])
     monkeypatch.setattr(ray_port, "when_raylet_dies", lambda act: None)
+    monkeypatch.setattr(ray_port, "was_restarted", lambda: True)
+    monkeypatch.setattr(ray_port, "actor_id", lambda: "router")
+    monkeypatch.setattr(ray_port, "workers_named", lambda: [])
     monkeypatch.setattr(router, "RECOVER_SECONDS", 0.01)
     monkeypatch.setattr(router, "REPLACE_SECONDS", 0.01)
 

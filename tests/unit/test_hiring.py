@@ -1,0 +1,332 @@
+"""How workers come and go, without Ray: turns, room, failures, an end in the midst of a beginning."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from snakepit_ray.actors import beginning, cluster, crew, hiring, ray_port
+from snakepit_ray.actors.crew import Crew
+from snakepit_ray.actors.members import Members
+from snakepit_ray.actors.messages import Hello, PoolMemory, WorkerFacts
+from snakepit_ray.actors.naming import WorkerName
+from snakepit_ray.actors.news import News
+from snakepit_ray.actors.outlook import Outlook
+from snakepit_ray.actors.router import RouterActor
+from snakepit_ray.config import PoolConfig
+from snakepit_ray.core.placing import Node
+from snakepit_ray.core.rebalancing import Matcher
+from snakepit_ray.errors import PoolClosed, WorkerStartError
+
+BOUND = 10.0
+
+
+def facts(worker_id: str, state: str = "starting", **more: Any) -> WorkerFacts:
+    given = dict.fromkeys(WorkerFacts._fields, 0) | {"worker_id": worker_id, "node_id": "n", "state": state}
+    return WorkerFacts(**given | {"epoch": (1, 1), **more})
+
+
+class Actor:
+    """A worker's actor as its router sees it: it comes and starts when the world lets it."""
+
+    def __init__(self, world: World, worker_id: str) -> None:
+        self.world = world
+        self.worker_id = worker_id
+
+    def __getattr__(self, method: str) -> Any:
+        answer = getattr(self.world, f"_{method}", None) or self.world._nothing
+        return SimpleNamespace(remote=lambda *args: asyncio.ensure_future(answer(self.worker_id)))
+
+
+class World:
+    """The cluster of one test."""
+
+    def __init__(self) -> None:
+        self.created: list[str] = []
+        self.ended: list[str] = []
+        self.stopped: list[str] = []
+        self.deaths: dict[str, Exception] = {}
+        self.held_back = asyncio.Event()  # the end of this event's wait is the end of every start
+        self.creating = asyncio.Event()
+
+    def actor(self, worker_id: str) -> Actor:
+        return Actor(self, worker_id)
+
+    async def _belong(self, worker_id: str) -> None:
+        if worker_id in self.deaths:
+            raise self.deaths[worker_id]
+        await asyncio.Event().wait()
+
+    async def _start(self, worker_id: str) -> WorkerFacts:
+        await self.held_back.wait()
+        return facts(worker_id, "ready")
+
+    async def _stop(self, worker_id: str) -> None:
+        self.stopped.append(worker_id)
+        if worker_id not in self.here:
+            await asyncio.Event().wait()  # it waits for room: nobody answers
+
+    async def _nothing(self, worker_id: str) -> None:
+        return None
+
+    here: set[str] = set()  # noqa: RUF012 - each test has its own, from `world`
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Patches what asks Ray; `make()` gives the world of the running loop."""
+    made: list[World] = []
+
+    def make() -> World:
+        new = World()
+        new.here = set()
+        made.append(new)
+        return new
+
+    def spawn(config: PoolConfig, worker_id: str) -> Actor:
+        made[-1].created.append(worker_id)
+        return made[-1].actor(worker_id)
+
+    monkeypatch.setattr(ray_port, "spawn_worker", spawn)
+    monkeypatch.setattr(ray_port, "find_worker", lambda name, router_id=None: made[-1].actor(name))
+    monkeypatch.setattr(ray_port, "find_router", lambda pool: SimpleNamespace(worker_id=f"router of {pool}"))
+    monkeypatch.setattr(ray_port, "end", lambda actor: made[-1].ended.append(actor.worker_id))
+    monkeypatch.setattr(ray_port, "actor_id", lambda: "router")
+    monkeypatch.setattr(ray_port, "was_restarted", lambda: False)
+    monkeypatch.setattr(ray_port, "workers_named", lambda: [])
+    monkeypatch.setattr(ray_port, "when_raylet_dies", lambda act: None)
+    monkeypatch.setattr(cluster, "nodes", lambda: [Node({"CPU": 2.0})])
+    monkeypatch.setattr(crew, "UNBORN_SECONDS", 0.01)
+    return SimpleNamespace(make=make)
+
+
+class Stage:
+    """A crew with all that belongs to it."""
+
+    def __init__(self, world: World, **settings: Any) -> None:
+        self.world = world
+        self.config = PoolConfig(name="p", **settings)
+        self.members = Members(1)
+        self.crew = Crew(self.config, self.members, Matcher(), News(self.members))
+        self.outlook = Outlook(self.config, self.members)
+
+    def arrive(self, *worker_ids: str) -> None:
+        for worker_id in worker_ids:
+            self.world.here.add(worker_id)
+            self.crew.arrived(facts(worker_id))
+
+
+def run(body: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(body(), BOUND))  # type: ignore[arg-type]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():  # noqa: ASYNC110 - of the code that is tested, which has no event for it
+        await asyncio.sleep(0)
+
+
+def test_no_more_workers_are_born_at_once_than_have_their_turn(world: SimpleNamespace) -> None:
+    async def body() -> None:
+        there = world.make()
+        stage = Stage(there, size=10, startup_batch_size=3)
+        stage.crew.spawn(10)
+        came: set[str] = set()
+        most = 0
+        there.held_back.set()
+        while len(came) < 10:
+            await until(lambda: set(there.created) - came)
+            await asyncio.sleep(0.01)
+            born = [name for name in there.created if name not in came]
+            most = max(most, len(born))
+            stage.arrive(born[0])
+            came.add(born[0])
+            await until(lambda: len(stage.members.ready()) == len(came))
+        assert most == 3
+        assert stage.outlook.is_over() and stage.outlook.progress() == (10, 0, 10)
+        assert there.created == [f"p-{i}" for i in range(10)]
+        await stage.crew.dismiss()
+
+    run(body)
+
+
+def test_who_does_not_come_gives_its_turn_away_and_joins_later(
+    world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hiring, "ARRIVAL_SECONDS", 0.05)
+
+    async def body() -> None:
+        there = world.make()
+        there.held_back.set()
+        stage = Stage(there, size=2, startup_batch_size=1, startup_timeout=0.05, num_cpus=1)
+        stage.crew.spawn(2)
+        await until(lambda: "p-1" in there.created)
+        stage.arrive("p-1")
+        await until(stage.outlook.is_over)
+        assert stage.outlook.progress() == (1, 1, 2)
+        error = str(stage.outlook.start_error())
+        assert "p-0" in error and "CPU 1" in error and "within 0.05 s" in error
+        stage.arrive("p-0")
+        await until(lambda: stage.outlook.progress() == (2, 0, 2))
+        await stage.crew.dismiss()
+
+    run(body)
+
+
+def test_who_can_have_no_room_is_told_at_once(world: SimpleNamespace) -> None:
+    async def body() -> None:
+        there = world.make()
+        there.held_back.set()
+        stage = Stage(there, size=5, num_cpus=1)
+        stage.crew.spawn(5)
+        await until(lambda: len(there.created) == 5)
+        assert stage.outlook.progress() == (0, 3, 5)
+        assert not stage.outlook.is_hopeless(), "two have room"
+        stage.arrive("p-0", "p-1")
+        await until(stage.outlook.is_over)
+        assert stage.outlook.progress() == (2, 3, 5)
+        assert "asks for CPU 1: it has 1 node with at most CPU 2" in str(stage.outlook.start_error())
+        await stage.crew.dismiss()
+
+    run(body)
+
+
+def test_where_nodes_may_be_added_nobody_is_told_that_there_is_no_room(
+    world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = PoolConfig(num_gpus=1)
+    with pytest.raises(WorkerStartError, match="asks for GPU 1: it has 1 node with at most GPU 0 on one"):
+        cluster.check_room(config)
+    monkeypatch.setattr(cluster, "nodes", lambda: [Node({"CPU": 2.0}, {cluster.NODE_GROUP: "small"})])
+    cluster.check_room(config)
+    assert cluster.room(config) == math.inf
+
+
+def test_an_actor_that_cannot_be_created_says_why(world: SimpleNamespace) -> None:
+    async def body() -> None:
+        there = world.make()
+        text = "an error raised in its creation task\nModuleNotFoundError: No module named 'snakepit_ray'"
+        there.deaths = {f"p-{i}": ray_port.RayError(text) for i in range(2)}
+        stage = Stage(there, size=2)
+        stage.crew.spawn(2)
+        await until(stage.outlook.is_hopeless)
+        error = stage.outlook.start_error()
+        assert isinstance(error, WorkerStartError)
+        assert "No module named 'snakepit_ray'" in str(error) and "Install snakepit-ray" in str(error)
+        await stage.crew.dismiss()
+
+    run(body)
+
+
+def test_everyone_who_asks_for_the_end_waits_for_it_and_nobody_is_left(world: SimpleNamespace) -> None:
+    async def body() -> None:
+        there = world.make()
+        there.held_back.set()
+        stage = Stage(there, size=4, startup_batch_size=2)
+        stage.crew.spawn(4)
+        await until(lambda: len(there.created) == 2)
+        await until(lambda: stage.members.by_id["p-0"].state == "spawned")
+        stage.arrive("p-0")
+        await asyncio.gather(stage.crew.dismiss(), stage.crew.dismiss())
+        assert sorted(there.ended) == sorted(there.created), "also who waited for room"
+        assert there.stopped.count("p-0") == 1
+        assert len(there.created) <= 3, "nobody is created for a pool that ends"
+
+    run(body)
+
+
+def test_shrinking_does_not_wait_for_a_worker_that_waits_for_room(world: SimpleNamespace) -> None:
+    async def body() -> None:
+        there = world.make()
+        there.held_back.set()
+        stage = Stage(there, size=2)
+        stage.crew.spawn(2)
+        await until(lambda: len(there.created) == 2)
+        stage.arrive("p-0")
+        await until(lambda: len(stage.members.ready()) == 1)
+        await stage.crew.resize(1)
+        assert list(stage.members.by_id) == ["p-0"]
+        assert there.ended == ["p-1"]
+        assert stage.outlook.progress() == (1, 0, 1)
+        await stage.crew.dismiss()
+
+    run(body)
+
+
+# ---- the router --------------------------------------------------------------------------------------------
+
+
+def test_a_router_that_is_told_to_start_late_starts(world: SimpleNamespace) -> None:
+    async def body() -> None:
+        there = world.make()
+        there.held_back.set()
+        router = RouterActor(PoolConfig(name="p", size=1), detached=True)
+        await asyncio.sleep(0.05)
+        await router.start()
+        await router.start()
+        await until(lambda: there.created)
+        hold = asyncio.ensure_future(router.hold(Hello(facts("p-0"), PoolMemory(), [])))
+        progress, over = await router.starting(None, 0.0)
+        while not over:
+            progress, over = await router.starting(progress, 1.0)
+        assert progress == (1, 0, 1) and there.created == ["p-0"]
+        hold.cancel()
+        await router.shutdown()
+        with pytest.raises(PoolClosed, match="being shut down"):
+            await router.describe()
+        with pytest.raises(PoolClosed, match="while it started"):
+            await router.starting(None, 0.0)
+
+    run(body)
+
+
+def test_a_router_that_nobody_asks_any_more_ends_its_pool(
+    world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beginning, "UNASKED_SECONDS", 0.2)
+
+    async def body() -> None:
+        there = world.make()
+        never_told = RouterActor(PoolConfig(name="p", size=1), detached=True)
+        await until(lambda: there.ended == ["router of p"])
+        assert never_told.crew.closed
+        there.ended.clear()
+        cut = RouterActor(PoolConfig(name="q", size=2), detached=True)
+        await cut.start()
+        await until(lambda: "router of q" in there.ended)
+        assert set(there.ended) == {"router of q", *there.created}
+        there.ended.clear()
+        begun = RouterActor(PoolConfig(name="r", size=1), detached=True)
+        await begun.start()
+        await begun.begun()
+        await asyncio.sleep(0.4)
+        assert there.ended == []
+        await begun.shutdown()
+
+    run(body)
+
+
+def test_a_router_that_was_restarted_finds_who_waits_for_room(
+    world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = [WorkerName("router", "p-3"), WorkerName("another", "p-9")]
+    monkeypatch.setattr(ray_port, "workers_named", lambda: named)
+    monkeypatch.setattr(ray_port, "was_restarted", lambda: True)
+
+    async def body() -> None:
+        there = world.make()
+        router = RouterActor(PoolConfig(name="p", size=1), detached=True)
+        await until(lambda: router.members.by_id)
+        assert list(router.members.by_id) == ["p-3"] and router.beginning.over
+        await router.start()
+        router.crew.spawn(1)
+        await until(lambda: there.created)
+        assert there.created == ["p-4"], "no number is given twice"
+        await router.shutdown()
+        assert sorted(there.ended) == ["p-3", "p-4"]
+
+    run(body)

@@ -1,0 +1,29 @@
+"""A worker's name says whose it is; a beginning that nobody asks for is left behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from snakepit_ray.actors.beginning import UNASKED_SECONDS, Beginning
+from snakepit_ray.actors.naming import WorkerName, number_of, pool_of, router_name, worker_name
+
+
+@pytest.mark.parametrize("worker_id", ["default-0", "a-b-12", "x.y_z-3"])
+def test_a_workers_name_carries_its_router(worker_id: str) -> None:
+    name = WorkerName("a1b2", worker_id)
+    assert worker_name(str(name)) == name
+    assert f"{name.pool}-{number_of(worker_id)}" == worker_id
+    assert pool_of(worker_id) == name.pool
+
+
+@pytest.mark.parametrize("name", [router_name("default"), "default-0", "somebody", "snakepit:worker:broken"])
+def test_other_names_are_no_workers(name: str) -> None:
+    assert worker_name(name) is None
+
+
+def test_a_beginning_is_left_when_nobody_asks_any_more() -> None:
+    beginning = Beginning(100.0)
+    assert beginning.left(100.0) == UNASKED_SECONDS
+    beginning.asked(130.0)
+    assert beginning.left(130.0 + UNASKED_SECONDS - 1) == 1.0
+    assert beginning.left(1000.0) == 0.0
