@@ -121,6 +121,14 @@ def number(low: float, high: float = math.inf) -> Check:
     return run
 
 
+def gpus(value: Any) -> float:
+    """As Ray counts accelerators: a share of one, or some whole ones."""
+    kept = number(0)(value)
+    if kept > 1 and kept != int(kept):
+        raise ValueError("a share of one GPU (0 to 1) or a whole number of them")
+    return kept
+
+
 def seconds(*, zero: bool, most: float = math.inf) -> Check:
     """A duration; `zero` says whether 0 is one."""
 

@@ -140,7 +140,7 @@ class PoolConfig:
 
     # Ray's scheduling of each worker
     num_cpus: float = _key(0, number(0))
-    num_gpus: float = _key(0, number(0))
+    num_gpus: float = _key(0, checks.gpus)
     resources: Mapping[str, float] = _map_key(checks.map_of(number(0), "numbers"))
     placement: str = _key("spread", one_of("spread", "pack"))
     labels: Mapping[str, str] = _map_key(checks.map_of(checks.environment_value, "strings"))

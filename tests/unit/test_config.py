@@ -136,6 +136,8 @@ def test_the_defaults_are_the_contracts():
         ({"adapter": ""}, "a string that is not empty"),
         ({"interpreter": "a\0b"}, "a string that is not empty"),
         ({"max_message_size": 10}, "at least 1024 bytes"),
+        ({"num_gpus": 1.5}, "a share of one GPU (0 to 1) or a whole number of them"),
+        ({"num_gpus": -1}, "a number of at least 0"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_was_got_and_expected(settings, said):

@@ -1,0 +1,45 @@
+"""The Python of each page in snakepit_ray/docs runs as it stands there, block after block, as in a notebook."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import snakepit_ray
+
+pytestmark = pytest.mark.ray
+
+PAGES = sorted(Path(snakepit_ray.__file__).with_name("docs").glob("*.md"))
+SAID = {
+    "pools": [
+        "features: 3 of 3 ready, 0 failed",
+        "<Pool 'features' 3 of 3 workers ready>",
+        "the cluster has no room for a worker of pool 'default', which asks for CPU 1e+06: it has 1 node",
+        "1 ['ready']",
+    ],
+    "telemetry": ["request.executed"],
+}
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_the_python_of_a_page_does_what_it_says(
+    cluster: None,
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": page.stem}
+    for number, block in enumerate(blocks(page)):
+        exec(compile(block, f"{page.name}, block {number}", "exec"), names)
+    said = capsys.readouterr().out
+    assert page.stem in SAID, "say here what the page prints"
+    for line in SAID[page.stem]:
+        assert line in said
