@@ -15,17 +15,18 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import ray
 
 from snakepit_ray.actors import ray_port
-from snakepit_ray.codec import BatchOutcome, refs_of
+from snakepit_ray.codec import BatchOutcome
 from snakepit_ray.config import CallOptions
 from snakepit_ray.core.batch_size import MOST, MOST_BYTES, BatchSize
 from snakepit_ray.drawing import Failed, Item, Source
 from snakepit_ray.errors import ConfigError, NotNow, PoolClosed
-from snakepit_ray.requests import Drawn
+from snakepit_ray.requests import Drawn, drawn_bytes, drawn_refs
 from snakepit_ray.sending import Sender, Sent, is_unbegun
 
 LOOK_SECONDS = 0.005  # between two looks at a source that is waited for while answers are, too
@@ -70,11 +71,7 @@ class MapRun:
             raise ConfigError(f"items: got {items!r}, expected an iterable of mappings")
         self._sender = sender
         self._command = command
-        self._source = Source(
-            items,
-            lambda item, number: sender.draw(command, item, number),
-            draws_ahead=in_flight is None,
-        )
+        self._source = Source(items, sender.drawer(command), draws_ahead=in_flight is None)
         self._options = options
         self._with_info = options.merge(info=True)
         self._ordered = ordered
@@ -189,20 +186,24 @@ class MapRun:
 
     def _formed(self, size: int) -> _Chunk:
         start, items, nbytes = self._taken, list[Drawn](), 0
-        while self._items and len(items) < size and nbytes <= MOST_BYTES:
-            item = self._items[0]
-            alone = isinstance(item, Failed) or bool(refs_of(item.item))
-            if alone and items:
-                break
-            self._items.popleft()
-            self._taken += 1
-            if isinstance(item, Failed):
-                self._done[start] = _Done([None], {0: item.error})
-                break
+        for item in islice(self._items, size):
+            if type(item) is not dict:
+                alone = isinstance(item, Failed) or bool(drawn_refs(item))
+                if alone and items:
+                    break
+                if isinstance(item, Failed):
+                    self._items.popleft()
+                    self._taken += 1
+                    self._done[start] = _Done([None], {0: item.error})
+                    break
+                nbytes += drawn_bytes(item)
+                if alone or nbytes > MOST_BYTES:
+                    items.append(item)
+                    break
             items.append(item)
-            nbytes += item.nbytes
-            if alone:
-                break
+        for _ in items:
+            self._items.popleft()
+        self._taken += len(items)
         return _Chunk(start, items)
 
     def _send(self, chunk: _Chunk) -> None:

@@ -135,6 +135,7 @@ class BatchCall:
             raise ConfigError(f"items: got {items!r}, expected an iterable of mappings")
         sender = self._pool._sender
         sender.check_open()
-        drawn = [sender.draw(command, item, number) for number, item in enumerate(items)]
+        draw = sender.drawer(command)
+        drawn = [draw(item, number) for number, item in enumerate(items)]
         errors = pb.BATCH_ERRORS_RETURN if return_exceptions else pb.BATCH_ERRORS_RAISE
         return sender.all(command, drawn, options, errors) if drawn else None

@@ -20,11 +20,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from snakepit_ray.actors import ray_port
-from snakepit_ray.codec import BatchOutcome, refs_of
+from snakepit_ray.codec import BatchOutcome
 from snakepit_ray.config import CallOptions
 from snakepit_ray.core.batch_size import BurstSize
 from snakepit_ray.errors import DeadlineExceeded, PoolClosed
-from snakepit_ray.requests import Drawn
+from snakepit_ray.requests import Drawn, drawn_refs
 from snakepit_ray.sending import Sender, Sent, awaited, is_unbegun, may_block
 
 HOLD_SECONDS = 0.05  # that a call waits here for a slot to come near; then it waits at a worker, as any other
@@ -153,8 +153,8 @@ class _Lane:
 
     def _send_apart(self, calls: list[_Call]) -> None:
         """Calls with refs go alone: Ray resolves the refs of one call."""
-        alone = [call for call in calls if refs_of(call.drawn.item)]
-        together = [call for call in calls if not refs_of(call.drawn.item)] if alone else calls
+        alone = [call for call in calls if drawn_refs(call.drawn)]
+        together = [call for call in calls if not drawn_refs(call.drawn)] if alone else calls
         for call in alone:
             self._send([call])
         if together:

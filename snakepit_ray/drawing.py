@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from snakepit_ray.core.batch_size import MOST_BYTES
-from snakepit_ray.requests import Drawn
+from snakepit_ray.requests import Drawn, drawn_bytes
 
 DRAWING_SECONDS = 0.010  # a chunk that takes longer to encode is sent with what there is
 MOST_HELD = 8 * MOST_BYTES  # bytes of items that are drawn and not yet sent
@@ -48,6 +48,7 @@ class Source:
         self._changed = threading.Condition()
         self._ready: deque[Item] = deque()
         self._drawn = self._taken = self._allowed = 0
+        self._looks_at = 0  # the number of the item after which the thread looks whether it may go on
         self._bytes_in = self._bytes_out = 0  # of items that came to `_ready`, and left it: one writer each
         self._is_ended = self._is_closed = self._is_awaited = False
         self._thread: threading.Thread | None = None
@@ -68,7 +69,7 @@ class Source:
         is_ended = self._is_ended  # before the last look: what is drawn is in `_ready` first
         items = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
         self._taken += len(items)
-        self._bytes_out += sum(map(_nbytes, items))
+        self._bytes_out += sum(_nbytes(item) for item in items if type(item) is not dict)
         self.is_over = is_ended and not self._ready
         return items
 
@@ -77,6 +78,7 @@ class Source:
         self.is_over = True
         with self._changed:
             self._is_closed = True
+            self._looks_at = 0
             self._changed.notify_all()
 
     def _allow(self, most: int) -> None:
@@ -99,12 +101,20 @@ class Source:
 
     def _run(self) -> None:
         try:
-            for given in self._iterator:
-                item = self._encoded(given)
-                self._bytes_in += _nbytes(item)
-                self._ready.append(item)
-                if not self._goes_on():
-                    break
+            ready, draw = self._ready, self._draw
+            for number, given in enumerate(self._iterator):
+                try:
+                    item: Item = draw(given, number)
+                except Exception as error:  # noqa: BLE001 - a runtime's hook may raise anything: the item fails
+                    item = Failed(error)
+                if type(item) is not dict:  # of one that is a copy the bytes do not count
+                    self._bytes_in += _nbytes(item)
+                    self._looks_at = 0
+                ready.append(item)
+                if self._is_awaited or number >= self._looks_at:
+                    self._drawn = number + 1
+                    if not self._goes_on():
+                        break
         except BaseException as error:  # noqa: BLE001 - the consumer is told after the results
             self.error = error
         with self._changed:
@@ -119,6 +129,7 @@ class Source:
             with self._changed:
                 self._changed.notify_all()
                 self._changed.wait_for(self._may_draw)
+        self._looks_at = self._allowed - 1
         return not self._is_closed
 
     def _may_draw(self) -> bool:
@@ -130,23 +141,22 @@ class Source:
         """Up to `most` items of a list, fewer when encoding them takes its time or they are large."""
         items: list[Item] = []
         ends_at, size = time.monotonic() + DRAWING_SECONDS, 0
-        for given in self._iterator:
-            items.append(self._encoded(given))
-            size += _nbytes(items[-1])
-            if len(items) >= most or size > MOST_BYTES:
-                return items
-            if not len(items) % 16 and time.monotonic() > ends_at:
+        draw, begin = self._draw, self._drawn
+        for number, given in enumerate(self._iterator, begin):
+            try:
+                item: Item = draw(given, number)
+            except Exception as error:  # noqa: BLE001 - a runtime's hook may raise anything: the item fails
+                item = Failed(error)
+            items.append(item)
+            if type(item) is not dict:
+                size += _nbytes(item)
+            count = len(items)
+            if count >= most or size > MOST_BYTES or (not count % 16 and time.monotonic() > ends_at):
+                self._drawn = begin + count
                 return items
         self.is_over = True
         return items
 
-    def _encoded(self, given: Any) -> Item:
-        number, self._drawn = self._drawn, self._drawn + 1
-        try:
-            return self._draw(given, number)
-        except Exception as error:  # noqa: BLE001 - a runtime's hook may raise anything: the item fails
-            return Failed(error)
-
 
 def _nbytes(item: Item) -> int:
-    return item.nbytes if isinstance(item, Drawn) else 0
+    return 0 if isinstance(item, Failed) else drawn_bytes(item)

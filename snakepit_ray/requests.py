@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pickle import PickleBuffer
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.codec import (
@@ -21,8 +21,10 @@ from snakepit_ray.codec import (
     encode_args,
     encode_item,
     encode_value,
+    item_bytes,
     join_items,
     nbytes,
+    refs_of,
     whole_item,
 )
 from snakepit_ray.config import CallOptions, PoolConfig
@@ -37,19 +39,29 @@ AFFINITY = {
 KINDS = {value.number: value.name for value in pb.Failure.Kind.DESCRIPTOR.values}
 
 
-class Drawn(NamedTuple):
-    """The arguments of one call as they were when they were given. `budget` is what the Runtime allows it,
-    None where it says nothing."""
+class Budgeted(NamedTuple):
+    """Arguments that a Runtime has prepared, and the budget that it allows them: None where it says
+    nothing."""
 
     item: Item
-    budget: float | None = None
+    budget: float | None
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its JSON and its buffers."""
-        if isinstance(self.item, bytes):
-            return len(self.item)
-        return len(self.item.json) + sum(map(nbytes, self.item.buffers))
+
+Drawn: TypeAlias = Item | Budgeted  # the arguments of one call as they were when they were given
+
+
+def drawn_bytes(drawn: Drawn) -> int:
+    """Bytes of its JSON and its buffers, as `item_bytes` counts them."""
+    return item_bytes(_item(drawn))
+
+
+def drawn_refs(drawn: Drawn) -> Sequence[tuple[str, Any]]:
+    """The refs among the arguments."""
+    return () if type(drawn) is dict else refs_of(_item(drawn))
+
+
+def _item(drawn: Drawn) -> Item:
+    return drawn.item if isinstance(drawn, Budgeted) else drawn
 
 
 class RequestBuilder:
@@ -76,9 +88,16 @@ class RequestBuilder:
 
         Raises InvalidArguments, EncodingError, UnknownCommand, and what a Runtime's hook raises."""
         if self._runtime is None:
-            return Drawn(encode_item(args, number, self._ref_type))
+            return encode_item(args, number, self._ref_type)
         prepared, budget = self._prepared(command, args)
-        return Drawn(encode_item(prepared, number, self._ref_type), budget)
+        return Budgeted(encode_item(prepared, number, self._ref_type), budget)
+
+    def drawer(self, command: str) -> Callable[[Any, int], Drawn]:
+        """`draw` for many calls of one command: takes the arguments of each, and its number."""
+        if self._runtime is not None:
+            return lambda args, number: self.draw(command, args, number)
+        ref_type = self._ref_type
+        return lambda args, number: encode_item(args, number, ref_type)
 
     def _prepared(self, command: str, args: Any) -> tuple[Any, float | None]:
         """What the Runtime makes of the arguments, and the budget that it allows them."""
@@ -106,7 +125,8 @@ class RequestBuilder:
 
     def single(self, command: str, drawn: Drawn, options: CallOptions) -> tuple[pb.Request, list[Any]]:
         """`build` of arguments that were drawn. Raises PayloadTooLarge."""
-        return self._single(command, whole_item(drawn.item), drawn.budget, options, False)
+        budget = drawn.budget if isinstance(drawn, Budgeted) else None
+        return self._single(command, whole_item(_item(drawn)), budget, options, False)
 
     def _single(
         self, command: str, encoded: Encoded, budget: float | None, options: CallOptions, stream: bool
@@ -137,7 +157,7 @@ class RequestBuilder:
         refs. `errors` is one of BatchErrors; large buffers are added to those `beside`. Raises
         PayloadTooLarge."""
         config = self._config
-        encoded = join_items([one.item for one in drawn])
+        encoded = join_items(list(map(_item, drawn)) if self._runtime is not None else drawn)  # type: ignore[arg-type] # nothing is budgeted without a Runtime
         check_size(encoded, config.max_message_size, config.binary_threshold)
         request = pb.Request(
             id=self._new_id(),
@@ -146,8 +166,11 @@ class RequestBuilder:
             session=options.session or "",
             batch=pb.Batch(count=len(drawn)),
         )
-        budgets = [one.budget for one in drawn if one.budget is not None] if self._runtime is not None else []
-        budget = max(budgets, default=None) if options.timeout is None else options.timeout
+        budget = (
+            _largest_budget(drawn)
+            if options.timeout is None and self._runtime is not None
+            else options.timeout
+        )
         self._budgeted(request, command, options, budget)
         request.options.errors = errors  # type: ignore[assignment] # a number of the enum
         return request
@@ -177,6 +200,11 @@ class RequestBuilder:
             runtime=self._runtime_name,
             default_budget=default_budget,
         )
+
+
+def _largest_budget(drawn: Sequence[Drawn]) -> float | None:
+    budgets = [one.budget for one in drawn if isinstance(one, Budgeted) and one.budget is not None]
+    return max(budgets, default=None)
 
 
 def _budget(command: str, seconds: float | None) -> float | None:

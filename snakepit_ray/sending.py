@@ -19,12 +19,12 @@ from snakepit_ray import pending
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.link import Link
-from snakepit_ray.codec import nbytes, refs_of, refuse_refs
+from snakepit_ray.codec import nbytes, refuse_refs
 from snakepit_ray.config import CallOptions
 from snakepit_ray.core.batch_size import SHARE
 from snakepit_ray.errors import DeadlineExceeded, PayloadTooLarge, PoolClosed, SnakepitError, WorkerCrashed
 from snakepit_ray.pending import Ticket
-from snakepit_ray.requests import Drawn, RequestBuilder, parcel
+from snakepit_ray.requests import Drawn, RequestBuilder, drawn_refs, parcel
 
 PIECE = 1000  # items of a batch that are encoded together, at most
 PIECE_BYTES = 8 * 1024 * 1024  # of buffers beside them: a piece is not divided further
@@ -95,6 +95,10 @@ class Sender:
         """Encodes a call's arguments now, to be sent later. Raises as `now`."""
         return self._builder.draw(command, args, number)
 
+    def drawer(self, command: str) -> Callable[[Any, int], Drawn]:
+        """`draw` for many calls of one command: takes the arguments of each, and its number."""
+        return self._builder.drawer(command)
+
     # ---- out ----------------------------------------------------------------------------------------------
 
     def now(self, command: str, args: Any, options: CallOptions, *, encoded: bool = False) -> Sent:
@@ -132,8 +136,8 @@ class Sender:
     def all(self, command: str, drawn: Sequence[Drawn], options: CallOptions, errors: int) -> Sent:
         """Sends calls that the worker that gets them spreads over the pool: the answer is their results."""
         for number, one in enumerate(drawn):
-            if refs_of(one.item):
-                refuse_refs(one.item, number)
+            if drawn_refs(one):
+                refuse_refs(drawn_refs(one), number)
         size = max(1, min(PIECE, len(drawn) // (4 * self.slots_for(options))))
         requests, beside = [], list[Any]()
 

@@ -1,14 +1,19 @@
-"""Knows how many calls travel as one: their arguments as one JSON array, their results as one envelope that
+"""How many calls travel as one: their arguments as one JSON array, their results as one envelope that
 unpickles as the list of them.
 
-Rules: plain arguments are checked in a few passes at C speed, whatever their number; a failed item, or one
-whose result cannot be read, is its error in its place; the worker actor decodes nothing (see envelope.py).
+Rules:
+- Arguments are what they were when they were drawn. Objects of scalars are copied then, and become JSON
+  together, in one pass in C.
+- A failed item, or one whose result cannot be read, is its error in its place.
+- The worker actor decodes nothing (see envelope.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import orjson
 
 from snakepit_ray.codec import envelope as envelopes
 from snakepit_ray.codec.decoding import decode_values
@@ -25,36 +30,62 @@ from snakepit_ray.codec.envelope import Epoch, Info, Reply, portable_buffers
 from snakepit_ray.codec.tags import TAG
 from snakepit_ray.errors import EncodingError
 
-Item = bytes | Encoded  # one call's arguments: bytes where they are JSON alone, as most are
+# One call's arguments as they were: an object of small scalars that nobody else holds, as most are, or its
+# JSON, or its JSON with buffers and refs.
+Item = dict[str, Any] | bytes | Encoded
 
 RAISE, RETURN, APART = 0, 1, 2  # snakepit.v1.BatchErrors, here as numbers: the codec needs no protobuf
 
 # ---- arguments -----------------------------------------------------------------------------------------
 
+COPIED_BYTES = 1024  # of strings in an object that is kept as a copy, at most
+COPIED_KEYS = 32
+_NUMBERS = FLAT_TYPES - {str}
+_TAG_BYTES = TAG.encode()
+
 
 def encode_items(items: Iterable[Any], ref_type: type | None = None, begin: int = 0) -> Encoded:
-    """The arguments of many calls: mappings with string keys, without refs, each encoded when it is drawn.
+    """The arguments of many calls: mappings with string keys, without refs, each taken when it is drawn.
 
     `begin` is the number of the first, for error messages. Raises EncodingError for the first that cannot be
     encoded."""
-    encoded = [encode_item(item, number, ref_type) for number, item in enumerate(items, begin)]
-    for number, item in enumerate(encoded, begin):
-        refuse_refs(item, number)
-    return join_items(encoded)
+    taken = [encode_item(item, number, ref_type) for number, item in enumerate(items, begin)]
+    for number, item in enumerate(taken, begin):
+        refuse_refs(refs_of(item), number)
+    return join_items(taken)
 
 
 def encode_item(item: Any, number: int, ref_type: type | None = None) -> Item:
-    """The arguments of one call of many, as they are now: what their owner changes later changes nothing.
+    """The arguments of one call of many, as they are now: what their owner changes later changes nothing. An
+    object of small scalars is copied, and becomes JSON together with others.
 
     `number` is its number, for error messages. Raises EncodingError."""
-    if type(item) is dict and FLAT_TYPES.issuperset(map(type, item.values())):
-        raw = flat_json(item)
-        if raw is not None:
-            return raw
+    if type(item) is dict:
+        if _is_small(item):
+            return item.copy()
+        if FLAT_TYPES.issuperset(map(type, item.values())):
+            raw = flat_json(item)
+            if raw is not None:
+                return raw
     encoded = encode_args(item, ref_type, f"items[{number}]")
     if not encoded.buffers and not encoded.refs:
         return encoded.json
     return encoded._replace(buffers=[_owned(buffer) for buffer in encoded.buffers])
+
+
+def _is_small(item: dict[Any, Any]) -> bool:
+    """Whether it holds nothing but scalars under names, and its strings are short and certain to have a
+    JSON."""
+    size = 0
+    for name, value in item.items():
+        if type(name) is not str:
+            return False
+        kind = type(value)
+        if kind not in _NUMBERS:
+            if kind is not str or not value.isascii():
+                return False
+            size += len(value)
+    return size <= COPIED_BYTES and len(item) <= COPIED_KEYS
 
 
 def _owned(buffer: Any) -> Any:
@@ -65,12 +96,12 @@ def _owned(buffer: Any) -> Any:
 
 def refs_of(item: Item) -> Sequence[tuple[str, Any]]:
     """The refs among the arguments of one call."""
-    return () if isinstance(item, bytes) else item.refs
+    return item.refs if isinstance(item, Encoded) else ()
 
 
-def refuse_refs(item: Item, number: int) -> None:
-    """Raises EncodingError for an item of a batch that has refs: nobody would resolve them."""
-    for name, _ in refs_of(item):
+def refuse_refs(refs: Sequence[tuple[str, Any]], number: int) -> None:
+    """Raises EncodingError where item `number` of a batch has refs: nobody would resolve them."""
+    for name, _ in refs:
         path = f"items[{number}]" + (f'["{name}"]' if name else "")
         raise EncodingError(
             f"{path}: cannot encode an ObjectRef in a batch; pool.map and pool.call send such items one by "
@@ -81,19 +112,50 @@ def refuse_refs(item: Item, number: int) -> None:
 
 def whole_item(item: Item) -> Encoded:
     """One item as the arguments of a call of its own."""
+    if isinstance(item, dict):
+        item = _json_of(item)
     return Encoded(item, [], []) if isinstance(item, bytes) else item
+
+
+def item_bytes(item: Item) -> int:
+    """Bytes of its JSON and its buffers; of one that is a copy no more than COPIED_BYTES, and not counted."""
+    if isinstance(item, Encoded):
+        return len(item.json) + sum(map(size_of, item.buffers))
+    return len(item) if isinstance(item, bytes) else 0
 
 
 def join_items(items: Sequence[Item]) -> Encoded:
     """The arguments of many calls as one payload: a JSON array, whose tags name the buffers of all."""
+    if set(map(type, items)) == {dict}:
+        raw = _json_of_many(items)
+        if raw is not None:
+            return Encoded(raw, [], [])
     texts, buffers = [], list[Any]()
     for item in items:
-        if isinstance(item, bytes):
+        if isinstance(item, dict):
+            texts.append(_json_of(item))
+        elif isinstance(item, bytes):
             texts.append(item)
         else:
             texts.append(_rebased(item.json, len(buffers)) if buffers else item.json)
             buffers.extend(item.buffers)
     return Encoded(b"[" + b",".join(texts) + b"]", buffers, [])
+
+
+def _json_of(item: dict[str, Any]) -> bytes:
+    """The JSON of an object that is kept as a copy."""
+    raw = flat_json(item)
+    return encode_args(item).json if raw is None else raw
+
+
+def _json_of_many(items: Sequence[Item]) -> bytes | None:
+    """The JSON array of objects that are kept as copies, in one pass in C; None where one of them needs a
+    tag, or may: orjson writes NaN as null, and refuses large integers itself."""
+    try:
+        raw = orjson.dumps(items, option=orjson.OPT_STRICT_INTEGER)
+    except orjson.JSONEncodeError:
+        return None
+    return None if b"null" in raw or _TAG_BYTES in raw else raw
 
 
 def _rebased(text: bytes, base: int) -> bytes:

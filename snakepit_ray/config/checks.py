@@ -123,7 +123,7 @@ def number(low: float, high: float = math.inf) -> Check:
 
 def gpus(value: Any) -> float:
     """As Ray counts accelerators: a share of one, or some whole ones."""
-    kept = number(0)(value)
+    kept: float = number(0)(value)
     if kept > 1 and kept != int(kept):
         raise ValueError("a share of one GPU (0 to 1) or a whole number of them")
     return kept

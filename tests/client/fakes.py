@@ -54,6 +54,9 @@ class FakeSender:
     def draw(self, command: str, args: Any, number: int = 0) -> Drawn:
         return self.builder.draw(command, args, number)
 
+    def drawer(self, command: str) -> Callable[[Any, int], Drawn]:
+        return self.builder.drawer(command)
+
     def one(self, command: str, drawn: Drawn, options: Any, *, patient: bool = False) -> Sent:
         request, _ = self.builder.single(command, drawn, options)
         return self._send([json.loads(request.args.json)])

@@ -96,7 +96,7 @@ def test_who_shuts_a_pool_down_while_it_starts_ends_the_start(crowded: str) -> N
     def run() -> None:
         try:
             snakepit.start(name=name, size=2, num_cpus=5, startup_timeout=300, interpreter=sys.executable)
-        except BaseException as error:  # noqa: BLE001 - asserted below
+        except BaseException as error:
             said.append(error)
 
     starting = threading.Thread(target=run)
@@ -168,7 +168,7 @@ def test_of_two_that_start_one_name_one_has_it(cluster: None) -> None:
 
 def test_one_name_twice_is_refused_before_anything_starts(cluster: None) -> None:
     twice = snakepit.PoolConfig(name="twice", size=1, interpreter=sys.executable)
-    with pytest.raises(snakepit.ConfigError, match="'twice'.*two pools of one name"):
+    with pytest.raises(snakepit.ConfigError, match=r"'twice'.*two pools of one name"):
         snakepit.start_all([twice, twice])
     assert "twice" not in ray_port.pool_names()
 
@@ -215,7 +215,7 @@ def test_a_node_without_the_package_is_told_with_its_cure(
 
     monkeypatch.setattr(router, "RouterActor", RouterActor)
     with pytest.raises(
-        snakepit.WorkerStartError, match="No module named 'not_on_the_nodes'.*on every node.*runtime_env"
+        snakepit.WorkerStartError, match=r"No module named 'not_on_the_nodes'.*on every node.*runtime_env"
     ):
         snakepit.start(name="bare", size=1, interpreter=sys.executable)
     assert "bare" not in ray_port.pool_names()

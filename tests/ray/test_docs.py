@@ -1,4 +1,4 @@
-"""The Python of each page in snakepit_ray/docs runs as it stands there, block after block, as in a notebook."""
+"""The Python of each page in snakepit_ray/docs runs as it stands there, block after block."""
 
 from __future__ import annotations
 

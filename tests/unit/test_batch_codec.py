@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_ray import codec
-from snakepit_ray.codec import BatchEnvelope, BatchOutcome, BatchPart, decode_value, encode_args, encode_items
+from snakepit_ray.codec import (
+    BatchEnvelope,
+    BatchOutcome,
+    BatchPart,
+    decode_value,
+    encode_args,
+    encode_item,
+    encode_items,
+    join_items,
+    whole_item,
+)
 from snakepit_ray.codec.batches import APART, RAISE, RETURN
 from snakepit_ray.errors import CommandError, EncodingError
 
@@ -160,3 +170,41 @@ def test_worker_actors_keep_batches_encoded(kept: None) -> None:
     assert isinstance(arrived, BatchEnvelope) and arrived.count == 2
     assert codec.decoded_count() == before
     assert over(list(arrived.parts), RAISE).value() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        {"a": 1, "b": True, "c": None, "d": 0.5, "e": "text"},
+        {"a": 2**53, "b": 2**70, "c": -(2**53)},
+        {"a": float("nan"), "b": float("inf")},
+        {"a": None, "b": "null"},
+        {"$snakepit": 1},
+        {"a": "ä", "b": "x" * 5000},
+        {f"key{i}": i for i in range(100)},
+        {"a": [1, {"b": (2, 3)}], "c": {}},
+        {"a": b"bytes"},
+    ],
+)
+def test_an_item_together_with_others_is_what_it_is_alone(one: dict) -> None:
+    """Objects of small scalars are copied and become JSON together; what needs a tag gets one all the same."""
+    alone = encode_args(one)
+    for company in ([one], [{"x": 1}, one, {"x": None}], [one, {"x": [1]}]):
+        taken = [encode_item(item, number) for number, item in enumerate(company)]
+        value = json.loads(join_items(taken).json)[company.index(one)]
+        assert value == json.loads(alone.json)
+        assert whole_item(taken[company.index(one)]).json == alone.json
+
+
+def test_an_item_is_what_it_was_when_it_was_drawn() -> None:
+    given: dict = {"a": 1, "b": "one"}
+    inner: dict = {"a": [1]}
+    taken = [encode_item(given, 0), encode_item(inner, 1)]
+    given.update(a=2, c=3)
+    inner["a"].append(2)
+    assert json.loads(join_items(taken).json) == [{"a": 1, "b": "one"}, {"a": [1]}]
+
+
+def test_a_key_that_is_no_string_is_told_when_the_item_is_drawn() -> None:
+    with pytest.raises(EncodingError, match=r"items\[7\].*key 1"):
+        encode_item({1: 2}, 7)
