@@ -54,7 +54,7 @@ def no_room(cluster: None) -> Iterator[None]:
 
 
 @pytest.fixture(params=["some", "all"])
-def crowded(request: pytest.FixtureRequest) -> str:
+def crowded(cluster: None, request: pytest.FixtureRequest) -> str:
     """The settings of a pool for which there is no room, or for one worker only."""
     if request.param == "all":
         request.getfixturevalue("no_room")
@@ -190,13 +190,16 @@ def test_shutdown_by_name_ends_the_pool_that_has_the_name_now(cluster: None) -> 
 
 
 def test_what_is_forked_from_a_driver_ends_no_pool_of_it(cluster: None) -> None:
-    """Its exit took a minute, and tried to end its parent's pools."""
+    """It tried to, and took a minute. (`sys.exit` would hang all the same: Ray's own exit hook does so in whatever
+    is forked from a driver.)"""
     process = driver(
         "pool = snakepit.start(name='forking', size=1, interpreter=sys.executable)\n"
         "child = os.fork()\n"
         "if child == 0:\n"
         "    with pool:\n"
-        "        sys.exit(3)\n"
+        "        snakepit.shutdown()\n"
+        "    snakepit.starting._at_exit()\n"
+        "    os._exit(3)\n"
         "_, status = os.waitpid(child, 0)\n"
         "print(json.dumps([os.waitstatus_to_exitcode(status), pool.execute('add', {'a': 1, 'b': 1})]))"
     )
@@ -209,7 +212,9 @@ def test_a_node_without_the_package_is_told_with_its_cure(
     cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Before: "the pool is gone (shut down, or its driver ended)"."""
-    (tmp_path / "not_on_the_nodes.py").write_text("class RouterActor:\n    pass\n")
+    (tmp_path / "not_on_the_nodes.py").write_text(
+        "from snakepit_ray.actors import router\n\nclass RouterActor(router.RouterActor):\n    pass\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     from not_on_the_nodes import RouterActor  # type: ignore[import-not-found]
 
@@ -236,8 +241,8 @@ def test_questions_while_the_router_is_restarted_are_answered(start: Any) -> Non
         os.kill(died, signal.SIGKILL)
         assert ask() == 2
         assert router_pid(pool) != died
-    wait_until(lambda: pids.isdisjoint(w.pid for w in pool.workers()), 60, "both were told, once each")
-    assert pool.stats().recycled == 2
+    wait_until(lambda: pool.stats().recycled == 2, 60, "both were told")
+    assert pids.isdisjoint(worker.pid for worker in pool.workers())
 
 
 async def counted(pool: snakepit.Pool) -> int:
@@ -251,14 +256,11 @@ def router_pid(pool: snakepit.Pool) -> int:
 
 
 def test_a_handle_says_how_many_workers_there_are_to_be_now(start: Any) -> None:
+    """It said "3 of 2 workers ready" after a scale. And recycling is told from an event loop."""
     pool = start(size=3)
     assert repr(pool) == f"<Pool {pool.name!r} 3 of 3 workers ready>"
     pool.scale(1)
     wait_until(lambda: repr(pool) == f"<Pool {pool.name!r} 1 of 1 workers ready>", 30, repr(pool))
-
-
-def test_recycling_is_told_from_an_event_loop(start: Any) -> None:
-    pool = start(size=1)
     (before,) = pool.workers()
     assert asyncio.run(pool.arecycle()) == 1
     wait_until(lambda: {w.pid for w in pool.workers()}.isdisjoint({before.pid}), 60, "it was replaced")
@@ -277,9 +279,9 @@ def test_a_pool_larger_than_its_machine_starts_in_turns(cluster: None) -> None:
         most = max(most, len(workers_of(name)) - counts[0])
 
     with snakepit.start(
-        name=name, size=12, startup_batch_size=2, interpreter=sys.executable, on_progress=progress
+        name=name, size=8, startup_batch_size=2, interpreter=sys.executable, on_progress=progress
     ) as pool:
-        assert len({worker.pid for worker in pool.workers()}) == 12
-    assert seen == sorted(seen) and seen[-1] == (12, 0, 12)
-    assert len(seen) == len(set(seen)) >= 6, "it says how far it is"
+        assert len({worker.pid for worker in pool.workers()}) == 8
+    assert seen == sorted(seen) and seen[-1] == (8, 0, 8)
+    assert len(seen) == len(set(seen)) >= 4, "it says how far it is"
     assert most <= 3, "no more have a turn than startup_batch_size, and one whose turn has just begun"

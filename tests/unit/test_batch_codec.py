@@ -187,7 +187,7 @@ def test_worker_actors_keep_batches_encoded(kept: None) -> None:
     ],
 )
 def test_an_item_together_with_others_is_what_it_is_alone(one: dict) -> None:
-    """Objects of small scalars are copied and become JSON together; what needs a tag gets one all the same."""
+    """Objects of small scalars are copied and become JSON together; what needs a tag gets one."""
     alone = encode_args(one)
     for company in ([one], [{"x": 1}, one, {"x": None}], [one, {"x": [1]}]):
         taken = [encode_item(item, number) for number, item in enumerate(company)]
