@@ -133,10 +133,10 @@ class Members:
         return None if left_at is None else time.monotonic() - left_at
 
     def said(self, member: Member, facts: WorkerFacts) -> bool:
-        """What a worker says of itself now; whether its actor was restarted. That counts from 0: what it had
-        counted stays in the pool's numbers, as it was last heard."""
+        """What a worker says of itself now; whether its actor was restarted. On another node that counts from
+        0: what it had counted stays in the pool's numbers, as it was last heard."""
         restarted = 0 < member.incarnation < facts.epoch[0]
-        if restarted:
+        if restarted and facts.counts_from > member.incarnation:
             self._keep_counters(member)
             self.left["restarts"] += 1
         member.facts = facts

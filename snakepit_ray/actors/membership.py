@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableSequence
 from typing import Any
 
-from snakepit_ray.actors import leftovers, ray_port
+from snakepit_ray.actors import leftovers, pool_notes, ray_port
 from snakepit_ray.actors.messages import (
     Claimed,
     Hello,
@@ -35,7 +35,7 @@ HAND_OVER_SECONDS = 0.05
 
 class Membership:
     """One worker's membership in its pool. `peers` learns the actors that the router names; `log` has the
-    sessions of an earlier process of this worker."""
+    sessions of an earlier process of this worker, `notes` what the router had told it."""
 
     def __init__(
         self,
@@ -47,9 +47,11 @@ class Membership:
         peers: dict[str, Any],
         gone: Callable[[], Awaitable[None]],
         log: SessionLog,
+        notes: MutableSequence[int] | memoryview,
     ) -> None:
         self.reports = 0
-        self.memory = PoolMemory()
+        self._notes = notes
+        self.memory = pool_notes.load(notes)
         self.generation = 0  # of the router that answered last
         self.sessions = OwnSessions(supervisor, config, worker_id, log, self._claim)
         self._supervisor = supervisor
@@ -101,7 +103,9 @@ class Membership:
 
     def remember(self, memory: PoolMemory) -> None:
         """Keeps what the router would forget; it comes back with the next `hold`."""
-        self.memory = max(self.memory, memory, key=lambda known: known.order)
+        if memory.order > self.memory.order:
+            self.memory = memory
+            pool_notes.store(self._notes, memory)
 
     def state_changed(self, state: WorkerState) -> None:
         """The router must know who can serve: a loss that is replaced at once is not its business."""

@@ -10,7 +10,7 @@ from snakepit_ray.core.reporting import Pace
 
 class WorkerFacts(NamedTuple):
     """What a worker says of itself. Times are seconds since 1970; `pid` is the interpreter's, 0 when there is
-    none."""
+    none. `rss_bytes` is the memory of the interpreter and its children, as worker_max_memory counts it."""
 
     worker_id: str
     node_id: str
@@ -33,6 +33,9 @@ class WorkerFacts(NamedTuple):
     started_at: float
     timeouts: tuple[tuple[str, float], ...] = ()  # seconds, of commands that declare one
     present: int = 0  # calls that it serves, also those whose requests another worker runs
+    counts_from: int = (
+        0  # the incarnation that began to count: later ones go on, where their node is the same
+    )
 
 
 class Owned(NamedTuple):

@@ -251,19 +251,22 @@ class RouterActor:
     @ray_port.survives_restarts
     async def stats(self) -> tuple[PoolStats, StartCounts]:
         """The pool's numbers, asked of the workers now, and its progress."""
-        return self.members.stats(await self.workers(), len(self.claims)), self.outlook.progress()
+        return self.members.stats(await self._facts(False), len(self.claims)), self.outlook.progress()
 
     @ray_port.survives_restarts
     async def workers(self) -> list[WorkerFacts]:
         """What each worker says of itself now; of one that does not answer, what it said last."""
+        return await self._facts(True)
+
+    async def _facts(self, memory: bool) -> list[WorkerFacts]:
         await self.news.known.wait()
         members = self.members.in_state("ready", "leaving", "quarantined")
-        await asyncio.gather(*(self._ask(member) for member in members))
+        await asyncio.gather(*(self._ask(member, memory) for member in members))
         return [member.facts for member in members if member.facts is not None]
 
-    async def _ask(self, member: Member) -> None:
+    async def _ask(self, member: Member, memory: bool) -> None:
         try:
-            facts = await asyncio.wait_for(member.actor.get_facts.remote(), FACTS_SECONDS)
+            facts = await asyncio.wait_for(member.actor.get_facts.remote(memory), FACTS_SECONDS)
             self.members.said(member, facts)
         except (ray_port.RayError, asyncio.TimeoutError) as error:
             log.warning("worker %s does not answer: %s", member.worker_id, error)

@@ -31,7 +31,7 @@ from snakepit_ray.errors import SnakepitError
 from snakepit_ray.ledger import Ledger
 from snakepit_ray.process import registry
 from snakepit_ray.process.session_log import SessionLog
-from snakepit_ray.supervisor import Supervisor
+from snakepit_ray.supervisor import Counters, Supervisor
 
 
 class WorkerActor:
@@ -60,7 +60,13 @@ class WorkerActor:
             on_host_call=host.serve,
             forward=self._forward,
             around=self.neighbours,
+            counters=Counters(self.ledger.counts),
         )
+        if self.ledger.found:
+            self.supervisor.counters.restarts += 1
+        else:
+            self.ledger.counts[-1] = incarnation
+        self._memory_used = 0
         self.membership = Membership(
             self.supervisor,
             config,
@@ -70,6 +76,7 @@ class WorkerActor:
             self.neighbours.peers,
             self._gone,
             self.session_log,
+            self.ledger.notes,
         )
         self.neighbours.supervisor, self.neighbours.membership = self.supervisor, self.membership
         self.gate = Gate(config, worker_id, self.membership)
@@ -194,16 +201,19 @@ class WorkerActor:
             queue_timeouts=counters.queue_timeouts,
             saturated=counters.saturated,
             recycled=counters.recycled,
-            restarts=supervisor.keeper.restarts,
+            restarts=counters.restarts,
             delegated=counters.delegated,
-            rss_bytes=_rss(interpreter.child.pid) if interpreter is not None else 0,
+            rss_bytes=self._memory_used,
             started_at=interpreter.started_at if interpreter is not None else self.started_at,
             timeouts=supervisor.keeper.timeouts,
             present=self.service.present,
+            counts_from=self.ledger.counts[-1],
         )
 
-    async def get_facts(self) -> WorkerFacts:
-        """`facts`, through Ray."""
+    async def get_facts(self, memory: bool = False) -> WorkerFacts:
+        """`facts`, through Ray. `memory`: its memory is looked at, which takes a moment."""
+        if memory:
+            self._memory_used = await self.supervisor.memory()
         return self.facts()
 
     async def events(self, listener: str, patterns: Sequence[str], timeout: float) -> Told:
@@ -266,12 +276,3 @@ class WorkerActor:
         target = sys.stdout if stream == "stdout" else sys.stderr
         with contextlib.suppress(OSError, ValueError):
             target.write(f"[{self.worker_id} {stream}] {line}\n")
-
-
-def _rss(pid: int) -> int:
-    """Resident bytes of one process, 0 when it is gone (proc(5), statm)."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        return 0

@@ -1,6 +1,6 @@
 """Where things lie in the ledger's file: a header, a ring of outcomes, then entries to the end of the file.
 
-    bytes 0 to 63         header: magic, version, the worker's incarnation, 40 bytes for later
+    bytes 0 to 255        header: magic, version, the worker's incarnation, what it has counted, and notes
     RING_BYTES more       the newest outcomes (outcomes.py)
     ENTRY_BYTES each      entries: begun, facts, outcome (a word each), and the request's name
 
@@ -17,9 +17,11 @@ import hashlib
 import mmap
 import struct
 
-HEADER = struct.Struct("=8sQQ40x")
-MAGIC, VERSION = b"snakepit", 3
+HEADER = struct.Struct("=8s31Q")
+MAGIC, VERSION = b"snakepit", 4
 INCARNATION = 2  # word
+COUNTS = slice(3, 12)  # words: numbers that go on where an earlier process of the worker stopped
+NOTES = slice(12, 32)  # words: what the worker is to tell a router that has forgotten it
 NUMBER_LIMIT = 2**63  # no counter comes so far: what is beyond is damage
 
 RING_BYTES = 1024 * 1024
@@ -40,13 +42,13 @@ HERE = 0  # this worker's own interpreter
 
 def fresh() -> bytes:
     """The content of a new file."""
-    return HEADER.pack(MAGIC, VERSION, 0) + bytes(FIRST_BYTES - HEADER.size)
+    return HEADER.pack(MAGIC, VERSION, *[0] * 30) + bytes(FIRST_BYTES - HEADER.size)
 
 
 def is_whole(content: mmap.mmap) -> bool:
     """Whether this is such a file."""
-    magic, version, incarnation = HEADER.unpack_from(content)
-    return bool((magic, version) == (MAGIC, VERSION) and incarnation < NUMBER_LIMIT)
+    magic, version, *numbers = HEADER.unpack_from(content)
+    return bool((magic, version) == (MAGIC, VERSION) and max(numbers) < NUMBER_LIMIT)
 
 
 def digest(name: bytes) -> bytes:

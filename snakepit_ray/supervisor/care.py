@@ -173,8 +173,9 @@ class Care:
                 f"(heartbeat_timeout={self._policy.silence:g} s) and got no processor time for a command",
             )
 
-    def _memory(self, interpreter: Interpreter) -> int | None:
-        """Bytes of the interpreter and its children, without arguments and results on their way."""
+    def memory(self, interpreter: Interpreter) -> int | None:
+        """Bytes of the interpreter and its children, without arguments and results on their way; None where
+        that cannot be read. Reads /proc, which takes a moment."""
         pid = interpreter.child.pid
         memory = usage.tree_rss(pid)
         if memory is None or not interpreter.arena.resident:
@@ -187,7 +188,7 @@ class Care:
             return
         memory = None
         if limits.max_memory is not None:
-            memory = await asyncio.to_thread(self._memory, interpreter)
+            memory = await asyncio.to_thread(self.memory, interpreter)
             if memory is None:
                 self._warn_once("the memory of interpreter %d cannot be read", interpreter.child.pid)
         reason = limits.exceeded(time.monotonic(), self._expires_at, interpreter.served, memory)

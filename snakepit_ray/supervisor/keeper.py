@@ -105,7 +105,6 @@ class Keeper:
         self.epoch = pb.Epoch(incarnation=incarnation, number=1)
         self.interpreter: Interpreter | None = None
         self.budget = RestartBudget()
-        self.restarts = 0
         self._make_spec = make_spec
         self._on_host_call = on_host_call
         self._forward = forward
@@ -322,7 +321,6 @@ class Keeper:
                 self._hooks.start_failed(error, time.monotonic() - self._launched_at)
                 served, lived = 0, 0.0
                 continue
-            self.restarts += 1
             self._hooks.restarted(attempt, time.monotonic() - now)
             return
 

@@ -105,6 +105,7 @@ class Life:
         self.replacing(Stage.FAILED)
 
     def restarted(self, attempt: int, delay: float) -> None:
+        self._counters.restarts += 1
         self._story.restarted(attempt, delay, self._lost_for)
 
     def recycled(self, interpreter: Interpreter, reason: Reason) -> None:

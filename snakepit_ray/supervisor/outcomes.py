@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, MutableSequence, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from snakepit_ray._pb import interpreter_pb2 as pb
@@ -11,18 +10,35 @@ from snakepit_ray.errors import SnakepitError
 from snakepit_ray.supervisor.interpreter import Interpreter
 
 
-@dataclass
-class Counters:
-    """What this worker did since its actor started. `requests` are those that have their outcome: a value, an
-    error, or they were cancelled."""
+def _counter(place: int) -> Any:
+    def get(counters: Counters) -> int:
+        return int(counters._words[place])
 
-    requests: int = 0
-    errors: int = 0
-    cancelled: int = 0
-    queue_timeouts: int = 0
-    saturated: int = 0
-    delegated: int = 0
-    recycled: int = 0
+    def put(counters: Counters, number: int) -> None:
+        counters._words[place] = number
+
+    return property(get, put)
+
+
+class Counters:
+    """What this worker has done. `requests` are those that have their outcome: a value, an error, or they
+    were cancelled. `restarts` are interpreters, and worker actors, that came after a loss.
+
+    `words` is where the numbers are: memory that outlives this process goes on counting in the next one."""
+
+    SIZE = 8
+
+    def __init__(self, words: MutableSequence[int] | memoryview | None = None) -> None:
+        self._words: Any = [0] * self.SIZE if words is None else words
+
+    requests: int = _counter(0)
+    errors: int = _counter(1)
+    cancelled: int = _counter(2)
+    queue_timeouts: int = _counter(3)
+    saturated: int = _counter(4)
+    delegated: int = _counter(5)
+    recycled: int = _counter(6)
+    restarts: int = _counter(7)
 
 
 class Tally(NamedTuple):

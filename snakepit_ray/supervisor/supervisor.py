@@ -70,11 +70,12 @@ class Supervisor:
         on_host_call: HostHandler,
         forward: Callable[[str, str], None],
         around: Surroundings | None = None,
+        counters: Counters | None = None,
     ) -> None:
         self.worker_id = worker_id
         self.pool = pool
         self.policy = policy
-        self.counters = Counters()
+        self.counters = counters or Counters()
         self.cargo = Cargo()
         self.around = around or Surroundings()
         self.story = Story(pool, worker_id, lambda: self.epoch)
@@ -143,6 +144,13 @@ class Supervisor:
     def epoch(self) -> pb.Epoch:
         """Which interpreter serves; between two, the one to come."""
         return self.keeper.epoch
+
+    async def memory(self) -> int:
+        """Bytes of the interpreter and its children, as worker_max_memory counts them; 0 without one."""
+        interpreter = self.interpreter
+        if interpreter is None:
+            return 0
+        return await asyncio.to_thread(self._care.memory, interpreter) or 0
 
     @property
     def running(self) -> int:

@@ -190,8 +190,8 @@ def test_shutdown_by_name_ends_the_pool_that_has_the_name_now(cluster: None) -> 
 
 
 def test_what_is_forked_from_a_driver_ends_no_pool_of_it(cluster: None) -> None:
-    """It tried to, and took a minute. (`sys.exit` would hang all the same: Ray's own exit hook does so in whatever
-    is forked from a driver.)"""
+    """It tried to, and took a minute. `sys.exit` hangs all the same: Ray's own exit hook does so in whatever
+    is forked from a driver."""
     process = driver(
         "pool = snakepit.start(name='forking', size=1, interpreter=sys.executable)\n"
         "child = os.fork()\n"

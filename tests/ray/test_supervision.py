@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
@@ -102,9 +103,11 @@ def test_an_idempotent_request_runs_again_after_its_actor_was_killed(start: Any,
 def test_a_killed_actor_takes_grandchildren_along_and_the_pool_serves_on(start: Any) -> None:
     pool = start(size=2, adapter=adapter("log.py:Log"))
     spawned = pool.execute("spawn")
+    gone = (spawned["pid"], spawned["grandchild"])
+    each = [psutil.Process(pid).memory_info().rss for pid in gone]
     (victim,) = [worker for worker in pool.workers() if worker.pid == spawned["pid"]]
+    assert victim.rss_bytes > 0.9 * sum(each), "it is what worker_max_memory counts"
     os.kill(victim.actor_pid, signal.SIGKILL)
-    gone = (victim.pid, spawned["grandchild"])
     wait_until(lambda: not any(alive(pid) for pid in gone), 10.0, "interpreter and grandchild gone")
     ready = lambda: {w.actor_pid for w in pool.workers() if w.state == "ready"}  # noqa: E731
     wait_until(lambda: len(ready() - {victim.actor_pid}) == 2, 30, "both serve again")
@@ -177,20 +180,31 @@ def test_a_killed_router_comes_back_with_what_it_knew(start: Any, tmp_path: Path
     assert len(names) == 3 and f"{pool.name}-3" in names, "a name is never given twice"
 
 
-def test_epochs_rise_when_router_and_worker_die_together(start: Any) -> None:
+def test_nothing_that_counts_is_forgotten_when_router_and_workers_die_together(start: Any) -> None:
+    """Counters began anew, and a pool that had been scaled had the size that it was started with."""
     pool = start(size=1)
-    (before,) = pool.workers()
-    router = router_pid(pool)
-    os.kill(before.actor_pid, signal.SIGKILL)
-    os.kill(router, signal.SIGKILL)
+    pool.scale(2)
+    wait_until(lambda: pool.stats().available == 2, 30, "two serve")
+    before = {worker.worker_id: worker for worker in pool.workers()}
+    for number in range(20):
+        pool.execute("add", {"a": number, "b": 1})
+    with pytest.raises(snakepit.UnknownCommand):
+        pool.execute("nothing")
+    counted = pool.stats()
+    assert (counted.requests, counted.errors, counted.restarts) == (21, 1, 0)
+    for pid in (router_pid(pool), *(worker.actor_pid for worker in before.values())):
+        os.kill(pid, signal.SIGKILL)
 
     def back() -> Any:
         stats = stats_or_none(pool)
-        return stats is not None and stats.available == 1
+        return stats is not None and stats.available == 2
 
-    wait_until(back, 30, "both are back")
-    (after,) = pool.workers()
-    assert tuple(after.epoch) > tuple(before.epoch)
+    wait_until(back, 30, "all are back")
+    after = {worker.worker_id: worker for worker in pool.workers()}
+    assert set(after) == set(before)
+    assert all(tuple(after[name].epoch) > tuple(before[name].epoch) for name in before)
+    stats = pool.stats()
+    assert (stats.requests, stats.errors, stats.restarts) == (21, 1, 2)
     assert pool.execute("add", {"a": 1, "b": 1}) == {"result": 2}
 
 

@@ -68,19 +68,19 @@ async def recycled(worker: Supervisor) -> None:
 
 async def crashed(worker: Supervisor) -> None:
     os.kill(worker.interpreter.child.pid, signal.SIGKILL)
-    await until(lambda: worker.keeper.restarts == 1 and not worker.keeper._others)
+    await until(lambda: worker.counters.restarts == 1 and not worker.keeper._others)
 
 
 async def crashed_by_a_command(worker: Supervisor) -> None:
     with pytest.raises(WorkerCrashed):
         await value(worker, request("die", "die"))
-    await until(lambda: worker.keeper.restarts == 1 and not worker.keeper._others)
+    await until(lambda: worker.counters.restarts == 1 and not worker.keeper._others)
 
 
 async def stuck(worker: Supervisor) -> None:
     with pytest.raises((DeadlineExceeded, WorkerCrashed)):
         await value(worker, request("stuck", "stuck", budget=0.5))
-    await until(lambda: worker.keeper.restarts == 1 and not worker.keeper._others, 20)
+    await until(lambda: worker.counters.restarts == 1 and not worker.keeper._others, 20)
 
 
 @pytest.mark.parametrize("end", [stopped, recycled, crashed, crashed_by_a_command, stuck])

@@ -104,7 +104,7 @@ def test_an_interpreter_that_leaves_hands_its_queue_on(
             (tmp_path / "enough").touch()
             await until(lambda: worker.counters.recycled == 1, 20)
             assert any("recycled: recycle_terminated" in line for line in worker.story.last(50))
-            assert worker.keeper.restarts == 0
+            assert worker.counters.restarts == 0
             await idle(worker)
             await until(lambda: interpreters() == {serving(worker).child.pid})
 

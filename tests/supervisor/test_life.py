@@ -64,7 +64,7 @@ def test_after_so_many_requests_another_interpreter_serves_and_nothing_fails(tmp
         assert [answer["tag"] for answer in answers] == tags == executed(tmp_path)
         pids = list(dict.fromkeys(answer["pid"] for answer in answers))
         assert len(pids) >= 3 and worker.epoch.number >= 3
-        assert worker.keeper.restarts == 0 and worker.counters.errors == 0
+        assert worker.counters.restarts == 0 and worker.counters.errors == 0
         await until(lambda: interpreters() == {pid_of(worker)})
         assert any("recycled: recycle_requests" in line for line in worker.story.last(50))
 
@@ -171,7 +171,7 @@ def test_without_overlap_the_old_one_stops_first_and_the_waiting_go_on(tmp_path:
             await asyncio.sleep(0.002)
         assert most == 1, "two interpreters at once"
         await waiting
-        assert worker.keeper.restarts == 0 and worker.epoch.number == 2
+        assert worker.counters.restarts == 0 and worker.epoch.number == 2
 
     with_worker(lambda: supervisor(tmp_path, policy=replace(POLICY, overlap=False)), body)
 
@@ -256,7 +256,7 @@ def test_an_interpreter_that_fails_its_start_is_started_again(tmp_path: Path) ->
     async def body(worker: Supervisor) -> None:
         counter.write_bytes(b"")
         os.kill(pid_of(worker), signal.SIGKILL)
-        await until(lambda: worker.keeper.restarts == 1, 20.0)
+        await until(lambda: worker.counters.restarts == 1, 20.0)
         assert await value(worker, request("add", a=2, b=3)) == {"result": 5}
         assert sum("start failed" in line for line in worker.story.last(50)) == 2
         assert worker.epoch.number == 2
@@ -410,7 +410,7 @@ def test_a_long_call_that_holds_the_gil_is_not_hung(tmp_path: Path) -> None:
         old = pid_of(worker)
         held = await value(worker, request("hold_gil", 1, seconds=2.5))
         assert held["held_s"] > 1.5, "it was silent for longer than heartbeat_timeout"
-        assert pid_of(worker) == old and worker.keeper.restarts == 0
+        assert pid_of(worker) == old and worker.counters.restarts == 0
         assert any("health: no answer" in line for line in worker.story.last(50))
 
     with_worker(lambda: misbehaving(tmp_path, policy=replace(POLICY, care=QUICK)), body)

@@ -64,7 +64,7 @@ def test_no_interpreter_serves_more_than_its_limit(
             served = Counter(await calls(worker, 0, 4 * LIMIT))
             assert max(served.values()) <= LIMIT and 4 <= len(served) <= 6, served
             assert sorted(executed(tmp_path)) == sorted(f"t{n}" for n in range(4 * LIMIT))
-            assert worker.counters.errors == 0 and worker.keeper.restarts == 0
+            assert worker.counters.errors == 0 and worker.counters.restarts == 0
 
     run(body)
 
@@ -245,7 +245,7 @@ def test_a_replacement_that_is_ready_early_waits_for_nothing_else(
                 fresh.child.kill_now()
             await until(lambda: worker.interpreter is not old)
             if how == "the new one dies":
-                await until(lambda: worker.keeper.restarts == 1)
+                await until(lambda: worker.counters.restarts == 1)
             pid = await call(worker, 100)
             assert worker.interpreter is not None and pid == worker.interpreter.child.pid
             assert (pid == fresh.child.pid) == (how != "the new one dies")

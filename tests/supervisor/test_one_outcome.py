@@ -280,7 +280,7 @@ def test_stop_ends_who_is_on_the_way_to_another_worker_and_who_pauses_before_ano
     async def body() -> None:
         async with working(tmp_path, Slow, policy=replace(POLICY, retry_backoff=600.0)) as worker:
             pausing = ask(worker, "die", 3, budget=0, tag="pausing", idempotent=True, retries=3)
-            await until(lambda: worker.keeper.restarts == 1 and not (worker.running or worker.waiting))
+            await until(lambda: worker.counters.restarts == 1 and not (worker.running or worker.waiting))
             assert not pausing.done() and executed(tmp_path) == ["pausing"]
             running = ask(worker, "until_file", 1, budget=0, tag="running", path=str(tmp_path / "never"))
             await until(lambda: executed(tmp_path) == ["pausing", "running"])
