@@ -18,6 +18,7 @@ from snakepit_ray.actors.messages import (
     MoveOrder,
     PoolMemory,
     ReportAnswer,
+    Room,
     WorkerFacts,
 )
 from snakepit_ray.actors.sessions import OwnSessions
@@ -50,6 +51,7 @@ class Membership:
         notes: MutableSequence[int] | memoryview,
     ) -> None:
         self.reports = 0
+        self.pool_load = (0, 1)  # workers with a free slot and with work, as the router said last
         self._notes = notes
         self.memory = pool_notes.load(notes)
         self.generation = 0  # of the router that answered last
@@ -227,10 +229,11 @@ class Membership:
     async def room(self) -> MoveOrder | None:
         """A worker with room for one more, None when there is none or the router does not answer."""
         try:
-            order: MoveOrder | None = await self._router.room.remote(self._worker_id)
+            room: Room = await self._router.room.remote(self._worker_id)
         except ray_port.RayError:
             return None
-        return order
+        self.pool_load = room.available, room.busy
+        return room.order
 
     async def hand_over(self) -> None:
         """A leaver's waiters go to other workers."""

@@ -116,6 +116,15 @@ class MoveOrder(NamedTuple):
     requests: int
 
 
+class Room(NamedTuple):
+    """What a worker whose queue is full is told: where to send one request, None where nobody else is. And
+    how many workers of the pool have a free slot, and how many have work."""
+
+    order: MoveOrder | None
+    available: int
+    busy: int
+
+
 class ReportAnswer(NamedTuple):
     """`pace`: how soon to report again; `moves`: what to delegate now; `generation`: of the router, so that
     an answer of one that was replaced is known."""

@@ -127,6 +127,10 @@ class Neighbours(Surroundings):
         # A hint that finds its worker busy is refused there and runs here.
         return claimed.owner, _one_hop_more(request, may_wait=strict)
 
+    @property
+    def pool_load(self) -> tuple[int, int]:
+        return self.membership.pool_load
+
     async def overflow(self, request: pb.Request) -> Relayed | None:
         placed = await self._room(request)
         return None if placed is None else await self.delegate(*placed, chained=True)

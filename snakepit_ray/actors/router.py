@@ -35,6 +35,7 @@ from snakepit_ray.actors.messages import (
     Hello,
     MoveOrder,
     ReportAnswer,
+    Room,
     Snapshot,
     Update,
     WorkerFacts,
@@ -395,15 +396,18 @@ class RouterActor:
         workers = max(len(matcher), self.crew.size)  # while a pool starts, the others are about to join
         return self.pacer.pace(now, matcher.starving, matcher.free, workers)
 
-    async def room(self, worker_id: str) -> MoveOrder | None:
+    async def room(self, worker_id: str) -> Room:
         """The least loaded other worker."""
         self.calls["room"] += 1
-        others = [m for m in self.members.ready() if m.worker_id != worker_id]
+        ready = self.members.ready()
+        available = sum(member.load < self.config.capacity for member in ready)
+        busy = sum(member.load > 0 for member in ready)
+        others = [m for m in ready if m.worker_id != worker_id]
         if not others:
-            return None
+            return Room(None, available, busy)
         best = min(others, key=lambda m: m.load)
         self.members.set_load(best, best.load + 1)
-        return MoveOrder(best.worker_id, best.actor, 1)
+        return Room(MoveOrder(best.worker_id, best.actor, 1), available, busy)
 
     async def claim(
         self, session: str, claimant: str, strict: bool, rebind: bool, life: int

@@ -105,11 +105,14 @@ class Story:
             about = {**self._who, "rejected": False}
             telemetry.emit("pool.capacity_reached", {"capacity": capacity, "load": load}, about)
 
-    def saturated(self, waiting: int, limit: int, capacity: int, load: int) -> None:
-        """A request found all slots taken and the queue full, and was refused."""
+    def saturated(self, waiting: int, limit: int, capacity: int, load: int, pool: tuple[int, int]) -> None:
+        """A request found all slots taken and the queue full, and was refused. `pool`: its workers that have
+        a free slot, and that have work."""
         about = {**self._who, "rejected": True}
         telemetry.emit("pool.capacity_reached", {"capacity": capacity, "load": load}, about)
-        telemetry.emit("pool.saturated", {"queue_size": waiting, "max_queue_size": limit}, self._who)
+        others = {"available_workers": pool[0], "busy_workers": pool[1]}
+        size = {"queue_size": waiting, "max_queue_size": limit}
+        telemetry.emit("pool.saturated", size, {**self._who, **others})
 
     def moved(self, request: pb.Request, target: str, began: float) -> None:
         if telemetry.enabled("delegation.moved"):

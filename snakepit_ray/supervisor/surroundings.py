@@ -13,6 +13,11 @@ from snakepit_ray.supervisor.outcomes import Relayed
 class Surroundings:
     """A worker on its own. Subclass it where there are others."""
 
+    @property
+    def pool_load(self) -> tuple[int, int]:
+        """Workers of the pool with a free slot, and with work, as far as is known."""
+        return 0, 1
+
     async def delegate(self, target: str, request: pb.Request, chained: bool) -> Relayed | None:
         """Has the worker `target` run a waiting request; None when it was refused there."""
         return None

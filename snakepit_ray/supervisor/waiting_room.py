@@ -121,7 +121,7 @@ class WaitingRoom:
             waiting, limit = len(self._admission.queue), self._admission.queue.limit or 0
             self._counters.saturated += 1
             slots = self._admission.slots
-            self._story.saturated(waiting, limit, slots.capacity, slots.running)
+            self._story.saturated(waiting, limit, slots.capacity, slots.running, self._around.pool_load)
             raise PoolSaturated.full(self._pool, waiting, limit)
         self._counters.delegated += 1
         relayed.unwrap()

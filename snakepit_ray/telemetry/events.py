@@ -71,7 +71,7 @@ EVENTS: dict[str, Event] = {
     "pool.closed": _event("uptime", "pool", "it was shut down"),
     "pool.saturated": _event(
         "queue_size max_queue_size",
-        "pool worker_id",
+        "pool worker_id available_workers busy_workers",
         "a request was refused: too many wait at its worker, and no other had room",
     ),
     "pool.capacity_reached": _event(

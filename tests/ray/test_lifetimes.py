@@ -213,7 +213,8 @@ def test_what_the_router_answers_leaves_nothing_in_its_process(shared: snakepit.
     """Ray never forgets a counted handle that an actor's reply contained: 400 bytes for each."""
     pool = shared
     router = pool._link.router
-    order = ray.get(router.room.remote(f"{pool.name}-0"), timeout=30)
+    order, *load = ray.get(router.room.remote(f"{pool.name}-0"), timeout=30)
+    assert all(0 <= workers <= 2 for workers in load)
     claims = [router.claim.remote("one", f"{pool.name}-{i}", True, False, 1) for i in (0, 1)]
     snapshot = ray.get(router.snapshot.remote(), timeout=30)
     update = ray.get(router.watch.remote("somebody", 0, 0, 0, 0.0), timeout=30)

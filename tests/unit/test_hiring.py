@@ -12,7 +12,7 @@ import pytest
 
 from snakepit_ray.actors import beginning, cluster, crew, hiring, ray_port
 from snakepit_ray.actors.crew import Crew
-from snakepit_ray.actors.members import Members
+from snakepit_ray.actors.members import Member, Members
 from snakepit_ray.actors.messages import Hello, PoolMemory, WorkerFacts
 from snakepit_ray.actors.naming import WorkerName
 from snakepit_ray.actors.news import News
@@ -280,6 +280,23 @@ def test_a_router_that_is_told_to_start_late_starts(world: SimpleNamespace) -> N
             await router.describe()
         with pytest.raises(PoolClosed, match="while it started"):
             await router.starting(None, 0.0)
+
+    run(body)
+
+
+def test_a_full_worker_hears_where_there_is_room_and_how_full_the_pool_is(world: SimpleNamespace) -> None:
+    async def body() -> None:
+        world.make()
+        router = RouterActor(PoolConfig(name="p", size=3), detached=True)
+        for number, load in enumerate([5.0, 1.0, 0.0]):
+            router.members.add(Member(f"p-{number}", object(), "ready", load=load))
+        order, *pool = await router.room("p-0")
+        assert order is not None and order.target == "p-2"
+        assert pool == [1, 2]
+        del router.members.by_id["p-1"], router.members.by_id["p-2"]
+        assert await router.room("p-0") == (None, 0, 1)
+        router.members.by_id.clear()
+        await router.shutdown()
 
     run(body)
 

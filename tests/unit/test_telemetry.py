@@ -31,7 +31,7 @@ CONTRACT = {
     "worker.request": ({"duration", "items", "failed"}, {"result"}),
     "worker.recycled": ({"uptime", "request_count"}, {"reason"}),
     "worker.health_check_failed": (set(), {"error"}),
-    "pool.saturated": ({"queue_size", "max_queue_size"}, {"worker_id"}),
+    "pool.saturated": ({"queue_size", "max_queue_size"}, {"available_workers", "busy_workers"}),
     "pool.capacity_reached": ({"capacity", "load"}, {"rejected"}),
     "request.executed": ({"duration_us", "items", "failed"}, {"command", "success"}),
 }
