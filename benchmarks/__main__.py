@@ -9,6 +9,7 @@ NAMES = (
     "wire_shape",
     "unary",
     "batches",
+    "sizes",
     "streams",
     "startup",
     "routing_sim",
