@@ -1,5 +1,5 @@
-"""Does the throughput of small calls fall with the size of the pool? `pool.map("add")` on pools of 2, 8 and 32
-workers on the same cores, interleaved round by round; and how long each took to start.
+"""Does the throughput of small calls fall with the size of the pool? `pool.map("add")` on pools of 2, 8 and
+32 workers on the same cores, interleaved round by round; and how long each took to start.
 
 A pool that is larger than its machine's cores is the common case: its commands wait for something else."""
 
