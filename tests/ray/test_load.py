@@ -61,7 +61,9 @@ def test_a_full_worker_hands_over_to_one_with_room(start: Any, tmp_path: Path) -
     pool, log = start_log(start, tmp_path, size=2, max_queue_size=20)
     go = tmp_path / "go"
     refs = [pool.execute.remote("until_file", {"tag": f"t{i}", "path": str(go)}) for i in range(22)]
-    wait_until(lambda: pool.stats().waiting == 20, what="both shares full, wherever the callers sent them")
+    full = [(1, 10)] * 2
+    shares = lambda: [(worker.running, worker.waiting) for worker in pool.workers()]  # noqa: E731
+    wait_until(lambda: shares() == full, what="both shares full, wherever the callers sent them")
     with pytest.raises(snakepit.PoolSaturated):
         pool.execute("run", {"tag": "refused"})
     go.touch()
