@@ -132,6 +132,7 @@ class _Asking:
         self._known: tuple[str, ...] = ()
         self._asked = self._answered = 0  # numbers of questions
         self._learnt = asyncio.Event()
+        self._is_gone = False  # it has nothing more to tell
         self._task = asyncio.ensure_future(self._run())
         self._telling: asyncio.Task[None] | None = None
 
@@ -140,12 +141,12 @@ class _Asking:
         if patterns == self._patterns:
             return
         first, self._patterns = not self._patterns, patterns
-        if not first:  # the question that waits there ends with this one
-            self._telling = asyncio.ensure_future(self._ask(0.0))
+        if not first and not self._is_gone:  # the question that waits there ends with this one
+            self._telling = asyncio.ensure_future(self.fetch())
 
     async def knows(self, patterns: tuple[str, ...]) -> None:
-        """Waits until the actor gathers events for these patterns."""
-        while self._known != patterns and not self._task.done():
+        """Waits until the actor gathers events for these patterns, or is gone."""
+        while self._known != patterns and not self._is_gone:
             await self._learnt.wait()
 
     async def fetch(self) -> None:
@@ -155,6 +156,7 @@ class _Asking:
 
     def stop(self) -> None:
         """Asks no more: the actor forgets this process by itself."""
+        self._is_gone = True
         for task in (self._task, self._telling):
             if task is not None:
                 task.cancel()
@@ -166,6 +168,10 @@ class _Asking:
             try:
                 await self._ask(timeout)
                 timeout = QUESTION_SECONDS
+            except ray_port.ActorDied:  # for good: a pool that somebody else has ended, or a worker that left
+                self._is_gone = True
+                self._learnt.set()
+                return
             except ray_port.RayError as error:
                 log.debug("%s does not tell its events: %s", self._name, error)
                 timeout, self._known = 0.0, ()

@@ -11,6 +11,7 @@ import pytest
 
 from snakepit_ray import telemetry
 from snakepit_ray.actors import listening as module
+from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.listeners import Told
 from snakepit_ray.actors.listening import Listening
 from snakepit_ray.telemetry import Occurrence, bus
@@ -129,3 +130,21 @@ def test_who_does_not_answer_is_waited_for_only_so_long(listening: Listening) ->
 
     listening.follow(Pool(Silent()))
     assert not telemetry.attach("stream.*", print).connected(0.05)
+
+
+def test_who_is_gone_for_good_is_not_waited_for(listening: Listening) -> None:
+    """As the workers of a pool that somebody else has ended, before this process knows it."""
+
+    class Gone(Actor):
+        async def remote(self, listener: str, patterns: tuple[str, ...], timeout: float) -> Told:
+            self.asked.append(patterns)
+            raise ray_port.ActorDied()
+
+    gone, there = Gone(), Actor()
+    listening.follow(Pool(gone, there))
+    with telemetry.attach("stream.*", print) as handle:
+        assert handle.connected(20)
+        assert there.asked and len(gone.asked) == 1
+        with telemetry.attach("pool.*", print) as another:
+            assert another.connected(20)
+            assert len(gone.asked) == 1
