@@ -10,7 +10,7 @@ import numpy as np
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.codec import Part, encode_args
-from snakepit_ray.errors import RequestCancelled, SnakepitError
+from snakepit_ray.errors import RequestCancelled, SnakepitError, WorkerCrashed
 from snakepit_ray.requests import error_of, outcome
 from snakepit_ray.supervisor import Done, Stream, Supervisor
 from tests.stress import inside
@@ -62,6 +62,8 @@ class Caller:
             end = End(CANCELLED)
         except SnakepitError as error:
             end = End(error.with_traceback(None))
+            if call.items and isinstance(error, WorkerCrashed) and error.begun:
+                self._entered -= len(call.items) - error.begun  # the others come again as another request
             error.__cause__ = error.__context__ = None  # frames hold buffers
         except Exception as error:
             end = End(PART, wrong=f"raised {error!r}")

@@ -311,11 +311,11 @@ def test_arguments_on_their_way_are_not_the_interpreters_own_memory(tmp_path: Pa
         interpreter = worker.interpreter
         assert interpreter is not None
         await call(worker, "total", 1, x=np.ones(10))  # numpy is loaded now
-        before = worker._care._memory(interpreter)
+        before = worker._care.memory(interpreter)
         x = np.ones(8_000_000)  # 64 MB
         await call(worker, "keep", 2, x=x)
         await call(worker, "kept", 3)
-        after = worker._care._memory(interpreter)
+        after = worker._care.memory(interpreter)
         resident = usage.tree_rss(interpreter.child.pid)
         assert before is not None and after is not None and resident is not None
         assert after - before < 16_000_000 and resident - after > x.nbytes
