@@ -14,13 +14,17 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
 import snakepit_ray as snakepit
+from snakepit_ray.actors import ray_port
+from snakepit_ray.process import state_files
 from tests.conftest import wait_until
+from tests.ray.test_load import executed, start_log
 
 pytestmark = pytest.mark.ray
 
@@ -232,3 +236,23 @@ def test_handles_of_a_ray_session_that_is_over_say_so_and_harm_nothing() -> None
     )
     shutil.rmtree(node, ignore_errors=True)
     assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr[-4000:]
+
+
+def test_a_worker_that_dies_for_good_in_the_midst_of_a_call_is_told_as_a_worker(
+    start: Any, tmp_path: Path
+) -> None:
+    """It was told as the end of the pool, in every form of a call."""
+    pool, log = start_log(start, tmp_path, size=2)
+    future = pool.submit("until_file", {"tag": "runs", "path": str(tmp_path / "never")})
+    wait_until(lambda: executed(log) == ["runs"], 30, "it runs")
+    (busy,) = [worker for worker in pool.workers() if worker.running]
+    ray.kill(ray_port.find_worker(busy.worker_id))
+    with pytest.raises(snakepit.WorkerCrashed, match="may or may not have run") as crash:
+        future.result(60)
+    assert crash.value.may_have_started
+    tags = {f"after{i}" for i in range(20)}
+    assert {done["tag"] for done in pool.map("run", ({"tag": tag} for tag in sorted(tags)))} == tags
+    wait_until(lambda: pool.stats().available == 2, 60, "another one is in its place")
+    assert sorted(executed(log)) == sorted(["runs", *tags]), "each ran once"
+    for path in state_files.path_of("any", "").parent.glob(f"{busy.worker_id}-*"):
+        path.unlink()  # nobody told it that it has no next life: a sweep would take them in an hour
