@@ -39,8 +39,8 @@ class Coalescer:
         self._loops: weakref.WeakKeyDictionary[Any, dict[Any, _Lane]] = weakref.WeakKeyDictionary()
 
     async def call(self, command: str, args: Mapping[str, Any] | None, options: CallOptions) -> Any:
-        """The value. Raises one of our errors. Cancelling it cancels the command, if no other needs it."""
-        self._sender.check_open()
+        """The value. Raises one of our errors. Cancelling it cancels the command, if no other needs it. That
+        the pool is open is looked at once for all calls that go together."""
         drawn = self._sender.draw(command, {} if args is None else args)
         call = self._lane(command, options).add(drawn)
         try:
@@ -178,6 +178,7 @@ class _Lane:
         task.add_done_callback(self._trips.discard)
 
     def _sent(self, calls: list[_Call]) -> Sent:
+        self._sender.check_open()
         options = self._with_info if len(calls) == 1 else self._options
         if options.timeout is not None:  # its whole budget: also what it has waited here, and earlier trips
             left = options.timeout - (time.monotonic() - min(call.began for call in calls))

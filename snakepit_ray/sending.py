@@ -135,8 +135,8 @@ class Sender:
 
     def all(self, command: str, drawn: Sequence[Drawn], options: CallOptions, errors: int) -> Sent:
         """Sends calls that the worker that gets them spreads over the pool: the answer is their results."""
-        for number, one in enumerate(drawn):
-            if drawn_refs(one):
+        if set(map(type, drawn)) != {dict}:
+            for number, one in enumerate(drawn):
                 refuse_refs(drawn_refs(one), number)
         size = max(1, min(PIECE, len(drawn) // (4 * self.slots_for(options))))
         requests, beside = [], list[Any]()
