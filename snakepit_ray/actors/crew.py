@@ -28,6 +28,7 @@ from snakepit_ray.actors.naming import number_of
 from snakepit_ray.actors.news import News
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.rebalancing import Matcher
+from snakepit_ray.errors import WorkerStartError
 from snakepit_ray.telemetry import Why
 
 AGAIN_SECONDS = 0.2
@@ -135,7 +136,8 @@ class Crew:
             for_good = False  # Ray restarts it
         except ray_port.RayError as error:
             for_good = True
-            member.error = control.died(str(error), self._config.name)
+            why = control.creation_cause(str(error))
+            member.error = WorkerStartError(f"the actor of worker {member.worker_id} could not start: {why}")
         if self.closed or member.incarnation != incarnation or member.state == "leaving":
             return
         if not member.here.is_set():
