@@ -40,7 +40,7 @@ class Source:
     def __init__(self, items: Iterable[Any], draw: Callable[[Any, int], Drawn], *, draws_ahead: bool) -> None:
         self.error: BaseException | None = None
         self.is_over = False  # nothing more will come
-        self._draw = draw
+        self._draw = _or_failed(draw)
         self._draws_ahead = draws_ahead
         self._iterator = iter(items)
         self._is_quick = isinstance(items, list | tuple)
@@ -103,10 +103,7 @@ class Source:
         try:
             ready, draw = self._ready, self._draw
             for number, given in enumerate(self._iterator):
-                try:
-                    item: Item = draw(given, number)
-                except Exception as error:  # noqa: BLE001 - a runtime's hook may raise anything: the item fails
-                    item = Failed(error)
+                item = draw(given, number)
                 if type(item) is not dict:  # of one that is a copy the bytes do not count
                     self._bytes_in += _nbytes(item)
                     self._looks_at = 0
@@ -143,10 +140,7 @@ class Source:
         ends_at, size = time.monotonic() + DRAWING_SECONDS, 0
         draw, begin = self._draw, self._drawn
         for number, given in enumerate(self._iterator, begin):
-            try:
-                item: Item = draw(given, number)
-            except Exception as error:  # noqa: BLE001 - a runtime's hook may raise anything: the item fails
-                item = Failed(error)
+            item = draw(given, number)
             items.append(item)
             if type(item) is not dict:
                 size += _nbytes(item)
@@ -156,6 +150,16 @@ class Source:
                 return items
         self.is_over = True
         return items
+
+
+def _or_failed(draw: Callable[[Any, int], Drawn]) -> Callable[[Any, int], Item]:
+    def drawn(given: Any, number: int) -> Item:
+        try:
+            return draw(given, number)
+        except Exception as error:  # noqa: BLE001 - a runtime's hook may raise anything: the item fails
+            return Failed(error)
+
+    return drawn
 
 
 def _nbytes(item: Item) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from snakepit_ray.actors import control, leftovers, ray_port
+from snakepit_ray.actors import control, ray_port
 from snakepit_ray.actors.link import Link, link_to
 from snakepit_ray.actors.members import PoolStats
 from snakepit_ray.actors.messages import Snapshot, WorkerFacts
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from snakepit_ray.config.keywords import CallSettings
 
 CONTROL_SECONDS = 30.0
-SHUTDOWN_SECONDS = 30.0
 _SECONDS = dict.fromkeys(("timeout", "drain"), checks.seconds(zero=True))
 
 
@@ -254,10 +253,7 @@ class Pool:
             if drain > 0:
                 bound = drain + ANSWER_MARGIN
                 ray_port.quietly(self._link.router.drain.remote(drain), bound)
-            # A router that is gone or does not answer is no reason to stop: its end is below.
-            ray_port.quietly(self._link.router.shutdown.remote(), SHUTDOWN_SECONDS)
-            ray_port.end(self._link.router)
-            leftovers.reap(self.name)
+            control.end(self._link.router, self.name)
         self._link.close()
 
     def message_counts(self) -> dict[str, int]:

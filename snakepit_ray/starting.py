@@ -28,7 +28,7 @@ from snakepit_ray.actors.link import link_to
 from snakepit_ray.actors.outlook import StartCounts
 from snakepit_ray.config import PoolConfig, checks, read_toml
 from snakepit_ray.errors import ConfigError, PoolClosed, PoolNotFound, SnakepitError
-from snakepit_ray.pool import SHUTDOWN_SECONDS, Pool
+from snakepit_ray.pool import Pool
 from snakepit_ray.runtimes import resolve_runtime
 
 if TYPE_CHECKING:
@@ -155,9 +155,7 @@ def _take_down(name: str, router: Any) -> None:
 
 
 def _end(name: str, router: Any) -> None:
-    ray_port.quietly(router.shutdown.remote(), SHUTDOWN_SECONDS)
-    ray_port.end(router)
-    leftovers.reap(name)
+    control.end(router, name)
     with _lock:
         _started.pop(name, None)
 

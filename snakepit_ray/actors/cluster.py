@@ -30,26 +30,26 @@ def demand(config: PoolConfig) -> Demand:
     return Demand({name: amount for name, amount in asked.items() if amount}, dict(config.labels))
 
 
-def room(config: PoolConfig) -> float:
-    """How many workers of the pool the cluster can hold, by its totals; inf where nothing bounds it, also
+def room(config: PoolConfig, there: list[Node]) -> float:
+    """How many workers of the pool the nodes can hold, by their totals; inf where nothing bounds it, also
     where nodes may be added."""
-    there = nodes()
     return math.inf if _may_grow(there) else places(demand(config), there)
 
 
 def check_room(config: PoolConfig) -> None:
     """Raises WorkerStartError where no node of the cluster can ever hold a worker of the pool. Where nodes
     may be added that is not known: the start then waits for one within its usual limits."""
-    if room(config) < 1:
-        raise no_room(config)
+    there = nodes()
+    if room(config, there) < 1:
+        raise no_room(config, there)
 
 
-def no_room(config: PoolConfig) -> WorkerStartError:
+def no_room(config: PoolConfig, there: list[Node]) -> WorkerStartError:
     """Says what a worker asks for and what the cluster has."""
     asked = demand(config)
     return WorkerStartError(
         f"the cluster has no room for a worker of pool {config.name!r}, which asks for {asked}: "
-        f"{described(nodes(), asked)}; ask for less (num_cpus, num_gpus, resources, labels), or add a node"
+        f"{described(there, asked)}; ask for less (num_cpus, num_gpus, resources, labels), or add a node"
     )
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import ray
 
-from snakepit_ray.actors import ray_port
-from snakepit_ray.errors import DeadlineExceeded, PoolClosed, SnakepitError, WorkerStartError
+from snakepit_ray.actors import leftovers, ray_port
+from snakepit_ray.errors import DeadlineExceeded, SnakepitError, WorkerStartError
 
+END_SECONDS = 30.0  # for a router to end its workers politely
 MISSING = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 OWN_PACKAGE = "snakepit_ray"
 RAISED = re.compile(r"^(?:[A-Za-z_][\w.]*)?(?:Error|Exception|Interrupt|Exit)\b.*$", re.MULTILINE)
@@ -39,6 +40,13 @@ async def ask_async(router: Any, pool: str, within: float, method: str, *args: A
         raise control_error(error, pool, method, within) from None
 
 
+def end(router: Any, pool: str) -> None:
+    """Ends a pool, its workers first, whatever its router answers. Blocks. Safe to repeat."""
+    ray_port.quietly(router.shutdown.remote(), END_SECONDS)
+    ray_port.end(router)
+    leftovers.reap(pool)
+
+
 def control_error(error: Exception, pool: str, method: str, within: float) -> Exception:
     """Our error for what went wrong with a question to a router; itself where it has no meaning of ours."""
     cause = getattr(error, "cause", None)
@@ -52,14 +60,14 @@ def control_error(error: Exception, pool: str, method: str, within: float) -> Ex
             where="waiting",
         )
     if isinstance(error, ray_port.ActorDied):
-        return died(str(error), pool)
+        return _died(str(error), pool)
     return ray_port.translate(error, pool, within) or error
 
 
-def died(text: str, pool: str) -> SnakepitError:
+def _died(text: str, pool: str) -> SnakepitError:
     """For a router that is gone for good, by Ray's text about it."""
     if "creation task" not in text:
-        return PoolClosed(f"pool {pool!r} is gone (shut down, or its driver ended): {_first_line(text)}")
+        return ray_port.pool_gone(text, pool)
     return WorkerStartError(f"the router of pool {pool!r} could not start: {creation_cause(text)}")
 
 
@@ -75,7 +83,3 @@ def creation_cause(text: str) -> str:
         f"{missing.group(0)}: the Python of the cluster's nodes lacks it. Install {package} on every node, "
         "or bring it along with a runtime_env: ray.init(runtime_env={'pip': [...]}) or 'py_modules'"
     )
-
-
-def _first_line(text: str) -> str:
-    return text.splitlines()[0] if text else "no reason is known"

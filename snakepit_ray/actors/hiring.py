@@ -50,15 +50,15 @@ class Hiring:
         """Enters these workers into the table and creates their actors, turn by turn."""
         if not worker_ids or self.closed:
             return
+        there = cluster.nodes()
         if not self._tasks:
-            nodes = max(1, len(cluster.nodes()))
-            self._turns = asyncio.Semaphore(self._config.startup_batch_size * nodes)
-        room = cluster.room(self._config) - len(self._members.by_id)
+            self._turns = asyncio.Semaphore(self._config.startup_batch_size * max(1, len(there)))
+        room = cluster.room(self._config, there) - len(self._members.by_id)
         for index, worker_id in enumerate(worker_ids):
             member = Member(worker_id)
             self._members.add(member)
             if index >= room:
-                self._give_up(member, cluster.no_room(self._config))
+                self._give_up(member, cluster.no_room(self._config, there))
             task = asyncio.ensure_future(self._bring(member))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

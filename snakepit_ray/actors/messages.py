@@ -33,9 +33,7 @@ class WorkerFacts(NamedTuple):
     started_at: float
     timeouts: tuple[tuple[str, float], ...] = ()  # seconds, of commands that declare one
     present: int = 0  # calls that it serves, also those whose requests another worker runs
-    counts_from: int = (
-        0  # the incarnation that began to count: later ones go on, where their node is the same
-    )
+    counts_from: int = 0  # the incarnation that began to count: those after it on this node go on
 
 
 class Owned(NamedTuple):

@@ -19,6 +19,7 @@ from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.membership import Membership
 from snakepit_ray.actors.memory import Memory
 from snakepit_ray.actors.messages import Claimed, Delegated, Refused
+from snakepit_ray.actors.naming import number_of
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.errors import NotNow, SessionWorkerLost, WorkerCrashed
 from snakepit_ray.ledger import HERE, Begun, Ended, Entry, State
@@ -151,7 +152,7 @@ class Neighbours(Surroundings):
         request.options.chained = chained
         request.options.more = bool(self.supervisor.admission.queue.movable)
         request.options.incarnation = 0  # of another worker than the one it was sent to
-        self._memory.moves(request.id, 1 + int(target.rpartition("-")[2]))
+        self._memory.moves(request.id, 1 + number_of(target))
         # Sent again by Ray it would be counted twice there: what becomes of it is decided here.
         beside = parcel(self.supervisor.cargo.beside(request))
         ref = actor.execute.options(max_task_retries=0).remote(request.SerializeToString(), *beside)

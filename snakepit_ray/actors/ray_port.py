@@ -256,12 +256,14 @@ def translate(error: BaseException, pool: str, budget: float | None = None) -> S
             may_have_started=True,
         )
     if isinstance(error, ray_errors.RayActorError):
-        return PoolClosed(f"pool {pool!r} is gone (shut down, or its driver ended): {_first_line(error)}")
+        return pool_gone(str(error), pool)
     return None
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def pool_gone(text: str, pool: str) -> PoolClosed:
+    """For a pool whose router is gone for good, by Ray's text about it."""
+    first = (text.splitlines() or ["no reason is known"])[0]
+    return PoolClosed(f"pool {pool!r} is gone (shut down, or its driver ended): {first}")
 
 
 def session_id() -> tuple[str, bytes]:
@@ -293,11 +295,6 @@ def get(ref: Any, timeout: float, pool: str) -> Any:
         if ours is None:
             raise
         raise ours from None
-
-
-def done(ref: Any, timeout: float) -> bool:
-    """Whether `ref` has a value or an error within `timeout` seconds."""
-    return bool(ray.wait([ref], timeout=timeout)[0])
 
 
 def quietly(ref: Any, timeout: float) -> None:

@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import orjson
-
 from snakepit_ray.codec import envelope as envelopes
 from snakepit_ray.codec.decoding import decode_values
 from snakepit_ray.codec.encoding import (
@@ -23,6 +21,7 @@ from snakepit_ray.codec.encoding import (
     encode_args,
     flat_json,
     read_json,
+    strict_json,
     write_json,
 )
 from snakepit_ray.codec.encoding import nbytes as size_of
@@ -41,7 +40,6 @@ RAISE, RETURN, APART = 0, 1, 2  # snakepit.v1.BatchErrors, here as numbers: the 
 COPIED_BYTES = 1024  # of strings in an object that is kept as a copy, at most
 COPIED_KEYS = 32
 _NUMBERS = FLAT_TYPES - {str}
-_TAG_BYTES = TAG.encode()
 
 
 def encode_items(items: Iterable[Any], ref_type: type | None = None, begin: int = 0) -> Encoded:
@@ -127,7 +125,7 @@ def item_bytes(item: Item) -> int:
 def join_items(items: Sequence[Item]) -> Encoded:
     """The arguments of many calls as one payload: a JSON array, whose tags name the buffers of all."""
     if set(map(type, items)) == {dict}:
-        raw = _json_of_many(items)
+        raw = strict_json(items)
         if raw is not None:
             return Encoded(raw, [], [])
     texts, buffers = [], list[Any]()
@@ -146,16 +144,6 @@ def _json_of(item: dict[str, Any]) -> bytes:
     """The JSON of an object that is kept as a copy."""
     raw = flat_json(item)
     return encode_args(item).json if raw is None else raw
-
-
-def _json_of_many(items: Sequence[Item]) -> bytes | None:
-    """The JSON array of objects that are kept as copies, in one pass in C; None where one of them needs a
-    tag, or may: orjson writes NaN as null, and refuses large integers itself."""
-    try:
-        raw = orjson.dumps(items, option=orjson.OPT_STRICT_INTEGER)
-    except orjson.JSONEncodeError:
-        return None
-    return None if b"null" in raw or _TAG_BYTES in raw else raw
 
 
 def _rebased(text: bytes, base: int) -> bytes:

@@ -178,16 +178,23 @@ def plain_json(value: Any) -> bytes | None:
         return None
 
 
-def flat_json(value: dict[Any, Any]) -> bytes | None:
-    """The JSON of a mapping whose values are of FLAT_TYPES; None where it is not plain: a key that is no
-    string or is TAG, an int beyond LARGEST_INT, a float that is not finite, a lone surrogate.
-
-    One pass in C and two searches: orjson refuses the others itself, and writes NaN as null."""
+def strict_json(value: Any) -> bytes | None:
+    """The JSON of scalars in objects and lists, in one pass in C; None where one of them needs a tag or has
+    no JSON, and also where one might: orjson writes NaN as null, and refuses the others itself."""
     try:
         raw = orjson.dumps(value, option=orjson.OPT_STRICT_INTEGER)
     except orjson.JSONEncodeError:
         return None
-    if b"null" in raw or _TAG_BYTES in raw:
+    return None if b"null" in raw or _TAG_BYTES in raw else raw
+
+
+def flat_json(value: dict[Any, Any]) -> bytes | None:
+    """The JSON of a mapping whose values are of FLAT_TYPES; None where it is not plain: a key that is no
+    string or is TAG, an int beyond LARGEST_INT, a float that is not finite, a lone surrogate.
+
+    One pass in C and two searches, unless one of them finds something."""
+    raw = strict_json(value)
+    if raw is None:
         return plain_json(value) if _is_plain(value, 1) else None
     # A copy: what orjson returns keeps a kilobyte of the heap, and a thousand of them cost page faults.
     return bytes(memoryview(raw))

@@ -12,6 +12,7 @@ import pytest
 import ray
 
 import snakepit_ray as snakepit
+from snakepit_ray.actors import ray_port
 from tests.conftest import interpreters, wait_until
 
 ADAPTERS = Path(__file__).resolve().parent.parent / "adapters"
@@ -114,6 +115,12 @@ def _lent(one: Logged) -> Iterator[Logged]:
 def _idle(pool: snakepit.Pool) -> bool:
     stats = pool.stats()
     return (stats.busy, stats.waiting) == (0, 0)
+
+
+def router_pid(pool: snakepit.Pool) -> int:
+    """The process of the pool's router, when it has one again."""
+    router = ray_port.find_router(pool.name)
+    return int(ray.get(router.get_pid.options(max_task_retries=-1).remote()))
 
 
 def adapter(name: str) -> str:

@@ -19,6 +19,7 @@ import snakepit_ray as snakepit
 from snakepit_ray.actors import ray_port, router
 from snakepit_ray.cli import main
 from tests.conftest import interpreters, wait_until
+from tests.ray.conftest import router_pid
 from tests.ray.test_lifetimes import alive, driver
 
 pytestmark = pytest.mark.ray
@@ -249,10 +250,6 @@ async def counted(pool: snakepit.Pool) -> int:
     stats, workers = await asyncio.gather(pool.astats(), pool.aworkers())
     assert stats.workers == len(workers)
     return stats.workers
-
-
-def router_pid(pool: snakepit.Pool) -> int:
-    return int(ray.get(ray_port.find_router(pool.name).get_pid.options(max_task_retries=-1).remote()))
 
 
 def test_a_handle_says_how_many_workers_there_are_to_be_now(start: Any) -> None:

@@ -12,15 +12,19 @@ import snakepit_ray
 pytestmark = pytest.mark.ray
 
 PAGES = sorted(Path(snakepit_ray.__file__).with_name("docs").glob("*.md"))
+# What a page prints: each of its lines is one of these, and each of these is there.
 SAID = {
     "pools": [
-        "features: 3 of 3 ready, 0 failed",
-        "<Pool 'features' 3 of 3 workers ready>",
-        "the cluster has no room for a worker of pool 'default', which asks for CPU 1e+06: it has 1 node",
-        "1 ['ready']",
+        r"features: [0-2] of 3 ready, 0 failed",
+        r"features: 3 of 3 ready, 0 failed",
+        r"<Pool 'features' 3 of 3 workers ready>",
+        r"the cluster has no room for a worker of pool 'default', "
+        r"which asks for CPU 1e\+06: it has 1 node .*",
+        r"1 \['ready'\]",
     ],
-    "telemetry": ["request.executed"],
+    "telemetry": [r"request\.executed .* add"],
 }
+OTHERS = ("(", "\x1b", "[")  # how lines begin that Ray and the workers print
 
 
 def blocks(page: Path) -> list[str]:
@@ -39,7 +43,7 @@ def test_the_python_of_a_page_does_what_it_says(
     names = {"__name__": page.stem}
     for number, block in enumerate(blocks(page)):
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)
-    said = capsys.readouterr().out
-    assert page.stem in SAID, "say here what the page prints"
-    for line in SAID[page.stem]:
-        assert line in said
+    said = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(OTHERS)]
+    expected = SAID[page.stem]
+    assert [line for line in said if not any(re.fullmatch(one, line) for one in expected)] == []
+    assert [one for one in expected if not any(re.fullmatch(one, line) for line in said)] == []

@@ -20,7 +20,7 @@ import ray
 import snakepit_ray as snakepit
 from snakepit_ray.testing import MISBEHAVING
 from tests.conftest import interpreters, wait_until
-from tests.ray.conftest import adapter
+from tests.ray.conftest import adapter, router_pid
 from tests.ray.test_lifetimes import alive, driver
 from tests.ray.test_load import executed, occupy, start_log
 
@@ -31,10 +31,6 @@ def kill_actor_of(pool: Any, number: int = 0) -> Any:
     worker = pool.workers()[number]
     os.kill(worker.actor_pid, signal.SIGKILL)
     return worker
-
-
-def router_pid(pool: Any) -> int:
-    return ray.get(ray.get_actor(f"snakepit:router:{pool.name}", "snakepit").get_pid.remote())
 
 
 def kill_router_of(pool: Any) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +16,6 @@ from snakepit_ray import telemetry
 from tests.conftest import wait_until
 
 pytestmark = pytest.mark.ray
-DOCS = Path(snakepit.__file__).parent / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -107,14 +104,6 @@ def test_nobody_gathers_events_that_nobody_hears(pool: snakepit.Pool) -> None:
     pool.execute("ping")
     settled(pool)
     assert heard.events == []
-
-
-def test_the_page_does_what_it_says(cluster: None, capsys: pytest.CaptureFixture[str]) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "telemetry.md").read_text(), re.S)
-    exec(block.replace("size=2", f"size=2, name='page', interpreter={sys.executable!r}"), {})
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("request.executed")]
-    assert lines
-    assert all(line.endswith(" add") for line in lines)
 
 
 @ray.remote(num_cpus=0)

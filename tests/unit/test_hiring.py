@@ -203,7 +203,7 @@ def test_where_nodes_may_be_added_nobody_is_told_that_there_is_no_room(
         cluster.check_room(config)
     monkeypatch.setattr(cluster, "nodes", lambda: [Node({"CPU": 2.0}, {cluster.NODE_GROUP: "small"})])
     cluster.check_room(config)
-    assert cluster.room(config) == math.inf
+    assert cluster.room(config, cluster.nodes()) == math.inf
 
 
 def test_an_actor_that_cannot_be_created_says_why(world: SimpleNamespace) -> None:
