@@ -1,5 +1,5 @@
-"""Knows the forms of a call: called, it blocks; `.remote` gives an ObjectRef; `.options` is the same call
-with options."""
+"""The forms of a call. Called, it blocks; `.remote` gives an ObjectRef; `.options` is the same call with
+options."""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""Knows the handle that people hold: calls, a paced map, numbers, size, the end.
+"""The handle that people hold: calls, a paced map, numbers, size, the end.
 
-Rules: picklable and small, into tasks, actors and other jobs; a call is one Ray actor call straight to a
-worker, so the router is never on its way; `.remote` never blocks, so it may be used on an event loop; the
-blocking forms raise our own errors, never Ray's."""
+Rules:
+- It is picklable and small, for tasks, actors and other jobs.
+- A call is one Ray actor call straight to a worker: the router is never on its way.
+- `.remote` never blocks, so it may be used on an event loop.
+- The blocking forms raise our own errors, never Ray's.
+"""
 
 from __future__ import annotations
 

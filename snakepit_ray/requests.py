@@ -1,7 +1,9 @@
-"""Knows how a call becomes a Request and a Reply becomes a value or an error; no Ray, no process.
+"""How a call becomes a Request, and a Reply becomes a value or an error. No Ray, no process.
 
-Rules: what cannot be sent fails here, at the call site, before anything left the process; the hot path does
-each thing once (one message, one serialization)."""
+Rules:
+- What cannot be sent fails here, at the call site, before anything left the process.
+- The hot path does each thing once: one message, one serialization.
+"""
 
 from __future__ import annotations
 

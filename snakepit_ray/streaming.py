@@ -1,8 +1,11 @@
-"""Knows the streams that people hold: refs one a chunk, iterators of values, a callback that may halt.
+"""The streams that people hold: refs one a chunk, iterators of values, a callback that may halt.
 
-Rules: whoever stops taking, by closing, dropping, an error or its end, stops the producer; `stream`,
-`astream` and the callback form raise our errors, never Ray's, in the place of the chunk that is missing; a
-request is sent when the call is made, not when the first chunk is asked for."""
+Rules:
+- Whoever stops taking, by closing, dropping, an error or its end, stops the producer.
+- `stream`, `astream` and the callback form raise our errors, never Ray's, in the place of the chunk that is
+  missing.
+- A request is sent when the call is made, not when the first chunk is asked for.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,12 @@
-"""Knows how a batch that came as one call is spread over the pool by the worker that it came to.
+"""How the worker that a batch came to spreads it over the pool.
 
-Rules: it runs as many small batches, each a request like any other: it waits here, and moves to a worker that
-is free; their size follows the time that items take (core/batch_size.py); what one gives back is sent again;
-the batches of a session go one after the other; every item ends with one result or one error."""
+Rules:
+- It runs as many small batches. Each is a request like any other: it waits here and moves to a worker that is
+  free.
+- Their size follows the time that items take (core/batch_size.py). What one gives back is sent again.
+- The batches of a session go one after the other.
+- Every item ends with one result or one error.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
-"""Knows what one calling process knows of one pool: the workers, how loaded they are, where sessions live.
+"""What one calling process knows of one pool: the workers, how loaded they are, where sessions live.
 
-Rules: choosing a worker takes microseconds and no message; news come on a thread of our own, never on the
-caller's event loop; there is one link for each pool in a process, whoever unpickled the handle; it holds a
-lease at the router, whose end tells the workers that nobody waits for their answers here any more; the
-thread ends with the pool."""
+Rules:
+- Choosing a worker takes microseconds and no message.
+- News come on a thread of our own, never on the caller's event loop. The thread ends with the pool.
+- A process has one link for each pool, whoever unpickled the handle.
+- It holds a lease at the router. The end of that tells the workers that nobody here waits for answers any
+  more.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Knows who belongs to a pool: the router's table of workers, its versions, and what the pool adds up to.
-Plain data.
+"""The router's table of workers, its versions, and what the pool adds up to. Plain data.
 
-Rules: the table's version rises with every change that a handle must know, and starts above those of a
-router before this one; counters of workers that left are kept, so that a pool's numbers never fall."""
+Rules:
+- The table's version rises with every change that a handle must know, and starts above those of a router
+  before this one.
+- Counters of workers that left are kept, so that a pool's numbers never fall.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""Knows a worker's side of its talk with the router: belonging, reporting, obeying moves.
+"""A worker's side of its talk with the router: belonging, reporting, obeying moves.
 
-Rules: a worker belongs as long as the router lives: it holds again while the router restarts and ends itself,
-interpreter first, when that is gone for good; reports are as few as core/reporting.py allows."""
+Rules:
+- A worker belongs as long as the router lives. It holds on again while the router restarts, and ends itself,
+  interpreter first, when that is gone for good.
+- Reports are as few as core/reporting.py allows.
+"""
 
 from __future__ import annotations
 

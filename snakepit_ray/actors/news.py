@@ -1,8 +1,9 @@
-"""Knows what handles wait for: changes of a pool's table, loads and bindings, each at most as often as it may
-be told.
+"""What handles wait for: changes of a pool's table, loads and bindings.
 
-Rules: a change of the table is told at once; loads and bindings at most every LOAD_PERIOD; a pool where
-nothing happens wakes nobody before the watcher's own timeout."""
+Rules:
+- A change of the table is told at once, loads and bindings at most every LOAD_PERIOD.
+- A pool where nothing happens wakes nobody before the watcher's own timeout.
+"""
 
 from __future__ import annotations
 

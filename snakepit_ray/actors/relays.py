@@ -1,8 +1,10 @@
-"""Knows the streams of one worker: those that it serves, and those of sessions that live at another worker,
-whose chunks it passes on.
+"""The streams that one worker serves, and those that it passes on from the worker where their session lives.
 
-Rules: whoever stops taking stops the producer, whatever the order in which that and the stream's beginning
-arrive here; chunks pass undecoded; a stream that was begun is never begun again."""
+Rules:
+- Whoever stops taking stops the producer, also when that arrives here before the stream's beginning.
+- Chunks pass undecoded.
+- A stream that was begun is never begun again.
+"""
 
 from __future__ import annotations
 

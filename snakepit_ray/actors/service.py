@@ -1,7 +1,10 @@
-"""Knows how the requests that reach one worker are served: here, elsewhere, in parts, as streams.
+"""How the requests that reach one worker are served: here, elsewhere, in parts, as streams.
 
-Rules: a request is counted once, where it first arrived; bytes are moved, no value is decoded; a delegated
-request that finds no free slot is refused at once, so that it keeps its place where it was."""
+Rules:
+- A request is counted once, where it first arrived.
+- Bytes are moved, no value is decoded.
+- A delegated request that finds no free slot is refused at once, so that it keeps its place where it was.
+"""
 
 from __future__ import annotations
 

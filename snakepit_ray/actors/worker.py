@@ -1,8 +1,10 @@
-"""Knows how one supervisor is reached through Ray: requests in, envelopes out, orders of the router obeyed.
+"""How one supervisor is reached through Ray: requests in, envelopes out, orders of the router obeyed.
 
-Rules: a plain class (`ray_port.spawn_worker` wraps it); it moves bytes and decodes no value; a delegated
-request that finds no free slot is refused at once, so that it keeps its place where it was; what Ray sends
-again after this actor was restarted runs again only if that does no harm."""
+Rules:
+- A plain class (`ray_port.spawn_worker` wraps it).
+- It moves bytes and decodes no value.
+- What Ray sends again after this actor was restarted runs again only if that does no harm.
+"""
 
 from __future__ import annotations
 

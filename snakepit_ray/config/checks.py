@@ -1,7 +1,9 @@
-"""Knows what a value of each kind of setting must look like.
+"""What a value of each kind of setting must look like.
 
-Rules: a check takes what the user wrote and returns what is kept; a ValueError's text completes the
-sentence "expected ..."; nothing is converted silently (a string is not a number, True is not 1).
+Rules:
+- A check takes what the user wrote and returns what is kept.
+- The text of its ValueError completes the sentence "expected ...".
+- Nothing is converted silently: a string is not a number, True is not 1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Knows every setting of a pool: its name, its default, what it may be.
+"""Every setting of a pool: its name, its default, what it may be.
 
-Rules: frozen, picklable, validated when built; one ConfigError says all that is wrong; nothing here reads a
-file, the environment or the cluster (`with_size` is told the number of CPUs).
+Rules:
+- Frozen, picklable, validated when built.
+- One ConfigError says all that is wrong.
+- Nothing here reads a file, the environment or the cluster (`with_size` is told the number of CPUs).
 """
 
 from __future__ import annotations

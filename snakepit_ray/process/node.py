@@ -1,7 +1,10 @@
-"""Knows the directory in which this user's interpreters on this node are written down, and how files get in.
+"""The directory in which this user's interpreters on this node are written down, and how files get in.
 
-Rules: the directory is ours alone (0700, our own, no link) or nothing is read or written there; a file
-appears whole or not at all; looking creates nothing."""
+Rules:
+- It is ours alone (0700, our own, no link), or nothing is read or written there.
+- A file appears whole or not at all.
+- Looking creates nothing.
+"""
 
 from __future__ import annotations
 

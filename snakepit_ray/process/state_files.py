@@ -1,9 +1,11 @@
-"""Knows the files in which a worker of this node leaves word for its next life: what they are called, how a
-process holds one, when a sweep may remove it.
+"""The files in which a worker of this node leaves word for its next life.
 
-Rules: they lie in one folder of the node directory and begin with their worker's name; one that a living
-process holds (a shared lock) is never swept; what is no such file (a link, another's, the wrong size) is
-damage, and damage is a fresh file, never an error."""
+Rules:
+- They lie in one folder of the node directory and begin with their worker's name.
+- One that a living process holds (a shared lock) is never swept.
+- What is no such file (a link, another's, the wrong size) is damage, and damage is a fresh file, never an
+  error.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""Knows what becomes of a worker as its interpreters come, fail and go: the hooks that the keeper calls.
+"""What becomes of a worker as its interpreters come, fail and go: the hooks that the keeper calls.
 
-Rules: the state changes by core/lifecycle.py's table and nowhere else; requests are let in while an
-interpreter serves and wait while none does; what ran in a lost interpreter fails in the words of its end,
-what waits goes on; a lost interpreter is remembered with why, so that sessions can be told."""
+Rules:
+- The state changes by core/lifecycle.py's table and nowhere else.
+- Requests are let in while an interpreter serves, and wait while none does.
+- What ran in a lost interpreter fails in the words of its end. What waits goes on.
+- Why an interpreter was lost is remembered, so that sessions can be told.
+"""
 
 from __future__ import annotations
 

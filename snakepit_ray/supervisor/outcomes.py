@@ -1,4 +1,4 @@
-"""Knows what a worker counts, and how a request went on."""
+"""What a worker counts, and how a request went on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""Knows which telemetry events a worker emits and what they say, and keeps the last ones of its life.
+"""Which telemetry events a worker emits and what they say. The last ones of its life are kept.
 
-Rules: what happens with every request costs one look-up while nobody listens; what happens to the worker
-itself is always remembered, so that its errors and `snakepit-ray status --detailed` can tell it."""
+Rules:
+- What happens with every request costs one look-up while nobody listens.
+- What happens to the worker itself is always remembered, so that its errors and `snakepit-ray status
+  --detailed` can tell it.
+"""
 
 from __future__ import annotations
 

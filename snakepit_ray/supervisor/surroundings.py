@@ -1,6 +1,8 @@
-"""Knows what one worker asks of the world around it: other workers, the router, the ledger.
+"""What one worker asks of the world around it: other workers, the router, the ledger.
 
-Rule: a worker without surroundings (this class as it is) works, on its own."""
+Rules:
+- A worker without surroundings (this class as it is) works, on its own.
+"""
 
 from __future__ import annotations
 
