@@ -3,7 +3,6 @@ calls, deadlines of workers that say nothing, and handles that outlive their Ray
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import os
 import pickle
@@ -77,9 +76,11 @@ def test_an_interrupt_of_who_waits_stops_the_command(
 ) -> None:
     def interrupt() -> None:
         wait_until(lambda: shared.stats().busy == 1, 30, "the command runs")
-        _thread.interrupt_main()
+        # As the terminal does it: `_thread.interrupt_main` wakes nobody who waits for a lock.
+        signal.pthread_kill(main, signal.SIGINT)
 
     assert shared.stats().busy == 0
+    main = threading.get_ident()
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
