@@ -309,7 +309,10 @@ def test_a_dead_driver_stops_its_streams(pool: snakepit.Pool, log: Path) -> None
 def test_a_sessions_stream_runs_where_the_session_lives(start: Any, tmp_path: Path) -> None:
     log = tmp_path / "log"
     pool = start(size=2, adapter=adapter("log.py:Log"), adapter_args={"path": str(log)})
-    homes = {name: pool.session(name).execute("remember", {"value": 0})["pid"] for name in "abcdef"}
+    homes: dict[str, int] = {}
+    while len(homes) < 6 or (len(set(homes.values())) < 2 and len(homes) < 40):  # names fall where they fall
+        name = f"s{len(homes)}"
+        homes[name] = pool.session(name).execute("remember", {"value": 0})["pid"]
     assert len(set(homes.values())) == 2
     for name, home in homes.items():
         for strict in ("hint", "strict_queue"):
