@@ -444,7 +444,8 @@ def test_a_driver_that_ends_takes_its_pool_along(cluster: None, how: str) -> Non
         f"pool = snakepit.start(name='ending-{how.split()[0]}', size=2, interpreter=sys.executable)\n"
         "pool.execute('ping')\n"
         "print(json.dumps([w.pid for w in pool.workers()]), flush=True)\n"
-        + endings.get(how, "time.sleep(600)"),
+        # In short sleeps: one that begins just after its signal came would be slept to its end.
+        + endings.get(how, "while True: time.sleep(0.05)"),
         stderr=subprocess.DEVNULL,
     )
     pids = json.loads(process.stdout.readline())

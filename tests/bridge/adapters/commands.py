@@ -189,7 +189,7 @@ class Commands(Adapter):
 
     @command
     def grandchild(self):
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        child = subprocess.Popen(["sleep", "600"])
         return child.pid
 
     @command

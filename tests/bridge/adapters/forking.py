@@ -20,6 +20,12 @@ def sleep(seconds):
     time.sleep(seconds)
 
 
+def wait_for_a_signal():
+    """In short sleeps: Python ends a sleep that begins just after the signal came only with the sleep itself."""
+    for _ in range(6000):
+        time.sleep(0.01)
+
+
 class Forking(Adapter):
     @command
     def children(self, count: int, how: str):
@@ -36,7 +42,7 @@ class Forking(Adapter):
                 if how == "return":
                     return "of the child"
                 os.write(writing, b"x")
-                time.sleep(60)
+                wait_for_a_signal()
             if how == "terminate":
                 os.kill(pid, signal.SIGTERM)  # at once: it may not have come to its first line
             if how == "interrupt":
