@@ -21,7 +21,7 @@ def sleep(seconds):
 
 
 def wait_for_a_signal():
-    """In short sleeps: Python ends a sleep that begins just after the signal came only with the sleep itself."""
+    """In short sleeps: one that begins just after the signal came would be slept to its end."""
     for _ in range(6000):
         time.sleep(0.01)
 
