@@ -30,6 +30,7 @@ from snakepit_ray.requests import Drawn, drawn_bytes, drawn_refs
 from snakepit_ray.sending import Sender, Sent, is_unbegun
 
 LOOK_SECONDS = 0.005  # between two looks at a source that is waited for while answers are, too
+LONGEST_TURN = 0.1  # seconds: a consumer that pauses once is not taken for one that is always slow
 UNDELIVERED = 8  # chunks for each slot that are drawn and not handed out, in order, at most
 
 
@@ -86,7 +87,9 @@ class MapRun:
         self._done: dict[int, _Done] = {}
         self._next = 0
         self._free: list[str] = []  # workers that have just answered
-        self._caller_seconds = 0.0  # of this thread, for one chunk
+        self._caller_seconds = 0.0  # between two chunks, without what was waited for answers: smoothed
+        self._last_sent, self._waited = time.monotonic(), 0.0
+        self._gathers_since: float | None = None  # when the first item of a chunk that is not full was there
 
     def run(self) -> Iterator[Any]:
         """The results."""
@@ -122,8 +125,9 @@ class MapRun:
 
     def _wants_items(self) -> bool:
         """Whether a slot stands empty because the source has not brought its items."""
-        idle = len(self._under_way) < self._most_under_way() and not self._again and not self._items
-        return idle and not self._source.is_over and self._room() > 0
+        idle = len(self._under_way) < self._most_under_way() and not self._again
+        wants = self._gathers_since is not None or (not self._items and self._room() > 0)
+        return idle and wants and not self._source.is_over
 
     def _take_done(self) -> _Done | None:
         key = self._next if self._ordered else next(iter(self._done), -1)
@@ -148,7 +152,8 @@ class MapRun:
         slots = self._sender.slots_for(self._options)
         if self._options.session:
             return slots
-        return self._size.ahead * self._size.spread(slots, self._caller_seconds)
+        drawing = self._source.item_seconds * self._size.size  # beside this thread
+        return self._size.ahead * self._size.spread(slots, max(self._caller_seconds, drawing))
 
     def _send_more(self) -> None:
         slots = self._sender.slots_for(self._options)
@@ -161,18 +166,39 @@ class MapRun:
             if chunk.items:
                 self._send(chunk)
 
-    def _room(self) -> int:
-        """How many items may be drawn now."""
+    def _full(self) -> int:
+        """How many items a chunk should have."""
         size = self._chunk_size or self._size.size
         if self._in_flight is None:
             return size
-        room = self._in_flight - (self._taken + len(self._items) - self._handed)
         slots = self._sender.slots_for(self._options)
-        return min(size, room, max(1, self._in_flight // (self._size.ahead * slots)))
+        return min(size, max(1, self._in_flight // (self._size.ahead * slots)))
+
+    def _room(self) -> int:
+        """How many items may be drawn now."""
+        if self._in_flight is None:
+            return self._full()
+        return min(self._full(), self._in_flight - (self._taken + len(self._items) - self._handed))
+
+    def _gathers(self, size: int) -> bool:
+        """Whether a chunk that is not full should wait for more items. Otherwise a pool with more slots than
+        the source can fill would get all work in pieces. One that waits for nothing else goes at once.
+        """
+        more = len(self._items) < size and self._room() > 0 and not self._source.is_over
+        if not more or not self._under_way:
+            self._gathers_since = None
+            return False
+        now = time.monotonic()
+        if self._gathers_since is None:
+            self._gathers_since = now
+        if now - self._gathers_since < LOOK_SECONDS:
+            return True
+        self._gathers_since = None
+        return False
 
     def _next_chunk(self) -> _Chunk | None:
         """The items that go next; None where there are none now, no items where they have failed already."""
-        size = self._chunk_size or self._size.size
+        size = self._full()
         if self._again:
             chunk = self._again.popleft()
             if len(chunk.items) > size:
@@ -180,7 +206,7 @@ class MapRun:
             return _Chunk(chunk.start, chunk.items[:size])
         if len(self._items) < size:
             self._items.extend(self._source.take(min(MOST, self._room())))
-        if not self._items:
+        if not self._items or self._gathers(size):
             return None
         return self._formed(size)
 
@@ -225,11 +251,16 @@ class MapRun:
                 self._again.extendleft((_Chunk(start + half, items[half:]), _Chunk(start, items[:half])))
         else:
             self._under_way[sent.ref] = _Chunk(start, items, sent, began)
-            self._spent(time.monotonic() - began)
+            self._has_sent()
 
-    def _spent(self, seconds: float) -> None:
-        """What the caller's own thread has spent on a chunk, smoothed; decoding it costs about as much."""
-        self._caller_seconds += (2 * seconds - self._caller_seconds) / 4
+    def _has_sent(self) -> None:
+        """Takes down what this thread has spent since the last chunk: on drawing, sending, decoding, and in
+        the consumer's own code.
+        """
+        now = time.monotonic()
+        spent = min(now - self._last_sent - self._waited, LONGEST_TURN)
+        self._caller_seconds += (spent - self._caller_seconds) / 4
+        self._last_sent, self._waited = now, 0.0
 
     # ---- in -----------------------------------------------------------------------------------------------
 
@@ -242,7 +273,9 @@ class MapRun:
         oldest = next(iter(self._under_way.values())).sent
         assert oldest is not None
         bound = oldest.left if timeout is None else min(timeout, oldest.left)
+        began = time.monotonic()
         ready, _ = ray.wait(refs, num_returns=1, timeout=min(bound, 1.0))
+        self._waited += time.monotonic() - began
         if not ready and oldest.left <= 0:
             self._sender.cancel(oldest)
             self._failed(self._gone(refs[0]), self._sender.too_late(oldest))

@@ -40,6 +40,7 @@ class Source:
     def __init__(self, items: Iterable[Any], draw: Callable[[Any, int], Drawn], *, draws_ahead: bool) -> None:
         self.error: BaseException | None = None
         self.is_over = False  # nothing more will come
+        self.item_seconds = 0.0  # that drawing an item in the thread takes: the mean since it last waited
         self._draw = _or_failed(draw)
         self._draws_ahead = draws_ahead
         self._iterator = iter(items)
@@ -48,6 +49,7 @@ class Source:
         self._changed = threading.Condition()
         self._ready: deque[Item] = deque()
         self._drawn = self._taken = self._allowed = 0
+        self._since = (0.0, 0)  # when the thread last went on, and how many items were drawn by then
         self._looks_at = 0  # the number of the item after which the thread looks whether it may go on
         self._bytes_in = self._bytes_out = 0  # of items that came to `_ready`, and left it: one writer each
         self._is_ended = self._is_closed = self._is_awaited = False
@@ -100,6 +102,7 @@ class Source:
             self._is_awaited = False
 
     def _run(self) -> None:
+        self._since = (time.monotonic(), 0)
         try:
             ready, draw = self._ready, self._draw
             for number, given in enumerate(self._iterator):
@@ -122,10 +125,13 @@ class Source:
 
     def _goes_on(self) -> bool:
         """Waits until another item may be drawn; False when none is wanted any more."""
+        began, first = self._since
+        self.item_seconds = (time.monotonic() - began) / (self._drawn - first)
         if self._is_awaited or not self._may_draw():
             with self._changed:
                 self._changed.notify_all()
                 self._changed.wait_for(self._may_draw)
+            self._since = (time.monotonic(), self._drawn)
         self._looks_at = self._allowed - 1
         return not self._is_closed
 

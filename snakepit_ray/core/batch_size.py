@@ -1,12 +1,15 @@
 """How many items a chunk should have, and how many chunks should be under way, from what earlier ones took.
 
 - A chunk has about TARGET seconds of work, at most MOST items and MOST_BYTES bytes.
-- It begins at 1 and grows to at most GROWTH times the chunk that was observed. It shrinks at once. A chunk
-  that is too long does little harm: its interpreter gives the rest back after SHARE seconds.
-- Slow items travel alone. When an item takes longer than SLOW seconds, an extra message costs nothing in
-  comparison, so no item waits behind another.
+- It begins at 1 and grows to at most GROWTH times the chunk that was observed. A chunk that is too long does
+  little harm: its interpreter gives the rest back after SHARE seconds.
+- The time of an item is the least that was seen lately. On a machine with fewer cores than busy processes
+  the clock says many times what an item costs, and smaller chunks would only make more work. It drifts up by
+  DRIFT a chunk. Items that take TARGET or longer are believed at once: they go one by one.
+- When an item takes longer than SLOW seconds, an extra message costs nothing in comparison, so no item waits
+  behind another.
 - Cheap work uses few workers. The caller spends time of its own on each chunk, so it cannot keep more workers
-  busy than the work of a chunk is longer than that. More would only be woken for tiny chunks.
+  busy than the work of a chunk is longer than that. More would only take the cores from those.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ MOST_BYTES = 1 << 20
 SLOW = 0.050  # seconds an item: from here on nothing is sent ahead of its slot
 SHARE = 0.050  # seconds after which an interpreter gives the rest of a chunk back
 GROWTH = 8
+DRIFT = 1.1  # by which the time of an item may grow from chunk to chunk
+QUICKEST = 1e-7  # seconds an item: less is a clock that stood still
 SPARE = 1  # workers more than the caller can keep busy: their times vary
 LEAST_WORK = 0.001  # seconds: calls that come at once are not divided further
 
@@ -30,7 +35,8 @@ class BatchSize:
         self._most = max(1, min(most, MOST))
         self.size = max(1, min(start, self._most))
         self.known = False
-        self._item_seconds = 0.0
+        self._last_seconds = 0.0  # an item, of the last chunk
+        self._item_seconds = math.inf  # without what held it up
 
     def __repr__(self) -> str:
         return f"<BatchSize {self.size} of {self._most}, {self._item_seconds:.2g} s an item>"
@@ -38,23 +44,24 @@ class BatchSize:
     @property
     def ahead(self) -> int:
         """Chunks under way for each slot: one runs, one is near it, unless that gains nothing."""
-        return 2 if self.known and self._item_seconds < SLOW else 1
+        return 2 if self.known and self._last_seconds < SLOW else 1
 
     def observe(self, count: int, seconds: float, nbytes: int = 0) -> None:
         """A chunk of `count` items took `seconds` in its interpreter; `nbytes` went there or came back."""
         count = max(1, count)
-        each = max(seconds / count, 0.0)
-        self.known, self._item_seconds = True, each
-        fits = self._most
-        if each > 0.0:
-            fits = int(min(fits, TARGET / each))
+        each = max(seconds / count, QUICKEST)
+        self.known, self._last_seconds = True, each
+        self._item_seconds = each if each >= TARGET else min(each, self._item_seconds * DRIFT)
+        fits = int(min(self._most, TARGET / self._item_seconds))
         if nbytes > 0:
             fits = int(min(fits, MOST_BYTES / (nbytes / count)))
         self.size = max(1, min(fits, max(self.size, GROWTH * count)))
 
     def spread(self, slots: int, caller_seconds: float) -> int:
-        """How many of `slots` are worth using: the caller spends `caller_seconds` on a chunk of this size."""
-        if not self.known or caller_seconds <= 0.0:
+        """How many of `slots` are worth using: the caller spends `caller_seconds` on a chunk of this size.
+        Items that travel alone go to all of them.
+        """
+        if not self.known or caller_seconds <= 0.0 or self._item_seconds >= TARGET:
             return slots
         busy = self._item_seconds * self.size / caller_seconds
         return max(1, min(slots, math.ceil(busy) + SPARE))

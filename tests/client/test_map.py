@@ -152,10 +152,12 @@ def test_no_more_is_drawn_than_in_flight_allows(sender: FakeSender) -> None:
         assert len(drawn) <= handed + 4
 
 
-def test_cheap_work_goes_to_few_workers_in_large_chunks(sender: FakeSender) -> None:
+@pytest.mark.parametrize("is_drawn_ahead", [False, True])
+def test_cheap_work_goes_to_few_workers_in_large_chunks(sender: FakeSender, is_drawn_ahead: bool) -> None:
     sender.slots, sender.seconds = 64, 1e-6
     answering(sender)
-    assert len(list(mapped(sender, [{"a": 1}] * 20_000))) == 20_000
+    items: Any = [{"a": 1}] * 20_000
+    assert len(list(mapped(sender, iter(items) if is_drawn_ahead else items))) == 20_000
     sizes = sorted(map(len, sender.sent))
     assert sum(sizes) == 20_000
     assert sizes[-1] >= 1_000
