@@ -21,6 +21,8 @@ from snakepit_ray.codec import BatchEnvelope, BatchPart, nbytes
 from snakepit_ray.core.batch_size import SHARE, BatchSize
 from snakepit_ray.errors import DeadlineExceeded, NotNow, SnakepitError
 from snakepit_ray.requests import batch_of, failed_part
+from snakepit_ray.supervisor.accounts import BatchAccount
+from snakepit_ray.supervisor.outcomes import Tally
 
 FIRST_SIZE = 256  # of the first batches, at most: what takes long in them is given back
 AGAIN_SECONDS = 0.02
@@ -37,11 +39,12 @@ class _Range(NamedTuple):
 
 class BatchRun:
     """One batch: `sources` are the requests that its items came in, `run` runs a request anywhere in the
-    pool."""
+    pool, `account` is told what became of each part."""
 
-    def __init__(self, sources: list[pb.Request], slots: int, run: Run) -> None:
+    def __init__(self, sources: list[pb.Request], slots: int, run: Run, account: BatchAccount) -> None:
         self._sources = sources
         self._run = run
+        self._account = account
         total = sum(source.batch.count for source in sources)
         self._slots = 1 if sources[0].session else slots
         self._size = BatchSize(start=min(FIRST_SIZE, total // (4 * self._slots)))
@@ -49,7 +52,7 @@ class BatchRun:
         self._began = time.monotonic()
         self._budget = sources[0].budget_ms / 1000
         self._parts: dict[_Range, BatchPart] = {}
-        self._under_way: dict[asyncio.Task[Any], _Range] = {}
+        self._under_way: dict[asyncio.Task[Any], tuple[_Range, pb.Request, float]] = {}
         self._refused = False  # nothing more gets in until something has ended
 
     async def run(self) -> BatchEnvelope:
@@ -98,7 +101,7 @@ class BatchRun:
                 request.budget_ms
             )  # the batch is in: its own items are what it waits for
         task: asyncio.Task[Any] = asyncio.ensure_future(self._one(request, left))
-        self._under_way[task] = items
+        self._under_way[task] = (items, request, time.monotonic())
 
     async def _one(self, request: pb.Request, left: float) -> Any:
         if left <= 0:
@@ -106,7 +109,8 @@ class BatchRun:
         return await self._run(request)
 
     async def _ended(self, task: asyncio.Task[Any]) -> None:
-        items = self._under_way.pop(task)
+        items, request, began = self._under_way.pop(task)
+        told = ""
         try:
             (part,) = task.result().parts
         except NotNow:
@@ -118,11 +122,12 @@ class BatchRun:
                 await asyncio.sleep(AGAIN_SECONDS)
             return
         except SnakepitError as error:
-            part = failed_part(items.size, error)
+            part, told = failed_part(items.size, error), type(error).__name__
         else:
             self._size.observe(part.size, part.ran, len(part.json) + sum(map(nbytes, part.buffers)))
         self._refused = False
         self._parts[items] = part
+        self._account.ended(request, began, Tally(part.size, len(part.failures)), told)
         if part.size < items.size:
             rest = _Range(items.source, items.first + part.size, items.size - part.size)
             self._left.appendleft(rest)

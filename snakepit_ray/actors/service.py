@@ -28,7 +28,6 @@ from snakepit_ray.actors.relays import Streams
 from snakepit_ray.codec import BatchEnvelope, Info
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import SnakepitError, WorkerCrashed
-from snakepit_ray.ledger import State
 from snakepit_ray.requests import crashed, unpack
 from snakepit_ray.supervisor import Relayed, Supervisor
 
@@ -108,18 +107,24 @@ class Service:
     async def _enter(self, request: pb.Request, *, movable: bool) -> Any:
         if request.options.hops:
             return await self._execute_delegated(request)
-        if self._gate.idle:
-            return await self._execute(request, movable=movable)
-        async with self._gate.passing() as passage:
-            return passage.brings(await self._execute(request, movable=movable))
+        with self._supervisor.accounts.opened(request) as account:
+            if self._gate.idle:
+                answer = await self._execute(request, movable=movable)
+            else:
+                async with self._gate.passing() as passage:
+                    answer = passage.brings(await self._execute(request, movable=movable))
+            account.is_(answer)
+            return answer
 
     async def _divide(self, sources: list[pb.Request], values: tuple[Any, ...]) -> BatchEnvelope:
         workers = self._membership.memory.size or self._config.size or 1
-        batch = BatchRun(sources, workers * self._config.capacity, partial(self._execute, movable=True))
+        size = sum(source.batch.count for source in sources)
         self._memory.arrives(sources[0])
         try:
-            async with self._ordering.in_turn(sources[0]):
-                return await self._spread(batch, sources, values)
+            with self._supervisor.accounts.divided(sources[0], size) as account:
+                batch = BatchRun(sources, workers * self._config.capacity, self._part, account)
+                async with self._ordering.in_turn(sources[0]):
+                    return await self._spread(batch, sources, values)
         finally:
             self._memory.over(sources[0])
 
@@ -158,22 +163,19 @@ class Service:
             return Delegated(known.value, self._supervisor.admission.free > 0)
         return await self._memory.may_have_begun(request.id)
 
+    async def _part(self, request: pb.Request) -> Any:
+        return await self._execute(request, movable=True)
+
     async def _execute(self, request: pb.Request, *, movable: bool) -> Any:
         state = self._memory.arrives(request)
         try:
-            with self._supervisor.accounts.opened(request) as account:
-                answer = await self._answered(request, state, movable=movable)
-                account.is_(answer)
-                return answer
+            with self._ordering.sent_on(request):
+                relayed = await self._neighbours.elsewhere(request, state)
+            if relayed is not None:
+                return relayed.unwrap()
+            return await self._execute_here(request, movable=movable)
         finally:
             self._memory.over(request)
-
-    async def _answered(self, request: pb.Request, state: State, *, movable: bool) -> Any:
-        with self._ordering.sent_on(request):
-            relayed = await self._neighbours.elsewhere(request, state)
-        if relayed is not None:
-            return relayed.unwrap()
-        return await self._execute_here(request, movable=movable)
 
     async def _execute_here(self, request: pb.Request, *, movable: bool) -> Any:
         options = request.options

@@ -1,8 +1,9 @@
 """Every request is counted here, once, where it first arrived, when it has its outcome.
 
-- ok + errors + cancelled = requests. A batch counts each of its items.
+- ok + errors + cancelled = requests. A batch counts each of its items, as its parts end; what is left when
+  the batch itself ends, refused or cancelled, is counted with that.
 - Items of a batch that an interpreter gave back, or that were not begun when it died, are not counted: they
-  come again as another request.
+  come again in another part.
 - `request.executed` and `request.cancelled` are emitted with the same numbers.
 """
 
@@ -39,6 +40,19 @@ class Account:
             self.tally = Tally(self.size, self.size)
 
 
+class BatchAccount:
+    """The account of a batch that runs in parts. `left` of its items have no outcome yet."""
+
+    def __init__(self, accounts: Accounts, size: int) -> None:
+        self._accounts = accounts
+        self.left = size
+
+    def ended(self, part: pb.Request, began: float, tally: Tally, error: str = "") -> None:
+        """Some of the items that went as `part` have their outcomes."""
+        self.left -= tally.items
+        self._accounts.ended(part, began, tally, error)
+
+
 class Accounts:
     """The accounts of one worker's requests."""
 
@@ -59,15 +73,30 @@ class Accounts:
         except SnakepitError as error:
             begun = error.begun if isinstance(error, WorkerCrashed) else None
             failed = begun or account.size
-            self._ended(request, began, Tally(failed, failed), type(error).__name__)
+            self.ended(request, began, Tally(failed, failed), type(error).__name__)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             self._cancelled(request, began, account.size)
             raise
         else:
-            self._ended(request, began, account.tally)
+            self.ended(request, began, account.tally)
 
-    def _ended(self, request: pb.Request, began: float, tally: Tally, error: str = "") -> None:
+    @contextmanager
+    def divided(self, request: pb.Request, size: int) -> Iterator[BatchAccount]:
+        """Around a batch of `size` items whose first request this is. What the block raises is the outcome of
+        the items that have none."""
+        account, began = BatchAccount(self, size), time.monotonic()
+        try:
+            yield account
+        except (RequestCancelled, asyncio.CancelledError):
+            self._cancelled(request, began, account.left)
+            raise
+        except SnakepitError as error:
+            self.ended(request, began, Tally(account.left, account.left), type(error).__name__)
+            raise
+
+    def ended(self, request: pb.Request, began: float, tally: Tally, error: str = "") -> None:
+        """Counts what `tally` says, unless another worker does."""
         if request.options.hops:
             return
         self._counters.requests += tally.items

@@ -368,7 +368,7 @@ def test_recycling_a_pool_never_takes_more_than_a_quarter_and_fails_nothing(star
 
 
 def test_the_circuit_opens_tries_one_and_closes(start: Any, tmp_path: Path) -> None:
-    breaker = {"failures": 3, "window": 30.0, "reset": 1.0}
+    breaker = {"failures": 3, "window": 30.0, "reset": 5.0}
     pool, log = start_log(start, tmp_path, size=2, circuit_breaker=breaker)
     crashes = [
         lambda: pool.execute("die"),
@@ -389,12 +389,21 @@ def test_the_circuit_opens_tries_one_and_closes(start: Any, tmp_path: Path) -> N
 
     waits: list[float] = []
     wait_until(refused, 5, "the circuit is open")
-    assert all(0 < wait <= 1.0 for wait in waits)
-    ran = len(executed(log))
-    with pytest.raises(snakepit.CircuitOpen, match="3 failed within 30 s"):
-        pool.execute("run", {"tag": "refused"})
+    assert all(0 < wait <= 5.0 for wait in waits)
+    ran, before = len(executed(log)), pool.stats()
+    tags = [{"tag": "refused"}] * 5
+    for form, counts in (
+        (lambda: pool.execute("run", tags[0]), 1),
+        (lambda: pool.execute_batch("run", tags), 5),
+        (lambda: list(pool.stream("stream", {"tag": "refused", "count": 1})), 1),
+    ):
+        with pytest.raises(snakepit.CircuitOpen, match="3 failed within 30 s"):
+            form()
+        after = pool.stats()
+        assert (after.requests - before.requests, after.errors - before.errors) == (counts, counts)
+        before = after
     assert len(executed(log)) == ran, "what is refused does not run"
-    wait_until(lambda: not refused(), 5, "one was let through and went well")
+    wait_until(lambda: not refused(), 30, "one was let through and went well")
     assert [pool.execute("run", {"tag": "y"})["tag"] for _ in range(10)] == ["y"] * 10
 
 

@@ -15,6 +15,8 @@ from snakepit_ray.actors.batch_runs import BatchRun
 from snakepit_ray.codec import BatchEnvelope, BatchPart
 from snakepit_ray.codec.batches import RETURN
 from snakepit_ray.errors import DeadlineExceeded, PoolSaturated, WorkerCrashed
+from snakepit_ray.supervisor.accounts import Accounts
+from snakepit_ray.supervisor.outcomes import Counters, Tally
 
 
 def sources(*counts: int, **options: Any) -> list[pb.Request]:
@@ -37,8 +39,36 @@ def answer(request: pb.Request, most: int | None = None, seconds: float = 1e-5) 
     return BatchEnvelope([BatchPart(json.dumps(chosen).encode(), len(chosen), (), (), info)])
 
 
-def outcome(made: list[pb.Request], slots: int, run: Any) -> list[Any]:
-    return asyncio.run(asyncio.wait_for(BatchRun(made, slots, run).run(), 20)).value()
+class Books:
+    """The accounts of the worker that divides."""
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+        self.events: list[tuple[int, int]] = []  # of each: the items, and those that failed
+        self.accounts = Accounts(self.counters, self)  # type: ignore[arg-type]
+
+    def executed(self, request: pb.Request, began: float, tally: Tally, error: str = "") -> None:
+        self.events.append(tally)
+
+    def cancelled(self, request: pb.Request, began: float, items: int) -> None:
+        self.events.append((items, 0))
+
+    @property
+    def counted(self) -> tuple[int, int, int]:
+        """Requests, errors, cancelled ones; the events say the same."""
+        counters = self.counters
+        assert sum(items for items, _ in self.events) == counters.requests
+        assert sum(failed for _, failed in self.events) == counters.errors
+        return counters.requests, counters.errors, counters.cancelled
+
+
+async def divided(made: list[pb.Request], slots: int, run: Any, books: Books) -> BatchEnvelope:
+    with books.accounts.divided(made[0], sum(one.batch.count for one in made)) as account:
+        return await BatchRun(made, slots, run, account).run()
+
+
+def outcome(made: list[pb.Request], slots: int, run: Any, books: Books | None = None) -> list[Any]:
+    return asyncio.run(asyncio.wait_for(divided(made, slots, run, books or Books()), 20)).value()
 
 
 @given(
@@ -67,7 +97,9 @@ def test_whatever_happens_each_item_has_one_outcome(counts: list, slots: int, fa
             raise WorkerCrashed("crash")
         return answer(request, None if what == "full" else what)
 
-    back = outcome(sources(*counts), slots, run)
+    books = Books()
+    back = outcome(sources(*counts), slots, run, books)
+    assert books.counted == (sum(counts), len(lost), 0), "each item once, however often it was refused"
     assert len(back) == sum(counts) and most <= 2 * slots
     assert {i for i, value in enumerate(back) if isinstance(value, WorkerCrashed)} == lost
     assert all(value == i for i, value in enumerate(back) if i not in lost)
@@ -77,8 +109,10 @@ def test_a_pool_that_is_full_refuses_the_whole_batch_at_once() -> None:
     async def run(request: pb.Request) -> BatchEnvelope:
         raise PoolSaturated("full")
 
+    books = Books()
     with pytest.raises(PoolSaturated):
-        outcome(sources(100), 2, run)
+        outcome(sources(100), 2, run, books)
+    assert books.counted == (100, 100, 0)
 
 
 def test_the_batches_of_a_session_go_one_after_the_other() -> None:
@@ -103,9 +137,10 @@ def test_a_budget_of_the_callers_ends_the_batch_and_a_default_one_does_not() -> 
         assert request.budget_ms <= 60_000
         return answer(request)
 
-    late = sources(4)
+    late, books = sources(4), Books()
     late[0].budget_ms, late[0].options.default_budget = 0, False
-    assert [type(value) for value in outcome(late, 1, run)] == [DeadlineExceeded] * 4
+    assert [type(value) for value in outcome(late, 1, run, books)] == [DeadlineExceeded] * 4
+    assert books.counted == (4, 4, 0)
     assert outcome(sources(4), 1, run) == [0, 1, 2, 3]
 
 
@@ -121,11 +156,13 @@ def test_cancelling_it_cancels_what_is_under_way() -> None:
         return await asyncio.Event().wait()  # type: ignore[return-value]
 
     async def body() -> None:
-        task = asyncio.ensure_future(BatchRun(sources(100), 3, run).run())
+        books = Books()
+        task = asyncio.ensure_future(divided(sources(100), 3, run, books))
         await first.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert begun and all(one.cancelled() for one in begun)
+        assert books.counted == (100, 0, 100)
 
     asyncio.run(asyncio.wait_for(body(), 20))
