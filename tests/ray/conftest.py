@@ -14,6 +14,7 @@ import ray
 import snakepit_ray as snakepit
 from snakepit_ray.actors import ray_port
 from tests.conftest import interpreters, wait_until
+from tests.ray import forked_workers
 
 ADAPTERS = Path(__file__).resolve().parent.parent / "adapters"
 
@@ -25,6 +26,7 @@ def cluster() -> Iterator[None]:
     # On a busy machine the processes of a node need longer than the 30 s that Ray gives them.
     os.environ.setdefault("RAY_agent_register_timeout_ms", "200000")
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "200")
+    forked_workers.install()
     start_ray()
     yield
     snakepit.shutdown()

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import snakepit_ray as snakepit
 from snakepit_ray.actors import ray_port
 from snakepit_ray.process import state_files
 from tests.conftest import wait_until
+from tests.ray.conftest import ADAPTERS
 from tests.ray.test_load import executed, start_log
 
 pytestmark = pytest.mark.ray
@@ -153,22 +155,22 @@ def test_every_form_of_a_call_to_a_stopped_worker_ends_by_itself(start: Any) -> 
     async def astream() -> Any:
         return [chunk async for chunk in pool.astream("stream_data", {"count": 1}, timeout=1)]
 
+    forms = (
+        lambda: pool.execute("add", add),
+        lambda: pool.execute("add", add, session="s", timeout=1),
+        lambda: pool.execute_batch("add", [add, add]),
+        lambda: list(pool.map("add", [add, add])),
+        lambda: list(pool.stream("stream_data", {"count": 1}, timeout=1)),
+        lambda: asyncio.run(call()),
+        lambda: asyncio.run(astream()),
+        lambda: pool.submit("add", add, timeout=1).result(60),
+    )
     pid = pool.workers()[0].actor_pid
     os.kill(pid, signal.SIGSTOP)
     try:
-        future = pool.submit("add", add, timeout=1)
-        for form in (
-            lambda: pool.execute("add", add),
-            lambda: pool.execute("add", add, session="s", timeout=1),
-            lambda: pool.execute_batch("add", [add, add]),
-            lambda: list(pool.map("add", [add, add])),
-            lambda: list(pool.stream("stream_data", {"count": 1}, timeout=1)),
-            lambda: asyncio.run(call()),
-            lambda: asyncio.run(astream()),
-            lambda: future.result(60),
-        ):
-            with pytest.raises(snakepit.DeadlineExceeded):
-                form()
+        with ThreadPoolExecutor(len(forms)) as together:
+            errors = [one.exception(100) for one in [together.submit(form) for form in forms]]
+        assert [type(error) for error in errors] == [snakepit.DeadlineExceeded] * len(forms)
     finally:
         os.kill(pid, signal.SIGCONT)
     wait_until(lambda: pool.stats().busy == 0, 30, "nothing is held")
@@ -178,7 +180,9 @@ AFTER = """
 import asyncio, os, sys
 import ray
 import snakepit_ray as snakepit
+from tests.ray import forked_workers
 
+forked_workers.install()
 options = dict(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
 ray.init(**options)
 pool = snakepit.start(size=3, interpreter=sys.executable, name="old")
@@ -231,6 +235,7 @@ def test_handles_of_a_ray_session_that_is_over_say_so_and_harm_nothing() -> None
         "RAY_agent_register_timeout_ms": "200000",
         "RAY_raylet_start_wait_time_s": "200",
         "TMPDIR": node,
+        "PYTHONPATH": str(ADAPTERS.parent.parent),
     }
     done = subprocess.run(
         [sys.executable, "-c", AFTER], env={**os.environ, **settings}, capture_output=True, text=True

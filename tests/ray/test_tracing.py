@@ -8,12 +8,16 @@ import sys
 
 import pytest
 
+from tests.ray.conftest import ADAPTERS
+
 pytestmark = pytest.mark.ray
 
 # Tracing is a matter of the whole cluster, so that this one is the test's own.
 DRIVER = """
 import asyncio, sys
 import ray, snakepit_ray as snakepit
+from tests.ray import forked_workers
+forked_workers.install()
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000,
          _tracing_startup_hook="ray.util.tracing.setup_local_tmp_tracing:setup_tracing")
 chunks = {"count": 3, "delay": 0}
@@ -45,6 +49,6 @@ def test_calls_and_streams_with_rays_tracing_on() -> None:
         capture_output=True,
         text=True,
         timeout=180,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ADAPTERS.parent.parent)},
     )
     assert (ran.returncode, ran.stdout.strip()) == (0, "all well"), ran.stderr[-4000:]
