@@ -10,6 +10,9 @@ Rules:
   write is cancelled.
 - grpc.aio raises several families of exceptions. `_speaking` translates all of them to InterpreterLost, so
   that nothing else here, and nobody above, has to list them.
+- What has arrived is read, also after a write failed. grpc.aio takes such a call for done: `read` gives no
+  more of it, and the core, which nobody tells, keeps it until all of it has been read. So the frames are
+  iterated, which goes on to their end.
 - A callback that raises ends nothing but its own request.
 
 Channel and stream belong to one event loop."""
@@ -30,6 +33,7 @@ from snakepit_ray._pb import interpreter_pb2 as pb
 PROTOCOL = 1
 SERVICE = "/snakepit.v1.Interpreter/"
 SECRET_KEY = "snakepit-secret"
+DRAIN_SECONDS = 1.0  # for reading what had arrived when a write failed
 SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}, grpc.health.v1
 
 HostHandler = Callable[[pb.HostCall], Awaitable[pb.HostReply]]
@@ -85,6 +89,8 @@ class InterpreterClient:
         self._streams: dict[str, TakeChunk] = {}
         self._outgoing = pb.ToInterpreter()
         self._writing = False
+        self._is_broken = False  # a write has failed: the reader comes to the end of what had arrived
+        self._reader: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = loop.create_future()
@@ -97,20 +103,21 @@ class InterpreterClient:
             request_serializer=pb.ToInterpreter.SerializeToString,
             response_deserializer=pb.FromInterpreter.FromString,
         )(metadata=self._metadata, wait_for_ready=True)
+        self._frames = self._stream.__aiter__()
         try:
             first = await asyncio.wait_for(self._greet(hello), timeout)
         except (InterpreterLost, asyncio.TimeoutError) as error:
             raise InterpreterLost(f"no Welcome within {timeout:g} s: {_words(error)}") from error
-        if first is grpc.aio.EOF:
+        if first is None:
             raise InterpreterLost("the interpreter closed the stream before its Welcome")
-        self._spawn(self._read())
+        self._reader = self._spawn(self._read())
         welcome: pb.Welcome = first.welcome
         return welcome
 
     async def _greet(self, hello: pb.Hello) -> Any:
         with _speaking():
             await self._stream.write(pb.ToInterpreter(hello=hello))
-            return await self._stream.read()
+            return await anext(self._frames, None)
 
     def request(self, request: pb.Request, answer: Answer, on_chunk: TakeChunk | None = None) -> None:
         """Sends `request`; `answer` is called once, with its Reply, or with None when the stream ended first.
@@ -176,6 +183,8 @@ class InterpreterClient:
 
     async def close(self) -> None:
         """Ends the stream and the channel; what has no answer yet gets None. Safe to repeat."""
+        if self._is_broken:
+            await self._read_to_the_end()
         self._end("the connection was closed")
         for task in list(self._tasks):
             task.cancel()
@@ -201,9 +210,20 @@ class InterpreterClient:
                     frame, self._outgoing = self._outgoing, pb.ToInterpreter()
                     await self._stream.write(frame)
         except Exception as error:  # noqa: BLE001 - the requests in a frame that was not sent must hear of it
-            self._end(_words(error))
+            if not self._is_broken:
+                self._is_broken = True
+                self._spawn(self._drain(_words(error)))
         finally:
             self._writing = False
+
+    async def _drain(self, why: str) -> None:
+        """A write has failed: the stream ends when all that had arrived is read."""
+        await self._read_to_the_end()
+        self._end(why)
+
+    async def _read_to_the_end(self) -> None:
+        assert self._reader is not None, "nothing is written before there is one"
+        await asyncio.wait([self._reader], timeout=DRAIN_SECONDS)
 
     # ---- one reader ---------------------------------------------------------------------------------------
 
@@ -211,7 +231,7 @@ class InterpreterClient:
         why = "the interpreter closed the stream"
         try:
             with _speaking():
-                while (frame := await self._stream.read()) is not grpc.aio.EOF:
+                async for frame in self._frames:
                     self._receive(frame)
         except Exception as error:  # noqa: BLE001 - a reader that dies ends its stream, and says why
             why = _words(error)
@@ -262,10 +282,11 @@ class InterpreterClient:
         for answer in unanswered.values():
             self._tell(answer, None)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _words(error: BaseException) -> str:
