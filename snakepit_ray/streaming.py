@@ -22,6 +22,7 @@ from snakepit_ray.actors import ray_port
 from snakepit_ray.codec import Part, Progress
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions
 from snakepit_ray.errors import ConfigError
+from snakepit_ray.process.awaiting import within
 from snakepit_ray.progress import Bar
 from snakepit_ray.sending import Sender, Sent, awaited, may_block
 
@@ -176,8 +177,8 @@ async def _async_values(
 
 async def _next_part(sender: Sender, refs: ChunkRefs, sent: Sent) -> Part | None:
     try:
-        ref = await asyncio.wait_for(anext(refs, None), sent.left)
-        part: Part | None = None if ref is None else await asyncio.wait_for(awaited(ref), sent.left)
+        ref = await within(sent.left, anext(refs, None))
+        part: Part | None = None if ref is None else await within(sent.left, awaited(ref))
     except asyncio.TimeoutError:
         raise sender.too_late(sent) from None
     except ray_port.RayError as error:

@@ -15,6 +15,7 @@ import ray
 
 from snakepit_ray.actors import leftovers, ray_port
 from snakepit_ray.errors import DeadlineExceeded, SnakepitError, WorkerStartError
+from snakepit_ray.process.awaiting import within
 
 END_SECONDS = 30.0  # for a router to end its workers politely
 MISSING = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
@@ -31,13 +32,13 @@ def ask(router: Any, pool: str, within: float, method: str, *args: Any) -> Any:
         raise control_error(error, pool, method, within) from None
 
 
-async def ask_async(router: Any, pool: str, within: float, method: str, *args: Any) -> Any:
+async def ask_async(router: Any, pool: str, seconds: float, method: str, *args: Any) -> Any:
     """`ask` for asyncio."""
     ref = getattr(router, method).remote(*args)
     try:
-        return await asyncio.wait_for(ref, within)
+        return await within(seconds, ref)
     except (ray_port.RayError, asyncio.TimeoutError) as error:
-        raise control_error(error, pool, method, within) from None
+        raise control_error(error, pool, method, seconds) from None
 
 
 def end(router: Any, pool: str) -> None:

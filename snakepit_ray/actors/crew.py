@@ -29,6 +29,7 @@ from snakepit_ray.actors.news import News
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.rebalancing import Matcher
 from snakepit_ray.errors import WorkerStartError
+from snakepit_ray.process.awaiting import within
 from snakepit_ray.telemetry import Why
 
 AGAIN_SECONDS = 0.2
@@ -265,7 +266,7 @@ class Crew:
             return
         bound = self._config.shutdown_grace * 3 + 2 if member.here.is_set() else UNBORN_SECONDS
         try:
-            await asyncio.wait_for(member.actor.stop.remote(), bound)
+            await within(bound, member.actor.stop.remote())
         except (ray_port.RayError, asyncio.TimeoutError) as error:
             log.warning("worker %s did not stop politely: %s", member.worker_id, error)
         ray_port.end(member.actor)

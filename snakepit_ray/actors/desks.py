@@ -7,7 +7,6 @@ hundred workers that want one are not a thousand questions a second."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 
 from snakepit_ray import telemetry
@@ -15,6 +14,7 @@ from snakepit_ray.actors.members import Members
 from snakepit_ray.config.pool_config import CircuitBreakerConfig
 from snakepit_ray.core.circuit import Admit, Breaker
 from snakepit_ray.core.recycling import Permits
+from snakepit_ray.process.awaiting import happens
 
 PERMIT_SECONDS = 10.0
 
@@ -32,8 +32,7 @@ class PermitDesk:
         while not self._permits.ask(worker_id, workers, now := time.monotonic()):
             if now >= deadline:
                 return False
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._freed.wait(), deadline - now)
+            await happens(self._freed, deadline - now)
         return True
 
     def give_back(self, worker_id: str) -> None:

@@ -8,7 +8,6 @@ time count within a turn: a pool takes as long to start as its workers take one 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from snakepit_ray.actors import cluster, ray_port
 from snakepit_ray.actors.members import Member, Members
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import WorkerStartError
+from snakepit_ray.process.awaiting import happens
 
 ARRIVAL_SECONDS = 60.0  # for Ray to place and start an actor; startup_timeout where that is longer
 log = logging.getLogger("snakepit_ray.router")
@@ -93,9 +93,7 @@ class Hiring:
 
     async def _until_it_serves(self, member: Member) -> None:
         limit = max(ARRIVAL_SECONDS, self._config.startup_timeout)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(member.here.wait(), limit)
-        if not member.here.is_set():
+        if not await happens(member.here, limit):
             asked = cluster.demand(self._config)
             error = WorkerStartError(
                 f"Ray did not start the actor of worker {member.worker_id}, which asks for {asked}, within "
@@ -104,8 +102,7 @@ class Hiring:
             )
             self._give_up(member, error)
             return
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(member.settled.wait(), limit + self._config.startup_timeout)
+        await happens(member.settled, limit + self._config.startup_timeout)
 
     def _is_wanted(self, member: Member) -> bool:
         return not self.closed and self._members.by_id.get(member.worker_id) is member

@@ -23,6 +23,7 @@ from snakepit_ray.actors.naming import number_of
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.errors import NotNow, SessionWorkerLost, WorkerCrashed
 from snakepit_ray.ledger import HERE, Begun, Ended, Entry, State
+from snakepit_ray.process.awaiting import within
 from snakepit_ray.requests import parcel
 from snakepit_ray.supervisor import Relayed, Supervisor, Surroundings
 
@@ -114,7 +115,7 @@ class Neighbours(Surroundings):
         retries = 0 if self.supervisor.is_idempotent(request) else -1
         try:
             ref = actor.recall.options(max_task_retries=retries).remote(asked.SerializeToString())
-            outcome: Delegated | bool = await asyncio.wait_for(ref, seconds)
+            outcome: Delegated | bool = await within(seconds, ref)
         except (ray_port.RayError, asyncio.TimeoutError):
             return True
         return Relayed(outcome.value) if isinstance(outcome, Delegated) else outcome

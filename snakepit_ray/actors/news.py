@@ -8,13 +8,13 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from dataclasses import dataclass
 
 from snakepit_ray.actors.members import Members
 from snakepit_ray.actors.messages import Update
+from snakepit_ray.process.awaiting import happens
 
 LOAD_PERIOD = 1.0
 SILENT_SECONDS = 2.0  # a handle that has not asked again for so long is gone
@@ -99,13 +99,8 @@ class News:
 
     async def table(self, timeout: float) -> None:
         """Waits for a change of the table."""
-        await _wait(self._table_changed, timeout)
+        await happens(self._table_changed, timeout)
 
     async def anything(self, timeout: float) -> None:
         """Waits for a change of the table, a load or a binding."""
-        await _wait(self._anything_changed, timeout)
-
-
-async def _wait(event: asyncio.Event, timeout: float) -> None:
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(event.wait(), max(0.0, timeout))
+        await happens(self._anything_changed, timeout)

@@ -12,10 +12,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.turns import Turnstile
+from snakepit_ray.process.awaiting import happens
 
 UNHEARD_SECONDS = 1.0
 RELAYED_SECONDS = 0.5
@@ -82,9 +83,8 @@ class Ordering:
         try:
             while True:
                 left = since + request.budget_ms / 1000 - time.monotonic()
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(go.wait(), max(0.0, min(left, UNHEARD_SECONDS)))
-                if go.is_set() or left <= UNHEARD_SECONDS or (key, number - 1) not in self._here:
+                passed = await happens(go, min(left, UNHEARD_SECONDS))
+                if passed or left <= UNHEARD_SECONDS or (key, number - 1) not in self._here:
                     break
         finally:
             self._turnstile.leave(key, number)

@@ -47,6 +47,7 @@ from snakepit_ray.core.circuit import Admit
 from snakepit_ray.core.rebalancing import Matcher, Move
 from snakepit_ray.core.reporting import Pace, Pacer, Report
 from snakepit_ray.errors import PoolClosed
+from snakepit_ray.process.awaiting import happens, within
 
 FACTS_SECONDS = 2.0
 RECOVER_SECONDS = 3.0  # after a restart, for the workers to say that they are there
@@ -100,8 +101,7 @@ class RouterActor:
             return
         self.crew.find_unborn()
         self.beginning.over = bool(self.members.by_id)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.news.known.wait(), RECOVER_SECONDS)
+        if await happens(self.news.known, RECOVER_SECONDS):
             return
         self.news.known.set()
         await asyncio.sleep(REPLACE_SECONDS)
@@ -206,7 +206,7 @@ class RouterActor:
 
     async def _recycle(self, member: Member) -> bool:
         try:
-            await asyncio.wait_for(member.actor.recycle.remote(), FACTS_SECONDS)
+            await within(FACTS_SECONDS, member.actor.recycle.remote())
         except (ray_port.RayError, asyncio.TimeoutError) as error:
             log.warning("worker %s was not told to recycle: %s", member.worker_id, error)
             return False
@@ -267,7 +267,7 @@ class RouterActor:
 
     async def _ask(self, member: Member, memory: bool) -> None:
         try:
-            facts = await asyncio.wait_for(member.actor.get_facts.remote(memory), FACTS_SECONDS)
+            facts = await within(FACTS_SECONDS, member.actor.get_facts.remote(memory))
             self.members.said(member, facts)
         except (ray_port.RayError, asyncio.TimeoutError) as error:
             log.warning("worker %s does not answer: %s", member.worker_id, error)
@@ -278,9 +278,7 @@ class RouterActor:
         told: dict[str, list[str]] = {}
         for member in self.members.present():
             with contextlib.suppress(ray_port.RayError, asyncio.TimeoutError):
-                told[member.worker_id] = await asyncio.wait_for(
-                    member.actor.get_story.remote(), FACTS_SECONDS
-                )
+                told[member.worker_id] = await within(FACTS_SECONDS, member.actor.get_story.remote())
         return told
 
     async def caller(self, caller_id: str, *, _ray_trace_ctx: object = None) -> AsyncIterator[None]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from snakepit_ray.process.awaiting import finish
 
 THREADS = 8
 
@@ -22,23 +24,6 @@ async def aside(job: Callable[..., T], *args: object) -> T:
 
     A caller that is cancelled waits for the end of the job, and is cancelled then."""
     return await finish(asyncio.get_running_loop().run_in_executor(_threads(), job, *args))
-
-
-async def finish(work: Awaitable[T]) -> T:
-    """The result of `work`, which runs to its end also when the caller is cancelled meanwhile. Then the
-    cancellation is raised at that end."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # it is heard of here: the cancellation is what the caller gets
-        raise cancelled
-    return task.result()
 
 
 @functools.cache

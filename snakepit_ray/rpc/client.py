@@ -29,6 +29,7 @@ import grpc
 import grpc.aio
 
 from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.process.awaiting import within
 
 PROTOCOL = 1
 SERVICE = "/snakepit.v1.Interpreter/"
@@ -105,7 +106,7 @@ class InterpreterClient:
         )(metadata=self._metadata, wait_for_ready=True)
         self._frames = self._stream.__aiter__()
         try:
-            first = await asyncio.wait_for(self._greet(hello), timeout)
+            first = await within(timeout, self._greet(hello))
         except (InterpreterLost, asyncio.TimeoutError) as error:
             raise InterpreterLost(f"no Welcome within {timeout:g} s: {_words(error)}") from error
         if first is None:

@@ -16,7 +16,8 @@ from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.handshake import HandshakeError, Ready, StartFailure, parse_ready
 from snakepit_ray.errors import ProtocolMismatch, SnakepitError, WorkerStartError
 from snakepit_ray.process import Child, Exit
-from snakepit_ray.process.threads import aside, finish
+from snakepit_ray.process.awaiting import finish
+from snakepit_ray.process.threads import aside
 from snakepit_ray.rpc import InterpreterClient, InterpreterLost
 from snakepit_ray.rpc.client import PROTOCOL, HostHandler
 from snakepit_ray.supervisor.arena import Arena

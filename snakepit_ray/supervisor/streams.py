@@ -17,6 +17,7 @@ from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.codec import Piece
 from snakepit_ray.core.chunking import FLUSH_BYTES, FLUSH_CHUNKS, Window, flush_in
 from snakepit_ray.errors import EncodingError, RequestCancelled
+from snakepit_ray.process.awaiting import happens
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.outcomes import Done, Relayed
 from snakepit_ray.supervisor.supervisor import OnSlot, Supervisor
@@ -107,9 +108,7 @@ class Stream:
             if wait <= 0:
                 return
             self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), wait)
-            except asyncio.TimeoutError:
+            if not await happens(self._changed, wait):
                 return
 
     async def _next(self, *, take: bool = True) -> Piece | None:
