@@ -26,6 +26,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(ray_port, "is_connected", lambda: False)
     monkeypatch.setattr(ray_port, "ensure_ray", lambda address, **_: addresses.append(address))
     monkeypatch.setattr(ray_port, "pool_names", list)
+    monkeypatch.setattr(ray_port, "workers_named", list)
     for name in AUTH:
         monkeypatch.delenv(name, raising=False)
     return addresses

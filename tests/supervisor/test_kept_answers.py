@@ -17,7 +17,7 @@ import pytest
 
 from snakepit_ray import ledger as ledger_room
 from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.actors import ray_port
+from snakepit_ray.actors import memory, ray_port
 from snakepit_ray.actors.memory import About, Memory
 from snakepit_ray.actors.messages import Refused
 from snakepit_ray.actors.neighbours import Neighbours
@@ -222,7 +222,11 @@ def test_an_outcome_that_is_known_at_another_worker_is_asked_for_there(
     run(body)
 
 
-def test_a_worker_that_died_with_a_request_that_it_had_not_ended_says_so(tmp_path: Path) -> None:
+def test_a_worker_that_died_with_a_request_that_it_had_not_ended_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "SETTLE_SECONDS", 0.1)  # its interpreter is alive: that is not awaited
+
     async def body() -> None:
         async with Life(tmp_path, 1) as relay, Life(tmp_path, 1, "test-1") as target:
             for number, begun in ((1, True), (2, False)):

@@ -274,6 +274,7 @@ def test_a_router_that_is_told_to_start_late_starts(world: SimpleNamespace) -> N
         while not over:
             progress, over = await router.starting(progress, 1.0)
         assert progress == (1, 0, 1) and there.created == ["p-0"]
+        there.here.add("p-0")
         hold.cancel()
         await router.shutdown()
         with pytest.raises(PoolClosed, match="being shut down"):
