@@ -36,7 +36,7 @@ def cluster() -> Iterator[None]:
 
 def start_ray() -> None:
     """Ray gives its node 30 s to start, which a loaded machine may exceed once."""
-    options = {"num_cpus": 8, "include_dashboard": False, "log_to_driver": False}
+    options = {"address": "local", "num_cpus": 8, "include_dashboard": False, "log_to_driver": False}
     try:
         ray.init(**options, object_store_memory=400_000_000)
     except Exception:
