@@ -124,10 +124,10 @@ class Room(NamedTuple):
 
 
 class ReportAnswer(NamedTuple):
-    """`pace`: how soon to report again; `moves`: what to delegate now; `generation`: of the router, so that
-    an answer of one that was replaced is known."""
+    """`pace`: how soon to report again, None where the report did not count; `moves`: what to delegate now;
+    `generation`: of the router, so that an answer of one that was replaced is known."""
 
-    pace: Pace
+    pace: Pace | None
     moves: list[MoveOrder]
     generation: int
 

@@ -315,8 +315,11 @@ class RouterActor:
         self.calls["report"] += 1
         self.pacer.count(now, starving=bool(report.movable and not report.free))
         member = self.members.by_id.get(worker_id)
-        if member is None:
-            return ReportAnswer(self._pace(now), [], self.generation)
+        if member is None or worker_id not in self.matcher:
+            # Its start was quicker than the word of it. Nothing that it says counts yet, and a free slot that
+            # nobody knew of would stand beside waiting requests for ever.
+            again = None if report.free else self._pace(now)
+            return ReportAnswer(again, [], self.generation)
         if report.load != member.load:
             self.members.set_load(member, report.load)
             self.news.something_changed()

@@ -111,6 +111,9 @@ class Matcher(Generic[K]):
     def __len__(self) -> int:
         return len(self._workers)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._workers
+
     def join(self, key: K) -> None:
         """A worker that takes requests; also one that comes back with all its counts at 0."""
         self.gone(key)

@@ -101,7 +101,7 @@ class Reporter:
         return Decision(self._report(now), None)
 
     def answered(self, pace: Pace | None, now: float) -> Decision:
-        """The report in flight was answered, or failed (None): the next one may go."""
+        """The report in flight was answered, or did not count (None): the next one may go."""
         self._in_flight = False
         if pace is None:
             self._told_free = self._told_movable = 0

@@ -21,6 +21,7 @@ from snakepit_ray.actors.router import RouterActor
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.placing import Node
 from snakepit_ray.core.rebalancing import Matcher
+from snakepit_ray.core.reporting import Report
 from snakepit_ray.errors import PoolClosed, WorkerStartError
 
 BOUND = 10.0
@@ -269,11 +270,15 @@ def test_a_router_that_is_told_to_start_late_starts(world: SimpleNamespace) -> N
         await router.start()
         await router.start()
         await until(lambda: there.created)
+        free = Report(free=1, movable=0, load=0, arrived=0, ordered=0)
+        early = await router.report("p-0", free, [])
+        assert early.pace is None, "it does not count, and so it is said again"
         hold = asyncio.ensure_future(router.hold(Hello(facts("p-0"), PoolMemory(), [])))
         progress, over = await router.starting(None, 0.0)
         while not over:
             progress, over = await router.starting(progress, 1.0)
         assert progress == (1, 0, 1) and there.created == ["p-0"]
+        assert (await router.report("p-0", free, [])).pace is not None and router.matcher.free == 1
         there.here.add("p-0")
         hold.cancel()
         await router.shutdown()
