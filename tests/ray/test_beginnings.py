@@ -20,7 +20,7 @@ from snakepit_ray.actors import ray_port, router
 from snakepit_ray.cli import main
 from tests.conftest import interpreters, wait_until
 from tests.ray.conftest import router_pid
-from tests.ray.test_lifetimes import alive, driver
+from tests.ray.harness import alive, driver
 
 pytestmark = pytest.mark.ray
 

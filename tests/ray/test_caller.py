@@ -25,7 +25,7 @@ from snakepit_ray.actors import ray_port
 from snakepit_ray.process import state_files
 from tests.conftest import wait_until
 from tests.ray.conftest import ADAPTERS
-from tests.ray.test_load import executed, start_log
+from tests.ray.harness import executed, start_log
 
 pytestmark = pytest.mark.ray
 

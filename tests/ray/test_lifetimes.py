@@ -17,33 +17,9 @@ import ray
 import snakepit_ray as snakepit
 from tests.conftest import interpreters, wait_until
 from tests.ray.conftest import adapter
+from tests.ray.harness import alive, driver
 
 pytestmark = pytest.mark.ray
-
-DRIVER = """
-import json, os, sys, time
-import ray, snakepit_ray as snakepit
-ray.init(address=os.environ["TEST_RAY"], log_to_driver=False)
-{body}
-"""
-
-
-def driver(body: str, **options: Any) -> subprocess.Popen[str]:
-    """Another driver of the same cluster, which is to run `body`."""
-    env = {**os.environ, "TEST_RAY": ray.get_runtime_context().gcs_address}
-    return subprocess.Popen(
-        [sys.executable, "-c", DRIVER.format(body=body)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=env,
-        preexec_fn=_hears_interrupts,
-        **options,
-    )
-
-
-def _hears_interrupts() -> None:
-    """What a shell runs in its background is deaf to SIGINT, and so is what that starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_several_pools_side_by_side(start: Any, shared: snakepit.Pool) -> None:
@@ -85,13 +61,6 @@ def test_after_shutdown_everything_is_gone_and_calls_say_so(start: Any) -> None:
     pool.shutdown()
     wait_until(lambda: not any(alive(pid) for pid in pids), what="interpreters and actors gone")
     assert "closed" in repr(pool)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("size", [0, -1, "4", 1.5, True, 100_000])

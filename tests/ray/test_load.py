@@ -15,25 +15,9 @@ import ray
 import snakepit_ray as snakepit
 from tests.conftest import wait_until
 from tests.ray.conftest import Logged, adapter
+from tests.ray.harness import LOG, executed, occupy, start_log
 
 pytestmark = pytest.mark.ray
-LOG = adapter("log.py:Log")
-
-
-def executed(path: Path) -> list[str]:
-    return path.read_text().split() if path.exists() else []
-
-
-def start_log(start: Any, tmp_path: Path, **settings: Any) -> tuple[Any, Path]:
-    log = tmp_path / "log"
-    return start(adapter=LOG, adapter_args={"path": str(log)}, **settings), log
-
-
-def occupy(pool: Any, log: Path, go: Path, count: int) -> list[Any]:
-    """Fills `count` slots until `go` exists."""
-    refs = [pool.execute.remote("until_file", {"tag": f"busy{i}", "path": str(go)}) for i in range(count)]
-    wait_until(lambda: len(executed(log)) == count, what="all slots busy")
-    return refs
 
 
 def test_saturation_queue_timeout_and_deadline_never_execute(start: Any, tmp_path: Path) -> None:

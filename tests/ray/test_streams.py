@@ -15,7 +15,7 @@ import snakepit_ray as snakepit
 from snakepit_ray.actors import ray_port
 from tests.conftest import wait_until
 from tests.ray.conftest import adapter
-from tests.ray.test_supervision import driver
+from tests.ray.harness import driver
 
 pytestmark = pytest.mark.ray
 
