@@ -6,6 +6,7 @@ a socket's name, whatever TMPDIR says. A directory of another name or at another
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import stat
 import sys
@@ -21,21 +22,23 @@ ROOM = len(f"/{PREFIX}12345678/s")
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")  # a fresh directory with mode 0700 is made in one of them
 
 
-def make_directory() -> str:
-    """A new directory in which a socket's name is not too long. Raises OSError with the path."""
+def new_path() -> str:
+    """The path of a directory, which is not there yet, in which a socket's name is not too long. Raises
+    OSError where there is none."""
+    return os.path.join(_base(), PREFIX + secrets.token_hex(4))
+
+
+def _base() -> str:
     first = tempfile.gettempdir()
     if len(os.fsencode(first)) + ROOM <= NAME_BYTES:
-        return tempfile.mkdtemp(prefix=PREFIX, dir=first)
-    wrong = OSError(
+        return first
+    for base in SHORT:
+        if _is_safe(base) and os.access(base, os.W_OK | os.X_OK):
+            return base
+    raise OSError(
         f"TMPDIR {first} has {len(os.fsencode(first))} bytes, and a socket's name at most {NAME_BYTES}; "
         f"none of {', '.join(SHORT)} can be used instead"
     )
-    for base in filter(_is_safe, SHORT):
-        try:
-            return tempfile.mkdtemp(prefix=PREFIX, dir=base)
-        except OSError as error:
-            wrong = error
-    raise wrong
 
 
 def remove(directories: Iterable[str], base: str | os.PathLike[str] | None = None) -> list[Path]:

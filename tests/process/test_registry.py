@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from snakepit_ray.errors import ConfigError
-from snakepit_ray.process import registry, tree
+from snakepit_ray.process import place, registry, tree
 from snakepit_ray.process.launch import TOKEN_VARIABLE
 from snakepit_ray.process.node import node_directory
 from snakepit_ray.process.registry import State, Swept, entries, register, sweep
@@ -422,3 +423,23 @@ def test_a_zombie_is_gone() -> None:
 def test_ending_nobody(innocent: int) -> None:
     assert tree.end({"", "nobody"}, 1.0) == ([], set())
     assert registry.KILL_SECONDS <= 5
+
+
+def test_whoever_is_killed_while_it_makes_its_place_leaves_nothing_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory was there first: one that was killed before its entry was written left it for good."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    known = []
+
+    def mkdir(path: str, mode: int) -> None:
+        known.append([entry.record.directory for entry in entries()])
+        if len(known) == 1:
+            raise FileExistsError(path)  # the name is taken
+        raise PermissionError(path)
+
+    monkeypatch.setattr(place, "os", SimpleNamespace(mkdir=mkdir, path=os.path))
+    with pytest.raises(PermissionError):
+        place.Place.make("t" * 32, "w-0", "p")
+    assert [len(directories) for directories in known] == [1, 1] and known[0] != known[1]
+    assert entries() == []

@@ -18,7 +18,8 @@ import ray
 import snakepit_ray as snakepit
 from snakepit_ray.actors import ray_port, router
 from snakepit_ray.cli import main
-from tests.conftest import interpreters, wait_until
+from snakepit_ray.process import registry
+from tests.conftest import interpreters, sockets, wait_until
 from tests.ray.conftest import router_pid
 from tests.ray.harness import alive, driver
 
@@ -113,7 +114,7 @@ def test_who_shuts_a_pool_down_while_it_starts_ends_the_start(crowded: str) -> N
 
 def test_an_interrupt_of_up_leaves_nothing(cluster: None, tmp_path: Path) -> None:
     """Before, a detached pool without workers was there for good."""
-    before, name = interpreters(), f"cut-{os.urandom(3).hex()}"
+    before, files, name = interpreters(), sockets(), f"cut-{os.urandom(3).hex()}"
     file = tmp_path / "snakepit.toml"
     file.write_text(
         f'[pools.{name}]\nsize = 2\nnum_cpus = 5\nstartup_timeout = 300\ninterpreter = "{sys.executable}"\n'
@@ -130,6 +131,8 @@ def test_an_interrupt_of_up_leaves_nothing(cluster: None, tmp_path: Path) -> Non
     assert name not in ray_port.pool_names()
     wait_until(lambda: not workers_of(name), 10, "its actors gone")
     wait_until(lambda: interpreters() == before, 10, "its interpreters gone")
+    # An actor that was ended in the midst of its interpreter's start has written down what is to be removed.
+    wait_until(lambda: registry.sweep() and sockets() == files, 10, "the next sweep finds all of it")
 
 
 def test_what_a_cluster_can_never_hold_is_refused_with_what_there_is(cluster: None) -> None:
