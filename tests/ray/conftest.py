@@ -21,6 +21,10 @@ ADAPTERS = Path(__file__).resolve().parent.parent / "adapters"
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
+    """One for each process of the tests. To pytest it is another fixture in each folder that imports it."""
+    if ray.is_initialized():
+        yield
+        return
     # The pools' own processes are what is measured and killed here: Ray needs few resources.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # On a busy machine the processes of a node need longer than the 30 s that Ray gives them.

@@ -97,6 +97,9 @@ def template(path: str) -> None:
     import snakepit_ray.actors.router
     import snakepit_ray.actors.worker  # noqa: F401
 
+    with contextlib.suppress(ImportError):  # which Ray imports for a worker's first task
+        import starlette.datastructures  # noqa: F401
+
     with contextlib.suppress(OSError):
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX)
