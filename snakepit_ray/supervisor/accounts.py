@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.codec import BatchEnvelope
@@ -20,13 +21,16 @@ from snakepit_ray.errors import RequestCancelled, SnakepitError, WorkerCrashed
 from snakepit_ray.supervisor.outcomes import Counters, Done, Relayed, Tally
 from snakepit_ray.supervisor.story import Story
 
+A = TypeVar("A", bound="Account")
+
 
 class Account:
-    """The account of one request; `is_` says what it came to."""
+    """The account of one request of `size` calls; `is_` says what it came to. `tally` is what its end counts
+    for."""
 
-    def __init__(self, request: pb.Request) -> None:
-        self.size = request.batch.count or 1
-        self.tally = Tally(self.size, 0)
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.tally: Tally | None = Tally(size, 0)
 
     def is_(self, outcome: object) -> None:
         """The outcome: Done, Relayed, an envelope. Anything else is one value."""
@@ -40,16 +44,18 @@ class Account:
             self.tally = Tally(self.size, self.size)
 
 
-class BatchAccount:
-    """The account of a batch that runs in parts. `left` of its items have no outcome yet."""
+class BatchAccount(Account):
+    """The account of a batch that runs in parts: `size` of its items have no outcome yet, and its end without
+    an error counts for nothing."""
 
     def __init__(self, accounts: Accounts, size: int) -> None:
+        super().__init__(size)
+        self.tally = None
         self._accounts = accounts
-        self.left = size
 
     def ended(self, part: pb.Request, began: float, tally: Tally, error: str = "") -> None:
-        """Some of the items that went as `part` have their outcomes."""
-        self.left -= tally.items
+        """Some of the items, which went as `part`, have their outcomes."""
+        self.size -= tally.items
         self._accounts.ended(part, began, tally, error)
 
 
@@ -60,14 +66,22 @@ class Accounts:
         self._counters = counters
         self._story = story
 
-    @contextmanager
-    def opened(self, request: pb.Request) -> Iterator[Account]:
+    def opened(self, request: pb.Request) -> AbstractContextManager[Account]:
         """While it is open the request has no outcome. What the block raises is its outcome, else what the
         account was told. A request that another worker has sent here is counted there."""
-        account, began = Account(request), time.monotonic()
+        return self._until_its_end(request, Account(request.batch.count or 1))
+
+    def divided(self, request: pb.Request, size: int) -> AbstractContextManager[BatchAccount]:
+        """Around a batch of `size` items whose first request this is. What the block raises is the outcome of
+        the items that have none."""
+        return self._until_its_end(request, BatchAccount(self, size))
+
+    @contextmanager
+    def _until_its_end(self, request: pb.Request, account: A) -> Iterator[A]:
+        began = time.monotonic()
         try:
             yield account
-        except RequestCancelled:
+        except (RequestCancelled, asyncio.CancelledError, GeneratorExit):
             self._cancelled(request, began, account.size)
             raise
         except SnakepitError as error:
@@ -75,25 +89,8 @@ class Accounts:
             failed = begun or account.size
             self.ended(request, began, Tally(failed, failed), type(error).__name__)
             raise
-        except (asyncio.CancelledError, GeneratorExit):
-            self._cancelled(request, began, account.size)
-            raise
-        else:
+        if account.tally is not None:
             self.ended(request, began, account.tally)
-
-    @contextmanager
-    def divided(self, request: pb.Request, size: int) -> Iterator[BatchAccount]:
-        """Around a batch of `size` items whose first request this is. What the block raises is the outcome of
-        the items that have none."""
-        account, began = BatchAccount(self, size), time.monotonic()
-        try:
-            yield account
-        except (RequestCancelled, asyncio.CancelledError):
-            self._cancelled(request, began, account.left)
-            raise
-        except SnakepitError as error:
-            self.ended(request, began, Tally(account.left, account.left), type(error).__name__)
-            raise
 
     def ended(self, request: pb.Request, began: float, tally: Tally, error: str = "") -> None:
         """Counts what `tally` says, unless another worker does."""
