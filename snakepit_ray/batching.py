@@ -185,16 +185,11 @@ class MapRun:
         the source can fill would get all work in pieces. One that waits for nothing else goes at once.
         """
         more = len(self._items) < size and self._room() > 0 and not self._source.is_over
-        if not more or not self._under_way:
-            self._gathers_since = None
-            return False
         now = time.monotonic()
-        if self._gathers_since is None:
-            self._gathers_since = now
-        if now - self._gathers_since < LOOK_SECONDS:
-            return True
-        self._gathers_since = None
-        return False
+        since = now if self._gathers_since is None else self._gathers_since
+        waits = more and bool(self._under_way) and now - since < LOOK_SECONDS
+        self._gathers_since = since if waits else None
+        return waits
 
     def _next_chunk(self) -> _Chunk | None:
         """The items that go next; None where there are none now, no items where they have failed already."""

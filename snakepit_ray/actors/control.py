@@ -23,13 +23,13 @@ OWN_PACKAGE = "snakepit_ray"
 RAISED = re.compile(r"^(?:[A-Za-z_][\w.]*)?(?:Error|Exception|Interrupt|Exit)\b.*$", re.MULTILINE)
 
 
-def ask(router: Any, pool: str, within: float, method: str, *args: Any) -> Any:
+def ask(router: Any, pool: str, seconds: float, method: str, *args: Any) -> Any:
     """What the router of `pool` answers, within so many seconds. Blocks. Raises our errors."""
     ref = getattr(router, method).remote(*args)
     try:
-        return ray.get(ref, timeout=within)
+        return ray.get(ref, timeout=seconds)
     except ray_port.RayError as error:
-        raise control_error(error, pool, method, within) from None
+        raise control_error(error, pool, method, seconds) from None
 
 
 async def ask_async(router: Any, pool: str, seconds: float, method: str, *args: Any) -> Any:
@@ -48,21 +48,21 @@ def end(router: Any, pool: str) -> None:
     leftovers.reap(pool)
 
 
-def control_error(error: Exception, pool: str, method: str, within: float) -> Exception:
+def control_error(error: Exception, pool: str, method: str, seconds: float) -> Exception:
     """Our error for what went wrong with a question to a router; itself where it has no meaning of ours."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, SnakepitError):
         return cause
     if isinstance(error, ray_port.GetTimeout | asyncio.TimeoutError | ray_port.ActorUnavailable):
         return DeadlineExceeded(
-            f"the router of pool {pool!r} did not answer {method!r} within {within:g} s; it may be "
+            f"the router of pool {pool!r} did not answer {method!r} within {seconds:g} s; it may be "
             "restarting or its machine overloaded, and calls to the workers go on without it: ask again",
-            budget_s=within,
+            budget_s=seconds,
             where="waiting",
         )
     if isinstance(error, ray_port.ActorDied):
         return _died(str(error), pool)
-    return ray_port.translate(error, pool, within) or error
+    return ray_port.translate(error, pool, seconds) or error
 
 
 def _died(text: str, pool: str) -> SnakepitError:
