@@ -1,4 +1,4 @@
-"""Knows how to talk to one interpreter: one `Attach` stream for calls both ways, unary calls for health and
+"""The connection to one interpreter: one `Attach` stream for calls both ways, and unary calls for health and
 shutdown.
 
 Rules:
@@ -223,8 +223,8 @@ class InterpreterClient:
         self._end(why)
 
     async def _read_to_the_end(self) -> None:
-        assert self._reader is not None, "nothing is written before there is one"
-        await asyncio.wait([self._reader], timeout=DRAIN_SECONDS)
+        if self._reader is not None:
+            await asyncio.wait([self._reader], timeout=DRAIN_SECONDS)
 
     # ---- one reader ---------------------------------------------------------------------------------------
 
