@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,18 @@ def driver(body: str, **options: Any) -> subprocess.Popen[str]:
 def _hears_interrupts() -> None:
     """What a shell runs in its background is deaf to SIGINT, and so is what that starts."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def driver_that_dies(body: str, says: str) -> Iterator[None]:
+    """A driver, once it has said `says`. It is killed at the end of the block."""
+    process = driver(body)
+    try:
+        assert process.stdout.readline() == f"{says}\n"
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def alive(pid: int) -> bool:

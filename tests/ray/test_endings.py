@@ -20,6 +20,7 @@ from tests.ray.conftest import adapter
 from tests.ray.harness import (
     alive,
     driver,
+    driver_that_dies,
     executed,
     start_log,
 )
@@ -40,13 +41,8 @@ time.sleep(600)
 
 def test_what_a_dead_driver_asked_for_is_dropped_and_cancelled(start: Any, tmp_path: Path) -> None:
     pool, log = start_log(start, tmp_path, size=1, queue_timeout=60.0)
-    process = driver(CALLER.format(name=pool.name))
-    try:
-        assert process.stdout.readline() == "sent\n"
+    with driver_that_dies(CALLER.format(name=pool.name), "sent"):
         wait_until(lambda: pool.stats().waiting == 3, 20, "one runs, three wait")
-    finally:
-        process.kill()
-        process.wait()
     killed = time.monotonic()
     wait_until(lambda: "dead0:cancelled" in executed(log) or len(executed(log)) == 2, 5, "the running one")
     wait_until(lambda: (pool.stats().waiting, pool.stats().busy) == (0, 0), 5, "nothing of it is left")

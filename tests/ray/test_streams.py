@@ -15,7 +15,7 @@ import snakepit_ray as snakepit
 from snakepit_ray.actors import ray_port
 from tests.conftest import wait_until
 from tests.ray.conftest import adapter
-from tests.ray.harness import driver
+from tests.ray.harness import driver_that_dies
 
 pytestmark = pytest.mark.ray
 
@@ -288,13 +288,8 @@ time.sleep(600)
 
 
 def test_a_dead_driver_stops_its_streams(pool: snakepit.Pool, log: Path) -> None:
-    process = driver(DRIVER.format(name=pool.name))
-    try:
-        assert process.stdout.readline() == "streaming\n"
+    with driver_that_dies(DRIVER.format(name=pool.name), "streaming"):
         wait_until(lambda: pool.stats().waiting == 1, 20, "one runs, one waits")
-    finally:
-        process.kill()
-        process.wait()
     assert ended(log, "dead") < AHEAD
     wait_until(lambda: (pool.stats().busy, pool.stats().waiting) == (0, 0), 5, "nothing of it is left")
     # Ray ends a dead owner's generator at once, the lease tells of its death within 0.2 s: in between the one
