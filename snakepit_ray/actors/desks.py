@@ -1,8 +1,9 @@
-"""Knows two things that a pool's workers must agree on through its router: who may recycle now, and whether
-requests are let in at all.
+"""What a pool's workers agree on through its router: who may recycle now, and whether requests are let in.
 
-Rules: core/recycling.py and core/circuit.py decide; who asks for a permit waits here for a while, so that a
-hundred workers that want one are not a thousand questions a second."""
+- core/recycling.py and core/circuit.py decide.
+- A worker that asks for a permit waits here for a while. A hundred workers that want one would otherwise be a
+  thousand questions a second.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Knows how a caller's values become JSON and buffers (bridge/README.md section 4).
+"""How a caller's values become JSON and buffers (bridge/README.md section 4).
 
-Rules: strict, what is not in the table is an EncodingError naming its path; plain JSON is checked at C
-speed and never copied; numpy and pyarrow are imported only when a value needs them; refs are recognised by
-the type that the caller names.
+- What is not in the table of values is an EncodingError that names its path.
+- Plain JSON is checked at C speed and never copied.
+- numpy and pyarrow are imported only when a value needs them.
+- Refs are recognised by the type that the caller names.
 """
 
 from __future__ import annotations

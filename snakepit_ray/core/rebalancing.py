@@ -1,10 +1,11 @@
-"""Knows who starves and who is probably free, and matches them: the router's side of rebalancing.
+"""Matches workers whose requests wait with workers that have a free slot: the router's side of rebalancing.
 
-Rules: a free slot is given away once; a report replaces what was believed of its worker, less the moves
-that the worker had not seen when it spoke (both sides count them, so no clock is guessed); whoever
-starved first is served first, and the slot reported last is used first, for it is the most probably still
-free. Being wrong is cheap: the target refuses (delegate only if free) and the request returns to its
-place.
+- A free slot is given away once.
+- A report replaces what was believed of its worker, less the moves that the worker had not seen by then.
+  Both sides count moves, so no clock is guessed.
+- The worker that starved first is served first. The slot that was reported last is used first, because it is
+  the most probably still free.
+- Being wrong is cheap: the target refuses, and the request returns to its place.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Knows when a worker tells the router something, and how often all of them may.
+"""When a worker reports to the router, and how often all of them may.
 
-Rules: a worker remembers what the router believes of it, and speaks only when that belief is wrong in a
-way that matters: it starves and the router does not know, or it is free and the router does not know.
-Haste is damped by patience (short services never get as far as a report), by one report in flight at a
-time, and by the spacing in the router's last answer. All times are seconds of one monotonic clock.
+- A worker remembers what the router believes of it. It reports only what the router must know and does not:
+  that requests wait here, or that a slot is free.
+- Haste is damped by patience, by one report in flight at a time, and by the spacing in the router's last
+  answer. Requests that are served quickly never get as far as a report.
+- All times are seconds of one monotonic clock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Knows one incarnation of the interpreter: starts it, shakes hands, and ends it leaving nothing behind.
+"""One incarnation of the interpreter: its start, the handshake, and its end, which leaves nothing behind.
 
-Rules: nothing is scheduled before the handshake is done; a start that fails explains itself with the child's
-own words and leaves no process, socket or directory; the secret travels on stdin only."""
+- Nothing is scheduled before the handshake is done.
+- A start that fails is told in the child's own words, and leaves no process, socket or directory.
+- The secret travels on stdin only.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Knows one stream at its worker: the chunks that have come and nobody has taken yet, credit, its end.
+"""One stream at its worker: the chunks that have come and that nobody has taken yet, its credit, its end.
 
-Rules: to the worker a stream is a call whose chunks go aside, so it waits, holds its slot and ends as a call
-does; credit is granted for what was taken, so memory is bounded by one window; the chunks before an error are
-handed out before it."""
+- To the worker a stream is a call whose chunks go aside: it waits, holds its slot and ends as a call does.
+- Credit is granted for what was taken, so memory is bounded by one window.
+- The chunks before an error are handed out before it.
+"""
 
 from __future__ import annotations
 
