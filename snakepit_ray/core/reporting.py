@@ -2,6 +2,8 @@
 
 - A worker remembers what the router believes of it. It reports only what the router must know and does not:
   that requests wait here, or that a slot is free.
+- What a worker believes of the router's belief may be wrong: a move that is cancelled on its way is seen by
+  nobody. So who still starves says so again, seldom, and the router looks again.
 - Haste is damped by patience, by one report in flight at a time, and by the spacing in the router's last
   answer. Requests that are served quickly never get as far as a report.
 - All times are seconds of one monotonic clock.
@@ -18,6 +20,7 @@ DRY_PATIENCE = 0.002  # a slot that was free this long, with nothing waiting, is
 BUDGET = 800.0  # messages a second that the router aims at, to stay under 1,000 with its lag
 FRESH = 0.1  # seconds that a free slot is believed while requests starve; in quiet, as long as that lasts
 STOCK = 16  # the router wants to know of a free slot for each so many workers
+AGAIN = 1.0  # seconds after which who still starves says so again
 CHAIN_PATIENCE = 0.006  # a source with more to delegate answers the end of a delegate within 2 x 2.5 ms
 LOAD_PATIENCE = 0.25  # seconds that a change of the load must last
 ALONE = (
@@ -148,9 +151,11 @@ class Reporter:
         return min((time for time in times if time is not None), default=None)
 
     def _starving_due(self) -> float | None:
-        known = 0 < self._told_movable > self._movable / 2
-        if self._oldest_at is None or (known and not self.pace.repeat):
+        if self._oldest_at is None:
             return None
+        known = 0 < self._told_movable > self._movable / 2
+        if known and not self.pace.repeat:
+            return self._sent_at + max(AGAIN, self.pace.load)
         stuck_at = max(self._oldest_at, self._progressed_at) + PATIENCE
         return max(min(stuck_at, self._oldest_at + LONG_PATIENCE), self._sent_at + self.pace.starving)
 

@@ -23,8 +23,9 @@ SERVICES: dict[str, Callable[[random.Random], float]] = {
     "exponential": lambda rng: rng.expovariate(10.0),
     "heavy": lambda rng: 0.005 if rng.random() < 0.9 else 1.0,
     "add": lambda rng: 0.001,
+    "long": lambda rng: 0.005 if rng.random() < 0.5 else 30.0,
 }
-MEANS = {"exponential": 0.1, "heavy": 0.1045, "add": 0.001}
+MEANS = {"exponential": 0.1, "heavy": 0.1045, "add": 0.001, "long": 15.0025}
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Scenario:
     limit: int | None = None  # waiting requests per worker
     queue_timeout: float = NEVER
     cancelled: float = 0.0  # share of the requests that are cancelled 10 ms after they were sent
+    lost: float = 0.0  # share of the delegations whose requests are cancelled on their way: none arrives
     budget: float = BUDGET  # messages a second
     seed: int = 1
 

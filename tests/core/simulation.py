@@ -92,6 +92,9 @@ class SimWorker:
         self._changed()
 
     def _delegate(self, waiting: Waiting, target: SimWorker, chained: bool) -> None:
+        if self.world.chance.random() < self.world.scenario.lost:
+            self.world.settle(self.requests.pop(waiting.id), "cancelled")
+            return
         more = self.queue.movable > 0
         self.world.after(
             DELEGATION, target.on_delegate, self, waiting, self.requests[waiting.id], chained, more

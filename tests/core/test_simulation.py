@@ -9,6 +9,8 @@ from collections import Counter
 
 import pytest
 
+from snakepit_ray.core.rebalancing import LOST
+from snakepit_ray.core.reporting import AGAIN
 from tests.core.scenarios import NEVER, Result, Scenario, ideal_waits
 from tests.core.scenarios import Request as SimRequest
 from tests.core.simulation import simulate
@@ -87,6 +89,14 @@ def test_every_request_gets_exactly_one_outcome_and_at_most_one_hop(seed: int) -
     assert not any(r.pinned and r.hops for r in result.requests)
     late = [r for r in result.requests if r.started_at is not None and r.started_at - r.arrived_at > 1.01]
     assert not late, "nobody starts after its queue timeout, but for a delegate under way"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_request_that_is_cancelled_on_its_way_leaves_no_slot_idle_for_ever(seed: int) -> None:
+    """Its target believes that the router knows of the slot, the router that the slot is taken."""
+    result = cell(2, callers=2, service="long", load=100, requests=30, lost=0.5, seed=seed)
+    assert all(len(r.outcomes) == 1 for r in result.requests)
+    assert result.idle_p99 < 5 * (LOST + AGAIN), "so long for each that is lost in succession; it was 30 s"
 
 
 def test_the_ideal_is_a_central_fifo() -> None:

@@ -5,6 +5,7 @@ Rules: events of one moment run in the order in which they were planned; every r
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
@@ -36,6 +37,7 @@ class World:
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
+        self.chance = random.Random(scenario.seed + 2)
         self.now = 0.0
         self.misses = Misses()
         self.messages: list[tuple[float, str]] = []
