@@ -21,7 +21,7 @@ from snakepit_ray.process import node, tree
 from snakepit_ray.supervisor import Interpreter
 from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
 from tests.conftest import interpreters
-from tests.supervisor.harness import refuse_host_calls, run, spec
+from tests.supervisor.harness import refuse_host_calls, run, spec, until
 
 
 def starting(tmp_path: Path, **changes: object) -> asyncio.Task[Interpreter]:
@@ -91,7 +91,6 @@ def kept() -> dict[str, Any]:
         "descriptors": Counter(links),
         "files": sorted(str(path) for path in files if path != top),
         "zombies": zombies(),
-        "tasks": len(asyncio.all_tasks()),
         "interpreters": interpreters(),
     }
 
@@ -104,11 +103,14 @@ def test_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cycles: 
 
     async def body() -> None:
         chance, ways = random.Random(seed), [stopped, killed, cut, failed, never_executed]
+        tasks = asyncio.all_tasks()
         for way in (stopped, failed):  # what is made once: threads, gRPC's own descriptors
             await way(tmp_path, chance)
+        await until(lambda: asyncio.all_tasks() <= tasks)
         before, threads = kept(), threading.active_count()
         for number in range(cycles):
             await ways[number % len(ways)](tmp_path, chance)
+        await until(lambda: asyncio.all_tasks() <= tasks)
         after = kept()
         more = after.pop("descriptors") - before.pop("descriptors")
         assert more.pop("anon_inode", 0) < 8, "gRPC's pollers come and go: less than one a cycle"

@@ -26,7 +26,7 @@ from snakepit_ray.process import node, registry, sockets, threads, tree
 from snakepit_ray.supervisor import Interpreter
 from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
 from tests.conftest import interpreters
-from tests.supervisor.harness import LOG, refuse_host_calls, request, run, spec, supervisor, value
+from tests.supervisor.harness import LOG, refuse_host_calls, request, run, spec, supervisor, until, value
 
 BEHIND = """
 import json, os, sys, time
@@ -328,11 +328,13 @@ def test_a_start_that_fails_after_its_ready_line_leaves_nothing(tmp_path: Path) 
             with pytest.raises(WorkerStartError, match="said it was ready but does not answer"):
                 await starting(tmp_path, script=str(script), startup_timeout=1.0)
 
+        tasks = asyncio.all_tasks()
         await fail()
-        tasks, open_before = len(asyncio.all_tasks()), len(descriptors())
+        await until(lambda: asyncio.all_tasks() <= tasks)
+        open_before = len(descriptors())
         for _ in range(3):
             await fail()
-        assert len(asyncio.all_tasks()) == tasks
+        await until(lambda: asyncio.all_tasks() <= tasks)
         assert len(descriptors()) <= open_before
 
     run(body)
