@@ -109,9 +109,12 @@ class WorkerActor:
         os._exit(1)
 
     async def _gone(self) -> None:
-        """The router is gone for good: so is this worker, interpreter first."""
-        await self.supervisor.stop()
+        """The router is gone for good: so is this worker, interpreter first.
+
+        What it wrote down goes before: the interpreter's end takes seconds, and whoever waits for less kills
+        this process."""
         self._forget()
+        await self.supervisor.stop()
 
     def _forget(self) -> None:
         """There is no next life: what was written down for it goes."""
