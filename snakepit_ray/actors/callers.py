@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
+from snakepit_ray.actors import ray_port
 from snakepit_ray.actors.members import Members
 
 TOGETHER_SECONDS = 0.2
@@ -25,7 +26,7 @@ class Callers:
         """This calling process has ended."""
         self._gone.append(caller_id)
         if self._telling is None:
-            self._telling = asyncio.ensure_future(self._tell())
+            self._telling = ray_port.unowned_task(self._tell())
 
     async def _tell(self) -> None:
         await asyncio.sleep(max(TOGETHER_SECONDS, len(self._members.by_id) / MESSAGES_A_SECOND))

@@ -121,14 +121,14 @@ class Crew:
         elif facts.state == "quarantined":
             self._members.set_state(member, "quarantined")
         elif facts.state in ("draining", "dead"):  # the router before this one was letting it go
-            self._leaving = asyncio.ensure_future(self._let_go(member))
+            self._leaving = ray_port.unowned_task(self._let_go(member))
         elif facts.worker_id not in self._starting:
-            self._starting[facts.worker_id] = asyncio.ensure_future(self._start(member, facts.node_id))
+            self._starting[facts.worker_id] = ray_port.unowned_task(self._start(member, facts.node_id))
 
     def _watch(self, member: Member) -> None:
         if member.watch is not None:
             member.watch.cancel()
-        member.watch = asyncio.ensure_future(self._until_it_dies(member, member.incarnation))
+        member.watch = ray_port.unowned_task(self._until_it_dies(member, member.incarnation))
 
     async def _until_it_dies(self, member: Member, incarnation: int) -> None:
         try:
@@ -154,7 +154,7 @@ class Crew:
             self.share_memory()
 
     def _could_not_create(self, member: Member) -> None:
-        member.watch = asyncio.ensure_future(self._never_came(member, True))
+        member.watch = ray_port.unowned_task(self._never_came(member, True))
 
     async def _never_came(self, member: Member, for_good: bool) -> None:
         """Its actor could not be created, as where its node lacks a package; Ray tries again what only
@@ -289,7 +289,7 @@ class Crew:
         """Ends every worker. Safe to repeat: who asks again waits for the same end."""
         if self._dismissing is None:
             self.closed = True
-            self._dismissing = asyncio.ensure_future(self._dismiss())
+            self._dismissing = ray_port.unowned_task(self._dismiss())
         await asyncio.shield(self._dismissing)
 
     async def _dismiss(self) -> None:

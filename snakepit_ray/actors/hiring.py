@@ -59,7 +59,7 @@ class Hiring:
             self._members.add(member)
             if index >= room:
                 self._give_up(member, cluster.no_room(self._config, there))
-            task = asyncio.ensure_future(self._bring(member))
+            task = ray_port.unowned_task(self._bring(member))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

@@ -119,7 +119,7 @@ class Membership:
             self._away = away
             self._tell("state_changed", self._worker_id, state.value, self._facts())
         if away:
-            self._handing_over = asyncio.ensure_future(self._hand_over_all())
+            self._handing_over = ray_port.unowned_task(self._hand_over_all())
 
     async def _hand_over_all(self) -> None:
         """Nothing will run here for a while: whoever may move does, as fast as there is room."""
@@ -130,7 +130,7 @@ class Membership:
     async def may_recycle(self) -> bool:
         """Whether this worker may be one of those that recycle now; without a router, later."""
         try:
-            return bool(await self._router.may_recycle.remote(self._worker_id))
+            return bool(await ray_port.unowned(self._router.may_recycle, self._worker_id))
         except ray_port.RayError:
             return False
 
@@ -149,7 +149,7 @@ class Membership:
     async def circuit_admit(self) -> Admit:
         """Whether a request may try an open circuit; without a router, it may."""
         try:
-            admit: Admit = await self._router.circuit_admit.remote()
+            admit: Admit = await ray_port.owned(self._router.circuit_admit.remote())
         except ray_port.RayError:
             return Admit(True)
         return admit
@@ -157,13 +157,16 @@ class Membership:
     def _tell(self, method: str, *args: Any) -> None:
         """Says something that the router learns in another way if it is lost: nobody waits for the answer."""
         if self._router is not None and not self._stopped:
-            getattr(self._router, method).remote(*args)
+            ray_port.unowned(getattr(self._router, method), *args)
 
     async def _claim(self, session: str, strict: bool, rebind: bool, life: int) -> Claimed | None:
         router = self._router or self._find_router()
         # Who may go on without a router is not asked to wait for one; a strict session has one home.
         claim = router.claim.options(max_task_retries=-1) if strict else router.claim
-        claimed: Claimed | None = await claim.remote(session, self._worker_id, strict, rebind, life)
+        # Other requests of the session wait for the same answer.
+        claimed: Claimed | None = await ray_port.unowned(
+            claim, session, self._worker_id, strict, rebind, life
+        )
         return claimed
 
     # ---- reporting ----------------------------------------------------------------------------------------
@@ -183,7 +186,7 @@ class Membership:
 
     def _act(self, decision: Decision) -> None:
         if decision.report is not None and self._router is not None and not self._stopped:
-            self._sending = asyncio.ensure_future(self._report(decision.report))
+            self._sending = ray_port.unowned_task(self._report(decision.report))
         elif decision.wake_at is not None and (self._wake is None or decision.wake_at < self._wake_at):
             if self._wake is not None:
                 self._wake.cancel()
@@ -214,7 +217,8 @@ class Membership:
         taken = self._supervisor.admission.move(order.requests, order.target)
         self._reporter.moved(order.requests, taken)
         if taken < order.requests:
-            self._router.unused.remote(self._worker_id, order.target, order.requests - taken)
+            missing = order.requests - taken
+            ray_port.unowned(self._router.unused, self._worker_id, order.target, missing)
         return taken
 
     def delegate_arrived(self, accepted: bool, chained: bool) -> None:
@@ -232,7 +236,7 @@ class Membership:
     async def room(self) -> MoveOrder | None:
         """A worker with room for one more, None when there is none or the router does not answer."""
         try:
-            room: Room = await self._router.room.remote(self._worker_id)
+            room: Room = await ray_port.owned(self._router.room.remote(self._worker_id))
         except ray_port.RayError:
             return None
         self.pool_load = room.available, room.busy

@@ -115,7 +115,7 @@ class Neighbours(Surroundings):
         retries = 0 if self.supervisor.is_idempotent(request) else -1
         try:
             ref = actor.recall.options(max_task_retries=retries).remote(asked.SerializeToString())
-            outcome: Delegated | bool = await within(seconds, ref)
+            outcome: Delegated | bool = await within(seconds, ray_port.owned(ref))
         except (ray_port.RayError, asyncio.TimeoutError):
             return True
         return Relayed(outcome.value) if isinstance(outcome, Delegated) else outcome
@@ -158,7 +158,7 @@ class Neighbours(Surroundings):
         beside = parcel(self.supervisor.cargo.beside(request))
         ref = actor.execute.options(max_task_retries=0).remote(request.SerializeToString(), *beside)
         try:
-            value = await ref
+            value = await ray_port.owned(ref)
         except asyncio.CancelledError:
             ray.cancel(ref)
             raise

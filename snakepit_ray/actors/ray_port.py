@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
 import ray
@@ -37,6 +38,7 @@ from snakepit_ray.errors import (
     WorkerCrashed,
 )
 
+T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
 RAY_MINIMUM = (2, 60)
 UNBOUNDED = 1_000_000
@@ -118,6 +120,26 @@ def spawn_worker(config: PoolConfig, worker_id: str) -> Any:
     return find_worker(worker_id, router_id)
 
 
+def unowned(method: Any, *args: Any) -> Any:
+    """Calls an actor's method on nobody's behalf. What the coroutine of a request calls is that request's
+    child: Ray cancels it with the request, also where it has nothing to do with it."""
+    return contextvars.Context().run(method.remote, *args)
+
+
+def unowned_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task of the actor's own: what it calls is no child of the request in whose turn it was begun."""
+    return contextvars.Context().run(asyncio.ensure_future, coroutine)
+
+
+async def owned(ref: Any) -> Any:
+    """What a request's child comes to. Ray cancels the children first: a child's cancellation is the
+    request's own, which is about to arrive, and no error of the child's."""
+    try:
+        return await ref
+    except ray_errors.TaskCancelledError:
+        raise asyncio.CancelledError from None
+
+
 def survives_restarts(method: Method) -> Method:
     """For a method whose calls Ray is to send again to the actor when that was restarted."""
     return cast(Method, ray.method(max_task_retries=-1)(method))
@@ -135,7 +157,7 @@ def end_stream(generator: Any, actor: Any, request_id: str) -> None:
     before the task begins is lost: so the worker is told, too."""
     if ray.is_initialized():
         with contextlib.suppress(Exception):  # an actor or a cluster that is gone produces nothing
-            actor.close_stream.remote(request_id)
+            unowned(actor.close_stream, request_id)
             ray.cancel(generator)
 
 

@@ -164,7 +164,7 @@ class Streams:
         self._open[request.id] = end
         try:
             async for ref in generator:
-                yield await ref
+                yield await ray_port.owned(ref)
             end = _nothing
         except ray_port.RayError as error:
             raise _ours(target, error) from None

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import TaskCancelledError
 
 from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.actors.memory import About, Memory
@@ -23,7 +24,8 @@ BEGUN = WorkerCrashed("its interpreter died with it", may_have_started=True)
 
 
 class Owner:
-    """The actor of the worker that the session lives at; it answers every request with `answer`."""
+    """The actor of the worker that the session lives at; every request comes to `answer`, which may be
+    an error of Ray's."""
 
     def __init__(self, answer: object) -> None:
         self.answer = answer
@@ -32,7 +34,12 @@ class Owner:
 
     def _execute(self, blob: bytes, *beside: object) -> asyncio.Future[object]:
         self.asked.append(pb.Request.FromString(blob))
-        return asyncio.ensure_future(asyncio.sleep(0, self.answer))
+        return asyncio.ensure_future(self._answer())
+
+    async def _answer(self) -> object:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
 
 
 async def outcome_of(owner: Owner, ledger: Ledger, *, strict: bool) -> Relayed | None:
@@ -81,5 +88,20 @@ def test_what_its_owner_did_not_begin_runs_here_where_the_session_is_a_hint(
             assert relayed == Relayed(answer.value, answer.free)
         may_have_run = ledger.recall("r") not in (UNKNOWN, NOT_BEGUN)
         assert may_have_run == stays_written, "the ledger says what may have run elsewhere"
+    finally:
+        ledger.remove()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_ray_cancels_at_its_owner_is_cancelled_here(
+    strict: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray cancels a request's children before the request. That was said to be a fault of the worker, which
+    could not hand the command on."""
+    monkeypatch.setattr("ray.cancel", lambda ref: None)  # the reference is none of Ray's
+    ledger = Ledger.open("test-0", tmp_path)
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(outcome_of(Owner(TaskCancelledError()), ledger, strict=strict))
     finally:
         ledger.remove()
