@@ -59,8 +59,19 @@ def encode_item(item: Any, number: int, ref_type: type | None = None) -> Item:
 
     `number` is its number, for error messages. Raises EncodingError."""
     if type(item) is dict:
-        if _is_small(item):
-            return item.copy()
+        size = 0
+        # Not a function of its own: its call would cost as much as all of it.
+        for name, value in item.items():
+            kind = type(value)
+            if type(name) is not str:
+                break
+            if kind not in _NUMBERS:
+                if kind is not str or not value.isascii():  # ASCII is certain to have a JSON
+                    break
+                size += len(value)
+        else:
+            if size <= COPIED_BYTES and len(item) <= COPIED_KEYS:
+                return item.copy()
         if FLAT_TYPES.issuperset(map(type, item.values())):
             raw = flat_json(item)
             if raw is not None:
@@ -69,21 +80,6 @@ def encode_item(item: Any, number: int, ref_type: type | None = None) -> Item:
     if not encoded.buffers and not encoded.refs:
         return encoded.json
     return encoded._replace(buffers=[_owned(buffer) for buffer in encoded.buffers])
-
-
-def _is_small(item: dict[Any, Any]) -> bool:
-    """Whether it holds nothing but scalars under names, and its strings are short and certain to have a
-    JSON."""
-    size = 0
-    for name, value in item.items():
-        if type(name) is not str:
-            return False
-        kind = type(value)
-        if kind not in _NUMBERS:
-            if kind is not str or not value.isascii():
-                return False
-            size += len(value)
-    return size <= COPIED_BYTES and len(item) <= COPIED_KEYS
 
 
 def _owned(buffer: Any) -> Any:

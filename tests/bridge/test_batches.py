@@ -11,6 +11,8 @@ from tests.bridge.harness import KIND, Stream
 from tests.bridge.test_conformance import CASES, buffers_in_order, same, wire
 from tests.conftest import wait_until
 
+INVALID = KIND.Name(KIND.INVALID_ARGUMENTS)
+
 
 def ask(stream: Stream, command: str, items: list, *, first: int = 0, share_ms: int = 0, **fields) -> str:
     batch = pb.Batch(first=first, count=fields.pop("count", len(items) - first), share_ms=share_ms)
@@ -54,6 +56,21 @@ def test_one_bad_item_fails_alone(stream) -> None:
     assert "did you mean 'value'" in reply.failures[0].failure.message
     adds = [{"a": 1, "b": 2}, {"a": "x", "b": 2}, {"a": 2.0, "b": 1}, {"a": 2.5, "b": 1}]
     assert run(stream, "async_add", adds) == [3, invalid, 3, invalid]
+
+
+@pytest.mark.parametrize("at", [0, 5, 300, 599])
+@pytest.mark.parametrize(
+    ("bad", "outcome"),
+    [({"a": "x", "b": 1}, INVALID), ({"a": True, "b": 1}, INVALID), ({"b": 1}, INVALID), (7, INVALID),
+     ({"b": 2, "a": 1.0}, 3)],
+)  # fmt: skip
+def test_an_item_unlike_many_good_ones_is_checked(stream, at: int, bad: object, outcome: object) -> None:
+    """Items of the names and types of others that passed are called without a check, block by block."""
+    items = [{"a": i, "b": 1} for i in range(600)]
+    expected: list = list(range(1, 601))
+    items[at], expected[at] = bad, outcome
+    for _ in range(2):
+        assert run(stream, "async_add", items) == expected
 
 
 def test_a_result_that_cannot_be_carried_fails_alone(stream) -> None:

@@ -4,29 +4,25 @@ Rules:
 - One bad item fails alone.
 - A cancellation, the budget's end and the batch's share of time are looked at between items. What they stop
   has never begun.
-- A result is what it was when the command returned. Plain results are copied then, and checked and written
-  block by block at C speed; every other result is encoded before the next item runs.
+- A result is what it was when the command returned (batch_results.py).
 - A batch that has gathered much data gives the rest back.
 """
 
 from __future__ import annotations
 
 from itertools import chain
-from math import isfinite
 from time import perf_counter
 from types import CoroutineType
 
 from snakepit_bridge import forks
 from snakepit_bridge.adapter import is_a_stream
+from snakepit_bridge.batch_results import Written
 from snakepit_bridge.decoding import decode_items
 from snakepit_bridge.failures import InvalidArguments, failure_of
-from snakepit_bridge.values import MAX_INT, TAG, encode, write
 
 BLOCK = 256  # results that are written together, at most
 FULL = 4 * 1024 * 1024  # bytes of results after which no further item is begun
 MOST_SHAPES = 256  # kinds of arguments that are remembered as good, for each command
-_FLAT = frozenset((int, float, str, bool, type(None)))
-_are_flat = _FLAT.issuperset
 _NEVER = float("inf")
 
 
@@ -72,10 +68,10 @@ class _Batch:
             raise is_a_stream(command.name)
         self._run = run
         self._items = _items(run.request, look)
-        self._call = _caller(command, run.context)
+        self._calls = _Calls(command, run.context)
         share = run.request.batch.share_ms
         self._ends_at = perf_counter() + share / 1000 if share else _NEVER
-        self._written = _Written(command.name, config, arena)
+        self._written = Written(command.name, config, arena)
 
     def results(self) -> Results:
         """What there is now."""
@@ -83,16 +79,30 @@ class _Batch:
 
     def steps(self):
         """Runs the items; yields what must be awaited and is sent what came of it."""
-        run, call, ends_at, written = self._run, self._call, self._ends_at, self._written
-        words, place = run.mark or (None, 0)
-        size = flush_at = 1
-        for number, args in enumerate(self._items, 1):
-            if run.kind or written.size >= FULL or (perf_counter() > ends_at and number > 1):
+        items, written = self._items, self._written
+        begin, size = 0, 1
+        while begin < len(items):
+            block = items[begin : begin + size]
+            yield from self._block(block, begin)
+            written.flush()
+            begin += len(block)
+            if written.count < begin:  # stopped, its share of time is used up, or there is much data
                 break
+            size = min(2 * size, BLOCK)
+        if self._run.kind:
+            self._stop(len(items))
+
+    def _block(self, items: list, begin: int):
+        run, written, ends_at = self._run, self._written, self._ends_at
+        call, unchecked, take = self._calls.one, self._calls.unchecked(items), written.take
+        words, place = run.mark or (None, 0)
+        for number, args in enumerate(items, begin + 1):
+            if run.kind or written.size >= FULL or (perf_counter() > ends_at and number > 1):
+                return
             if words is not None:
                 words[place] = number
             try:
-                value = call(args)
+                value = unchecked(**args) if unchecked is not None else call(args)
                 if type(value) is CoroutineType:
                     value = yield value
             except BaseException as error:  # noqa: BLE001 - SystemExit of an item is a failure of that item
@@ -100,14 +110,7 @@ class _Batch:
                 value = None
             if forks.is_child:  # it came back from an item: the others are its parent's
                 forks.leave(None)
-            written.take(value)
-            if number == flush_at:
-                written.flush()
-                size = min(2 * size, BLOCK)
-                flush_at += size
-        written.flush()
-        if run.kind:
-            self._stop(len(self._items))
+            take(value)
 
     def _stop(self, count: int) -> None:
         """What has not begun never will."""
@@ -135,25 +138,51 @@ def _items(request, look) -> list:
 # ---- calls -----------------------------------------------------------------------------------------------
 
 
-def _caller(command, context):
-    """A function of one argument object that does what `command.call` does, and less each time."""
-    signature = command.signature
-    if signature is None or signature.context is not None or signature.has_choices:
-        return lambda args: command.call(_object(command, args), context)
-    function, check, shapes = command.function, signature.check, signature.shapes
+class _Calls:
+    """Calls a command for one argument object after the other: does what `command.call` does, and less each
+    time. Arguments of the names and types of others that passed unchanged pass, too.
+    """
 
-    def call(args):
-        # Arguments of the names and types of others that passed unchanged pass, too.
-        if type(args) is not dict:
-            _object(command, args)
-        shape = (tuple(args), tuple(map(type, args.values())))
+    __slots__ = ("_context", "_may_skip", "_signature", "command")
+
+    def __init__(self, command, context) -> None:
+        signature = command.signature
+        self.command = command
+        self._context = context
+        self._signature = signature
+        self._may_skip = signature is not None and signature.context is None and not signature.has_choices
+
+    def unchecked(self, items: list):
+        """The function to call for these argument objects if all of them pass: a few passes at C speed. None:
+        they go one by one.
+        """
+        if not self._may_skip or set(map(type, items)) != {dict}:
+            return None
+        names = set(map(tuple, items))
+        if len(names) > 1:
+            return None
+        columns = zip(*map(dict.values, items))  # noqa: B905 - strict= needs Python 3.10
+        kinds = [set(map(type, column)) for column in columns]
+        if any(len(kind) > 1 for kind in kinds):
+            return None
+        shape = (*names.pop(), *chain.from_iterable(kinds))
+        return self.command.function if shape in self._signature.shapes else None
+
+    def one(self, args):
+        """The command's result. Raises InvalidArguments, or whatever the command raises."""
+        command, args = self.command, _object(self.command, args)
+        if not self._may_skip:
+            return command.call(args, self._context)
+        shapes, shape = self._signature.shapes, _shape(args)
         if shape not in shapes:
-            args = check(args)
-            if len(shapes) < MOST_SHAPES and shape[1] == tuple(map(type, args.values())):
+            args = self._signature.check(args)
+            if len(shapes) < MOST_SHAPES and shape == _shape(args):
                 shapes.add(shape)
-        return function(**args)
+        return command.function(**args)
 
-    return call
+
+def _shape(args: dict) -> tuple:
+    return (*args, *map(type, args.values()))
 
 
 def _object(command, args) -> dict:
@@ -162,116 +191,3 @@ def _object(command, args) -> dict:
     if isinstance(args, InvalidArguments):
         raise args
     raise InvalidArguments(f"{command.name}: the arguments must be an object, got {type(args).__name__}")
-
-
-# ---- results ---------------------------------------------------------------------------------------------
-
-
-class _Written:
-    """Results as they become JSON."""
-
-    def __init__(self, command: str, config, arena) -> None:
-        self.count = 0
-        self.size = 0
-        self.failures: dict = {}
-        self._in_band = 0
-        self._arena = arena
-        self._command = command
-        self._marker = config.marker
-        self._limit = config.max_message_size
-        self._parts: list[bytes] = []
-        self._buffers: list = []
-        self._flat: list = []  # scalars and copies of objects of scalars, which nothing can change
-
-    def payload(self) -> tuple[bytes, list]:
-        """(JSON array, buffers) of all that was added."""
-        return b"[" + b",".join(self._parts) + b"]", self._buffers
-
-    def failed(self, index: int, failure) -> None:
-        """Item `index` failed. Failures travel in the message, too, and count: what would make it larger than
-        max_message_size loses its traceback and the end of its text.
-        """
-        size = failure.size
-        if self._in_band + size > self._limit:
-            failure = failure.cut()
-            size = failure.size
-        self.failures[index] = failure
-        self.size += size
-        self._in_band += size
-
-    def take(self, value) -> None:
-        """Takes the result that comes next, as it is now: the command may change what it has returned."""
-        kind = type(value)
-        if kind is dict and _are_flat(map(type, value.values())):
-            self._flat.append(value.copy())
-        elif kind in _FLAT:
-            self._flat.append(value)
-        else:
-            self.flush()
-            self._add_one(value)
-
-    def flush(self) -> None:
-        """Writes the flat results that were taken."""
-        values, self._flat = self._flat, []
-        text = _plain_json(values)
-        if text is None or self._in_band + len(text) > self._limit:
-            for value in values:
-                self._add_one(value)
-        elif values:
-            self._parts.append(text)
-            self.size += len(text)
-            self._in_band += len(text)
-            self.count += len(values)
-
-    def _add_one(self, value) -> None:
-        self._parts.append(self._one(value))
-        self.count += 1
-
-    def _one(self, value) -> bytes:
-        begin = len(self._buffers)
-        try:
-            text = self._encoded(value, begin)
-        except BaseException as error:  # noqa: BLE001 - the user's to_dict and its like may raise SystemExit too
-            del self._buffers[begin:]
-            self.failed(self.count, failure_of(error))
-            text = b"null"
-        self.size += len(text) + sum(map(len, self._buffers[begin:]))
-        self._in_band += len(text) + self._arena.in_band(self._buffers[begin:])
-        return text
-
-    def _encoded(self, value, begin: int) -> bytes:
-        if hasattr(value, "__next__") or hasattr(value, "__anext__"):
-            getattr(value, "close", lambda: None)()
-            raise is_a_stream(self._command)
-        text = encode(value, marker=self._marker, buffers=self._buffers)[0]
-        what, payload = f"{self._command}: the result", (text, self._buffers[begin:])
-        self._buffers[begin:] = self._arena.outgoing(what, payload, self._limit, self._in_band)[1]
-        return text
-
-
-def _plain_json(values: list) -> bytes | None:
-    """The JSON of results without its brackets; None when some of them are not flat and plain."""
-    try:
-        return write(values).encode("utf-8")[1:-1] if _is_plain(values) else None
-    except UnicodeEncodeError:  # a lone surrogate: its own item's failure
-        return None
-
-
-def _is_plain(values: list) -> bool:
-    """Whether JSON carries all of them as they are: a few passes at C speed over objects of scalars."""
-    kinds = set(map(type, values))
-    if kinds == {dict}:
-        keys = set(chain.from_iterable(values))
-        if TAG in keys or set(map(type, keys)) - {str}:
-            return False
-        values = list(chain.from_iterable(map(dict.values, values)))
-        kinds = set(map(type, values))
-    if not kinds <= _FLAT:
-        return False
-    if int in kinds:
-        ints = values if len(kinds) == 1 else [value for value in values if type(value) is int]
-        if max(ints) > MAX_INT or min(ints) < -MAX_INT:
-            return False
-    if float in kinds:
-        return all(map(isfinite, [value for value in values if type(value) is float]))
-    return True
