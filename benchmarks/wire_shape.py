@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 
-from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 SERVICE = "snakepit.v1.Interpreter"
 REQUEST = pb.Request(id="1", command="add", args=pb.Payload(json=b'{"a":5,"b":3}'), budget_ms=60000)

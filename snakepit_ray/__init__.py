@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 # What editors and type checkers read. At run time `_HOMES` is the same, and a test compares them.
 if TYPE_CHECKING:
     from snakepit_ray import errors, telemetry
-    from snakepit_ray.codec import Epoch, Progress, Reply
+    from snakepit_ray.client.pool import Pool
+    from snakepit_ray.client.session import Session
+    from snakepit_ray.client.start import Pools, connect, get_stats, run_as_script, shutdown, start, start_all
+    from snakepit_ray.client.stream import HALT
     from snakepit_ray.config import Affinity, CallOptions, PoolConfig
     from snakepit_ray.errors import (
         CallerFault,
@@ -52,11 +55,8 @@ if TYPE_CHECKING:
         WorkerFault,
         WorkerStartError,
     )
-    from snakepit_ray.pool import Pool
     from snakepit_ray.runtimes import BaseRuntime, Runtime
-    from snakepit_ray.session import Session
-    from snakepit_ray.starting import Pools, connect, get_stats, run_as_script, shutdown, start, start_all
-    from snakepit_ray.streaming import HALT
+    from snakepit_ray.wire.codec import Epoch, Progress, Reply
 
 __version__ = "0.1.0"
 
@@ -118,22 +118,22 @@ __all__ = [
 ]
 
 _HOMES = {
-    "start": "starting",
-    "connect": "starting",
-    "start_all": "starting",
-    "shutdown": "starting",
-    "run_as_script": "starting",
-    "get_stats": "starting",
-    "Pools": "starting",
-    "Pool": "pool",
-    "Session": "session",
+    "start": "client.start",
+    "connect": "client.start",
+    "start_all": "client.start",
+    "shutdown": "client.start",
+    "run_as_script": "client.start",
+    "get_stats": "client.start",
+    "Pools": "client.start",
+    "Pool": "client.pool",
+    "Session": "client.session",
     "PoolConfig": "config",
     "CallOptions": "config",
     "Affinity": "config",
-    "Reply": "codec",
-    "Progress": "codec",
-    "HALT": "streaming",
-    "Epoch": "codec",
+    "Reply": "wire.codec",
+    "Progress": "wire.codec",
+    "HALT": "client.stream",
+    "Epoch": "wire.codec",
     "Runtime": "runtimes",
     "BaseRuntime": "runtimes",
     "telemetry": "",

@@ -15,8 +15,8 @@ import sys
 import tempfile
 
 from snakepit_ray.cli import clusters
+from snakepit_ray.client.start import connect, start
 from snakepit_ray.errors import ConfigError
-from snakepit_ray.starting import connect, start
 from snakepit_ray.testing.accounting import StormResult
 from snakepit_ray.testing.storm import Storm, witness_settings
 

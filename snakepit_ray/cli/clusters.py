@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
-from snakepit_ray.actors import ray_port
 from snakepit_ray.errors import ConfigError, PoolNotFound
+from snakepit_ray.port import ray_port
 from snakepit_ray.rpc.knock import refuses
 
 KNOCK_SECONDS = 5.0

@@ -11,13 +11,13 @@ from typing import Any
 
 import ray
 
-from snakepit_ray.actors import leftovers, ray_port
 from snakepit_ray.cli.clusters import join, join_or_begin
 from snakepit_ray.cli.printing import print_json
 from snakepit_ray.cli.status import verdict
+from snakepit_ray.client.start import connect, shutdown, start, start_all
 from snakepit_ray.config import CallOptions, read_toml
 from snakepit_ray.errors import ConfigError, InvalidArguments, SnakepitError
-from snakepit_ray.starting import connect, shutdown, start, start_all
+from snakepit_ray.port import leftovers, ray_port
 
 STEP_SECONDS = 0.1
 

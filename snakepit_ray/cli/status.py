@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from snakepit_ray.actors import ray_port
 from snakepit_ray.cli.clusters import join
 from snakepit_ray.cli.printing import coloured, print_json, table
+from snakepit_ray.client.pool import Pool
+from snakepit_ray.client.start import connect
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.errors import SnakepitError
-from snakepit_ray.pool import Pool
-from snakepit_ray.starting import connect
+from snakepit_ray.port import ray_port
 
 NOT_READY_STATUS = 3
 COLUMNS = (

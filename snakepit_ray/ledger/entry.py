@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from snakepit_ray.ledger.layout import BEFORE, FACTS, LIVE, OUTCOME
+from snakepit_ray.ledger.outcomes import Outcomes
 
-if TYPE_CHECKING:
-    from snakepit_ray.ledger.ledger import Ledger
+
+class Book(Protocol):
+    """What an entry asks of the ledger that it belongs to."""
+
+    words: memoryview
+    outcomes: Outcomes
+
+    def leaves(self, entry: Entry) -> None:
+        """The request is over and no interpreter has it: its place may be given to another one."""
 
 
 class Entry:
@@ -16,7 +24,7 @@ class Entry:
 
     __slots__ = ("_inside", "_ledger", "_over", "lingers", "name", "word")
 
-    def __init__(self, ledger: Ledger, name: bytes, word: int) -> None:
+    def __init__(self, ledger: Book, name: bytes, word: int) -> None:
         self.word = word
         self._ledger = ledger
         self.name = name

@@ -28,8 +28,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.process.awaiting import within
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 PROTOCOL = 1
 SERVICE = "/snakepit.v1.Interpreter/"

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.codec import BatchEnvelope
 from snakepit_ray.errors import RequestCancelled, SnakepitError, WorkerCrashed
 from snakepit_ray.supervisor.outcomes import Counters, Done, Relayed, Tally
 from snakepit_ray.supervisor.story import Story
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import BatchEnvelope
 
 A = TypeVar("A", bound="Account")
 

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.codec import nbytes
 from snakepit_ray.core.space import Space
 from snakepit_ray.errors import EncodingError, PayloadTooLarge
 from snakepit_ray.process.shared_memory import SharedMemory
 from snakepit_ray.process.threads import aside
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import nbytes
 
 ON_THE_LOOP = 256 * 1024  # bytes that are copied at once: less time than a thread's start
 MOST_IN_BAND = 2_000_000_000  # bytes of buffers in one message; protobuf ends at 2^31

@@ -13,7 +13,6 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import (
     DeadlineExceeded,
     NotNow,
@@ -24,6 +23,7 @@ from snakepit_ray.errors import (
 )
 from snakepit_ray.ledger import ALL
 from snakepit_ray.supervisor.outcomes import Sink
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 
 class Attempt:

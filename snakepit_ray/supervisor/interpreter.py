@@ -14,7 +14,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.handshake import HandshakeError, Ready, StartFailure, parse_ready
 from snakepit_ray.errors import ProtocolMismatch, SnakepitError, WorkerStartError
 from snakepit_ray.process import Child, Exit
@@ -25,6 +24,7 @@ from snakepit_ray.rpc.client import PROTOCOL, HostHandler
 from snakepit_ray.supervisor.arena import Arena
 from snakepit_ray.supervisor.beginning import Begun, InterpreterSpec, begin
 from snakepit_ray.telemetry import Why
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 __all__ = ["Interpreter", "InterpreterSpec"]
 

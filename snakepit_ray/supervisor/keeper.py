@@ -24,7 +24,6 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.handshake import Command
 from snakepit_ray.core.recycling import Reason
 from snakepit_ray.core.restarts import Quarantine, RestartBudget
@@ -32,6 +31,7 @@ from snakepit_ray.process import Exit
 from snakepit_ray.process.threads import aside
 from snakepit_ray.rpc.client import HostHandler
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 PERMIT_AGAIN = (
     0.2  # seconds between two questions for the permit to recycle; the router waits with its answer

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, MutableSequence, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.supervisor.interpreter import Interpreter
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 
 def _counter(place: int) -> Any:

@@ -19,13 +19,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import SnakepitError, WorkerCrashed, WorkerFault
 from snakepit_ray.ledger import Entry
 from snakepit_ray.supervisor.attempt import Attempt
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.outcomes import Answer, Closing, Recalled, TooLate
 from snakepit_ray.telemetry import Why
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 WORD_SECONDS = 0.5  # for an interpreter to say whether what is too late has begun
 CALLER, DEADLINE, RECALL = pb.Cancel.Reason.CALLER, pb.Cancel.Reason.DEADLINE, pb.Cancel.Reason.RECALL

@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Callable
 
 from snakepit_ray import telemetry
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.recycling import Reason
 from snakepit_ray.core.restarts import Quarantine
 from snakepit_ray.errors import WorkerCrashed
 from snakepit_ray.supervisor.outcomes import Tally
 from snakepit_ray.telemetry import Why
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 REMEMBERED = 50
 IN_ERRORS = 5

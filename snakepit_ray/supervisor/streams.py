@@ -14,14 +14,14 @@ from collections.abc import Callable
 from typing import Any
 
 from snakepit_ray import telemetry
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.codec import Piece
 from snakepit_ray.core.chunking import FLUSH_BYTES, FLUSH_CHUNKS, Window, flush_in
 from snakepit_ray.errors import EncodingError, RequestCancelled
 from snakepit_ray.process.awaiting import happens
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.outcomes import Done, Relayed
 from snakepit_ray.supervisor.supervisor import OnSlot, Supervisor
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import Piece
 
 
 class Stream:

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.lifecycle import WorkerEvent, WorkerState
 from snakepit_ray.core.recycling import Reason
 from snakepit_ray.errors import NotNow, SnakepitError, WorkerCrashed, WorkerFault
@@ -37,6 +36,7 @@ from snakepit_ray.supervisor.running import Running
 from snakepit_ray.supervisor.story import Story
 from snakepit_ray.supervisor.surroundings import Surroundings
 from snakepit_ray.supervisor.waiting_room import WaitingRoom
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 MOST_LOSSES = 5  # interpreters that may die with one request before they begin it: it may be what kills them
 

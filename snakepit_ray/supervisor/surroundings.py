@@ -6,10 +6,10 @@ Rules:
 
 from __future__ import annotations
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.ledger import Entry
 from snakepit_ray.supervisor.outcomes import Relayed
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 
 class Surroundings:

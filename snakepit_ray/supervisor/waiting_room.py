@@ -14,13 +14,13 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import PoolSaturated, QueueTimeout
 from snakepit_ray.supervisor.admission import CLOSED, START, Admission, Expired, Move, Verdict
 from snakepit_ray.supervisor.attempt import Attempt
 from snakepit_ray.supervisor.outcomes import Closing, Counters, Relayed, TooLate
 from snakepit_ray.supervisor.story import Story
 from snakepit_ray.supervisor.surroundings import Surroundings
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 T = TypeVar("T")
 

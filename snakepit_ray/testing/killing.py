@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from snakepit_ray.actors import ray_port
 from snakepit_ray.errors import SnakepitError
+from snakepit_ray.port import ray_port
 from snakepit_ray.testing import machine
 from snakepit_ray.testing.accounting import Killed
 from snakepit_ray.testing.plan import Strike, Target

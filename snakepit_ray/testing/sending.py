@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from snakepit_ray.client.pool import Pool
 from snakepit_ray.errors import SnakepitError
-from snakepit_ray.pool import Pool
 from snakepit_ray.testing.accounting import Outcome
 from snakepit_ray.testing.plan import moments
 

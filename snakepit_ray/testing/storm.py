@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snakepit_ray.actors import ray_port
+from snakepit_ray.client.pool import Pool
 from snakepit_ray.errors import ConfigError, SnakepitError
-from snakepit_ray.pool import Pool
+from snakepit_ray.port import ray_port
 from snakepit_ray.testing import ADAPTERS, WITNESS, machine
 from snakepit_ray.testing.accounting import Aftermath, Storming, StormResult, account
 from snakepit_ray.testing.killing import Killer

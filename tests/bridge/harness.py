@@ -23,7 +23,7 @@ from typing import ClassVar
 
 import grpc
 
-from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 ROOT = Path(__file__).resolve().parents[2]
 BRIDGE = ROOT / "bridge" / "python"

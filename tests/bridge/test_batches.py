@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.bridge.harness import KIND, Stream
 from tests.bridge.test_conformance import CASES, buffers_in_order, same, wire
 from tests.conftest import wait_until
@@ -167,7 +167,7 @@ def test_a_batch_takes_one_slot_and_its_session_starts_once(stream) -> None:
 
 @pytest.mark.parametrize(("file", "case"), CASES, ids=[f"{file}-{case['name']}" for file, case in CASES])
 def test_golden_case_between_two_others(stream, file: str, case: dict) -> None:
-    """The same outcome as a call of its own, and none for its neighbours."""
+    """The same outcome as a call of its own, and none for its peers."""
     data, buffers = wire(case)
     single = stream.reply(stream.request("echo", data, buffers))
     items = b'[{"value":"before"},' + data + b',{"value":"after"}]'

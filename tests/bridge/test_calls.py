@@ -7,7 +7,7 @@ import os
 import grpc
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.bridge.harness import KIND, CallFailed
 
 

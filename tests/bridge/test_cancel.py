@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 WAITING = ["wait_until_cancelled", "sleep_until_cancelled"]
 

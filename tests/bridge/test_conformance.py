@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.bridge.harness import ROOT, BridgeProcess, Stream
 
 FILES = sorted((ROOT / "bridge" / "conformance").glob("*.json"))

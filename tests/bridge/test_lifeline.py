@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.bridge.harness import ROOT
 from tests.conftest import wait_until
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.bridge.harness import BridgeProcess, CallFailed
 
 WORDS = 8

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 
 @pytest.mark.parametrize("how", ["signal", "shutdown"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.bridge.environments import environment, found, unavailable
 from tests.bridge.harness import BridgeProcess
 

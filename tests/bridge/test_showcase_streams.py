@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.bridge.harness import BridgeProcess, CallFailed
 
 STREAMS = {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 KINDS = ["count", "count_async"]
 GENTLE = 1.0  # seconds within which a generator's `finally` has run

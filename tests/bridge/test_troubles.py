@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.bridge.harness import BridgeProcess, Stream
 from tests.bridge.test_batches import run
 

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from snakepit_ray.actors import ray_port
 from snakepit_ray.cli import clusters, main
+from snakepit_ray.port import ray_port
 from tests.conftest import wait_until
 
 TOKEN = "a-token-for-tests"

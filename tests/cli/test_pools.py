@@ -96,7 +96,7 @@ def test_status_says_what_is_not_ready(
     up: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its exit status, too; a pool that does not answer hides none of the others."""
-    monkeypatch.setattr("snakepit_ray.actors.ray_port.pool_names", lambda: ["cli-nobody", GOOD])
+    monkeypatch.setattr("snakepit_ray.port.ray_port.pool_names", lambda: ["cli-nobody", GOOD])
     assert main(["status"]) == NOT_READY_STATUS
     out = capsys.readouterr().out
     assert "cli-nobody: NOT READY: PoolNotFound: there is no pool named 'cli-nobody'" in out

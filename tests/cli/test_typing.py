@@ -15,9 +15,9 @@ USER = """
 import snakepit_ray as snakepit
 
 pool = snakepit.start(size=4, queue_timeout="10s", affinity="strict_queue")
-reveal_type(pool)                                     # snakepit_ray.pool.Pool
-reveal_type(snakepit.connect("a"))                    # snakepit_ray.pool.Pool
-reveal_type(pool.execute)                             # snakepit_ray.calls.Call
+reveal_type(pool)                                     # snakepit_ray.client.pool.Pool
+reveal_type(snakepit.connect("a"))                    # snakepit_ray.client.pool.Pool
+reveal_type(pool.execute)                             # snakepit_ray.client.forms.Call
 reveal_type(pool.execute_batch("add", [{"a": 1}]))                   # list[Any]
 reveal_type(pool.submit("add", {"a": 1}, timeout=1.5))               # Future[Any]
 reveal_type(pool.stats().requests)                    # "int"

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray import batching
-from snakepit_ray.codec import BatchOutcome, Reply
-from snakepit_ray.codec.envelope import Epoch
+from snakepit_ray.client import map as batching
+from snakepit_ray.client.sender import Sent
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import PoolClosed
-from snakepit_ray.requests import Drawn, RequestBuilder
 from snakepit_ray.runtimes import resolve_runtime
-from snakepit_ray.sending import Sent
+from snakepit_ray.wire.codec import BatchOutcome, Reply
+from snakepit_ray.wire.codec.envelope import Epoch
+from snakepit_ray.wire.requests import Drawn, RequestBuilder
 
 CONFIG = PoolConfig.build(name="fake", size=2)
 

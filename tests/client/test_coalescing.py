@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.coalescing import Coalescer
-from snakepit_ray.codec import BatchOutcome
+from snakepit_ray.client.coalescing import Coalescer
+from snakepit_ray.client.pending import Ticket
+from snakepit_ray.client.sender import Sent
 from snakepit_ray.config import DEFAULT_OPTIONS
 from snakepit_ray.errors import DeadlineExceeded, EncodingError, PoolClosed
-from snakepit_ray.pending import Ticket
-from snakepit_ray.sending import Sent
+from snakepit_ray.wire.codec import BatchOutcome
 from tests.client.fakes import FakeSender
 
 whose: contextvars.ContextVar[str] = contextvars.ContextVar("whose", default="nobody's")

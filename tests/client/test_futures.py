@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.codec import Envelope
+from snakepit_ray.client.future import CallFuture
+from snakepit_ray.client.pending import Ticket
+from snakepit_ray.client.sender import Sent
 from snakepit_ray.errors import DeadlineExceeded, EncodingError, PoolClosed, WorkerCrashed
-from snakepit_ray.futures import CallFuture
-from snakepit_ray.pending import Ticket
-from snakepit_ray.sending import Sent
+from snakepit_ray.wire.codec import Envelope
 
 WAIT = 60
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray import batching
-from snakepit_ray.batching import MapRun
+from snakepit_ray.client import map as batching
+from snakepit_ray.client.map import MapRun
 from snakepit_ray.config import DEFAULT_OPTIONS
 from snakepit_ray.errors import ConfigError, EncodingError, PoolClosed
 from tests.client.fakes import FakeSender, answering, sender

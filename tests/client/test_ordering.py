@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.actors import ordering
-from snakepit_ray.actors.ordering import Ordering
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.worker import ordering
+from snakepit_ray.worker.ordering import Ordering
 
 
 def request(turn: int, done: int = 0, *, session: str = "s", caller: str = "c", hops: int = 0) -> pb.Request:

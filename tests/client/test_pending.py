@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from snakepit_ray.pending import Pending
+from snakepit_ray.client.pending import Pending
 
 WAIT = 60
 

@@ -94,8 +94,8 @@ def template(path: str) -> None:
     """Imports Ray, and forks what is asked for. The process that was started ends as soon as it listens."""
     import ray._private.workers.default_worker  # noqa: F401
 
-    import snakepit_ray.actors.router
-    import snakepit_ray.actors.worker  # noqa: F401
+    import snakepit_ray.router.actor
+    import snakepit_ray.worker.actor  # noqa: F401
 
     with contextlib.suppress(ImportError):  # which Ray imports for a worker's first task
         import starlette.datastructures  # noqa: F401

@@ -16,9 +16,10 @@ import pytest
 import ray
 
 import snakepit_ray as snakepit
-from snakepit_ray.actors import ray_port, router
 from snakepit_ray.cli import main
+from snakepit_ray.port import ray_port
 from snakepit_ray.process import registry
+from snakepit_ray.router import actor as router
 from tests.conftest import interpreters, sockets, wait_until
 from tests.ray.conftest import router_pid
 from tests.ray.harness import alive, driver
@@ -202,7 +203,7 @@ def test_what_is_forked_from_a_driver_ends_no_pool_of_it(cluster: None) -> None:
         "if child == 0:\n"
         "    with pool:\n"
         "        snakepit.shutdown()\n"
-        "    snakepit.starting._at_exit()\n"
+        "    snakepit.client.start._at_exit()\n"
         "    os._exit(3)\n"
         "_, status = os.waitpid(child, 0)\n"
         "print(json.dumps([os.waitstatus_to_exitcode(status), pool.execute('add', {'a': 1, 'b': 1})]))"
@@ -217,7 +218,7 @@ def test_a_node_without_the_package_is_told_with_its_cure(
 ) -> None:
     """Before: "the pool is gone (shut down, or its driver ended)"."""
     (tmp_path / "not_on_the_nodes.py").write_text(
-        "from snakepit_ray.actors import router\n\nclass RouterActor(router.RouterActor):\n    pass\n"
+        "from snakepit_ray.router import actor\n\nclass RouterActor(actor.RouterActor):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     from not_on_the_nodes import RouterActor  # type: ignore[import-not-found]

@@ -21,7 +21,7 @@ import pytest
 import ray
 
 import snakepit_ray as snakepit
-from snakepit_ray.actors import ray_port
+from snakepit_ray.port import ray_port
 from snakepit_ray.process import state_files
 from tests.conftest import wait_until
 from tests.ray.conftest import ADAPTERS

@@ -15,7 +15,7 @@ import pytest
 import ray
 
 import snakepit_ray as snakepit
-from snakepit_ray.actors import ray_port
+from snakepit_ray.port import ray_port
 from tests.ray.conftest import adapter
 
 pytestmark = pytest.mark.ray

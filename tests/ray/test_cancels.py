@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import ray
 
-from snakepit_ray.actors import ray_port
+from snakepit_ray.port import ray_port
 from tests.conftest import wait_until
 
 pytestmark = pytest.mark.ray

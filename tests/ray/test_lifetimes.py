@@ -37,7 +37,7 @@ def test_several_pools_side_by_side(start: Any, shared: snakepit.Pool) -> None:
 
 
 def snakepit_names() -> list[str]:
-    from snakepit_ray.actors import ray_port
+    from snakepit_ray.port import ray_port
 
     return ray_port.pool_names()
 
@@ -181,7 +181,7 @@ def test_run_as_script_ends_with_a_status_and_leaves_nothing(cluster: None, body
 def test_what_the_router_answers_leaves_nothing_in_its_process(shared: snakepit.Pool) -> None:
     """Ray never forgets a counted handle that an actor's reply contained: 400 bytes for each."""
     pool = shared
-    router = pool._link.router
+    router = pool._directory.router
     order, *load = ray.get(router.room.remote(f"{pool.name}-0"), timeout=30)
     assert all(0 <= workers <= 2 for workers in load)
     claims = [router.claim.remote("one", f"{pool.name}-{i}", True, False, 1) for i in (0, 1)]

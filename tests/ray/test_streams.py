@@ -12,7 +12,7 @@ import pytest
 import ray
 
 import snakepit_ray as snakepit
-from snakepit_ray.actors import ray_port
+from snakepit_ray.port import ray_port
 from tests.conftest import wait_until
 from tests.ray.conftest import adapter
 from tests.ray.harness import driver_that_dies

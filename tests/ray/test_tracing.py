@@ -38,7 +38,7 @@ with snakepit.start(size=1, interpreter=sys.executable) as pool:
     async def astream():
         return [chunk async for chunk in pool.astream("stream_data", chunks)]
     assert len(asyncio.run(astream())) == 3
-    assert pool.stats().errors == 0 and not pool._link.closed
+    assert pool.stats().errors == 0 and not pool._directory.closed
     print("all well")
 """
 

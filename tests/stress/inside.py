@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.ledger import Entry, Ledger
-from snakepit_ray.requests import _payload
 from snakepit_ray.supervisor import Stream, Supervisor, WorkerState
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.requests import _payload
 from tests.supervisor.harness import Marked
 
 THRESHOLD = 10_240

@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.ledger import Entry, Ledger
-from snakepit_ray.requests import outcome
 from snakepit_ray.supervisor import Done, InterpreterSpec, Supervisor, Surroundings, WorkerPolicy
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.requests import outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = str(ROOT / "tests/adapters/log.py") + ":Log"

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.ahead import MOST_AHEAD
 from snakepit_ray.core.recycling import Reason
 from snakepit_ray.errors import DeadlineExceeded, PoolSaturated, QueueTimeout, WorkerCrashed
 from snakepit_ray.supervisor import Supervisor
 from snakepit_ray.supervisor.running import Running
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.supervisor.harness import POLICY, executed, marked, request, stop, until, value
 
 SHORT = 5  # commands after which others go ahead

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.codec import encode_args
 from snakepit_ray.errors import DeadlineExceeded, EncodingError, WorkerCrashed
 from snakepit_ray.process import usage
-from snakepit_ray.requests import _payload, outcome
 from snakepit_ray.supervisor import Done, Stream, Supervisor
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import encode_args
+from snakepit_ray.wire.requests import _payload, outcome
 from tests.supervisor import harness
 
 THRESHOLD = 10_240

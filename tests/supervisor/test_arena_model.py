@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.codec import Envelope
 from snakepit_ray.errors import EncodingError
 from snakepit_ray.process.shared_memory import SharedMemory
 from snakepit_ray.supervisor.arena import Arena
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import Envelope
 from tests.bridge import harness  # noqa: F401 - puts the bridge's modules on the path
 
 from snakepit_bridge import arena as bridge  # isort: skip

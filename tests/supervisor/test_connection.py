@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.rpc import InterpreterClient
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.supervisor.harness import until
 
 # Answers the first request with many replies, ends the stream, and says so on its stdout.
@@ -17,7 +17,7 @@ INTERPRETER = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 import grpc
-from snakepit_ray._pb import interpreter_pb2 as pb
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 def attach(frames, context):
     next(frames)

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.process import node, tree
 from snakepit_ray.supervisor import Interpreter
 from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.conftest import interpreters
 from tests.supervisor.harness import refuse_host_calls, run, spec, until
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.actors import ray_port
-from snakepit_ray.actors.worker import WorkerActor
+from snakepit_ray.port import ray_port
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.worker.actor import WorkerActor
 from tests.supervisor.harness import executed, request, run, until
 from tests.supervisor.test_kept_answers import Life, actor_of
 
@@ -24,7 +24,7 @@ def worker_of(life: Life) -> Any:
         """Nobody has room."""
 
     membership = SimpleNamespace(hand_over=hand_over)
-    return SimpleNamespace(supervisor=life.supervisor, service=life.service, membership=membership)
+    return SimpleNamespace(supervisor=life.supervisor, service=life.service, pool_link=membership)
 
 
 def placed_at(life: Life, target: Life, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,8 +37,8 @@ def placed_at(life: Life, target: Life, monkeypatch: pytest.MonkeyPatch) -> None
         sent.options.may_wait = True
         return "test-1", sent
 
-    life.neighbours.peers["test-1"] = actor_of(target)
-    monkeypatch.setattr(life.neighbours, "place", place)
+    life.peers.peers["test-1"] = actor_of(target)
+    monkeypatch.setattr(life.peers, "place", place)
 
 
 async def chunks_of(life: Life, asked: pb.Request) -> int:

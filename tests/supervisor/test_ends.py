@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.errors import PoolClosed, RequestCancelled, WorkerCrashed
 from snakepit_ray.process import tree, usage
 from snakepit_ray.rpc import InterpreterClient
 from snakepit_ray.supervisor import CarePolicy, Supervisor
 from snakepit_ray.supervisor.interpreter import Interpreter
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.conftest import interpreters
 from tests.supervisor.harness import POLICY, executed, run, until
 from tests.supervisor.test_one_outcome import ask, idle, working

@@ -16,16 +16,17 @@ from typing import Any
 import pytest
 
 from snakepit_ray import ledger as ledger_room
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.actors import memory, ray_port
-from snakepit_ray.actors.memory import About, Memory
-from snakepit_ray.actors.messages import Refused
-from snakepit_ray.actors.neighbours import Neighbours
-from snakepit_ray.actors.service import Service
-from snakepit_ray.codec import encode_args
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import SnakepitError, WorkerCrashed, WorkerFault
 from snakepit_ray.ledger import ALL, LARGEST, NOT_BEGUN, Begun, Ledger
+from snakepit_ray.port import ray_port
+from snakepit_ray.port.messages import Refused
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import encode_args
+from snakepit_ray.worker import memory
+from snakepit_ray.worker.memory import About, Memory
+from snakepit_ray.worker.peers import Peers
+from snakepit_ray.worker.requests import Requests
 from tests.supervisor.harness import POLICY, executed, request, run, supervisor, until
 
 
@@ -35,22 +36,20 @@ class Life:
     def __init__(self, tmp_path: Path, number: int, worker_id: str = "test-0", **changes: Any) -> None:
         self.ledger = Ledger.open(worker_id, tmp_path)
         self.memory = Memory(About(worker_id, "node"), self.ledger, number)
-        self.neighbours = Neighbours("test", self.memory)
-        self.supervisor = supervisor(
-            tmp_path, around=self.neighbours, marks=self.ledger.descriptor, **changes
-        )
-        self.neighbours.supervisor = self.supervisor
-        membership: Any = SimpleNamespace(
+        self.peers = Peers("test", self.memory)
+        self.supervisor = supervisor(tmp_path, around=self.peers, marks=self.ledger.descriptor, **changes)
+        self.peers.supervisor = self.supervisor
+        pool_link: Any = SimpleNamespace(
             memory=SimpleNamespace(size=1),
             delegate_arrived=lambda *args: None,
             delegate_ended=lambda more: None,
             state_changed=lambda state: None,
             recycling_over=lambda: None,
         )
-        self.neighbours.membership = membership
+        self.peers.pool_link = pool_link
         gate: Any = SimpleNamespace(idle=True)
         config = PoolConfig(name="test", size=1)
-        self.service = Service(config, self.memory, self.supervisor, membership, self.neighbours, gate)
+        self.service = Requests(config, self.memory, self.supervisor, pool_link, self.peers, gate)
 
     async def __aenter__(self) -> Life:
         await self.supervisor.start()
@@ -201,8 +200,8 @@ def test_an_outcome_that_is_known_at_another_worker_is_asked_for_there(
         async with Life(tmp_path, 1) as relay, Life(tmp_path, 1, "test-1") as target:
             dying = dies == "target"
             actor = actor_that_dies(tmp_path, target) if dying else actor_of(target)
-            relay.neighbours.peers["test-1"] = actor
-            relayed = await relay.neighbours.delegate("test-1", sent, chained=False)
+            relay.peers.peers["test-1"] = actor
+            relayed = await relay.peers.delegate("test-1", sent, chained=False)
             assert relayed is not None
             envelope: Any = relayed.unwrap()
             assert envelope.value()["tag"] == "moved"
@@ -234,8 +233,8 @@ def test_a_worker_that_died_with_a_request_that_it_had_not_ended_says_so(
                 sent.options.hops = 1
                 if begun:
                     target.ledger.begin(sent.id)
-                relay.neighbours.peers["test-1"] = actor_that_dies(tmp_path, target, runs=False)
-                answer = await told(relay.neighbours.delegate("test-1", sent, chained=False))
+                relay.peers.peers["test-1"] = actor_that_dies(tmp_path, target, runs=False)
+                answer = await told(relay.peers.delegate("test-1", sent, chained=False))
                 assert isinstance(answer, WorkerCrashed) if begun else answer is None
                 known = relay.ledger.recall(sent.id)
                 assert known == (Begun(ALL, 2) if begun else NOT_BEGUN)
@@ -279,8 +278,8 @@ def test_a_refused_delegation_leaves_no_trace_whatever_came_in_between(tmp_path:
                     life.ledger.begin(f"other-{number}")
                 return Refused("test-1")
 
-            life.neighbours.peers["test-1"] = SimpleNamespace(execute=Remote(refuse))
-            life.neighbours.place = partial(place_at, "test-1")  # type: ignore[method-assign]
+            life.peers.peers["test-1"] = SimpleNamespace(execute=Remote(refuse))
+            life.peers.place = partial(place_at, "test-1")  # type: ignore[method-assign]
             value = await life.ask(asked)
             assert executed(tmp_path) == ["stays"]
         async with Life(tmp_path, 2) as life:
@@ -305,9 +304,9 @@ def test_a_delegation_that_was_refused_before_the_actor_died_runs_in_the_next_li
             async def refuse(blob: bytes, *beside: Any) -> Refused:
                 return Refused("test-1")
 
-            life.neighbours.peers["test-1"] = SimpleNamespace(execute=Remote(refuse))
+            life.peers.peers["test-1"] = SimpleNamespace(execute=Remote(refuse))
             _, sent = await place_at("test-1", asked)
-            assert await life.neighbours.delegate("test-1", sent, chained=True) is None
+            assert await life.peers.delegate("test-1", sent, chained=True) is None
         async with Life(tmp_path, 2) as life:
             assert (await life.ask(asked))["tag"] == "once"
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.core.recycling import Limits, Reason
 from snakepit_ray.core.restarts import RestartBudget, RestartPolicy
@@ -22,6 +21,7 @@ from snakepit_ray.errors import DeadlineExceeded, QueueTimeout, WorkerCrashed, W
 from snakepit_ray.process import usage
 from snakepit_ray.supervisor import CarePolicy, Supervisor, Surroundings
 from snakepit_ray.testing import MISBEHAVING, MISBEHAVING_BRIDGE
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.conftest import interpreters
 from tests.supervisor.harness import POLICY, executed, request, run, spec, supervisor, until, value
 

@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.actors.host_calls import LONGEST_CALL, HostCalls
 from snakepit_ray.core.recycling import Limits
 from snakepit_ray.errors import WorkerStartError
 from snakepit_ray.process.threads import aside
 from snakepit_ray.supervisor import CarePolicy, Supervisor
 from snakepit_ray.supervisor.arena import Arena
 from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.worker.host_calls import LONGEST_CALL, HostCalls
 from tests.loop_watch import LIMIT, LoopWatch, watching
 from tests.supervisor.harness import POLICY, ROOT, request, run, supervisor, until, value
 

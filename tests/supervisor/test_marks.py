@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.codec import Part
 from snakepit_ray.core.restarts import RestartBudget, RestartPolicy
 from snakepit_ray.errors import DeadlineExceeded, WorkerCrashed
 from snakepit_ray.ledger import Entry
-from snakepit_ray.requests import crashed
 from snakepit_ray.supervisor import Stream, Supervisor
 from snakepit_ray.supervisor.supervisor import MOST_LOSSES
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import Part
+from snakepit_ray.wire.requests import crashed
 from tests.supervisor.harness import POLICY, Marked, executed, marked, request, stop, until, value
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.core.restarts import RestartBudget, RestartPolicy
 from snakepit_ray.errors import (
     DeadlineExceeded,
@@ -26,6 +25,7 @@ from snakepit_ray.errors import (
 from snakepit_ray.ledger import Entry, Ledger
 from snakepit_ray.supervisor import Relayed, Stream, Supervisor
 from snakepit_ray.supervisor.supervisor import MOST_LOSSES
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.supervisor.harness import POLICY, Marked, executed, request, run, stop, supervisor, until, value
 from tests.supervisor.test_ahead import warmed
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import ConfigError, ProtocolMismatch, WorkerStartError
 from snakepit_ray.process import child, registry
 from snakepit_ray.process.node import node_directory
 from snakepit_ray.process.registry import Entry, State
 from snakepit_ray.supervisor import Interpreter
 from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.conftest import interpreters, left_behind
 from tests.supervisor.harness import refuse_host_calls, run, spec, supervisor, until
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.actors.memory import About, Memory
-from snakepit_ray.actors.service import Service
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.ledger import UNKNOWN
 from snakepit_ray.supervisor import Supervisor
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.worker.memory import About, Memory
+from snakepit_ray.worker.requests import Requests
 from tests.supervisor.harness import executed, request, run, supervisor
 
 
@@ -31,10 +31,10 @@ class Alone:
 def service(worker: Supervisor, tmp_path: Path) -> Any:
     ledger: Any = SimpleNamespace(recall=lambda _: UNKNOWN, found=True)
     gate: Any = SimpleNamespace(idle=True)
-    membership: Any = SimpleNamespace(memory=SimpleNamespace(size=1))
-    neighbours: Any = Alone()
+    pool_link: Any = SimpleNamespace(memory=SimpleNamespace(size=1))
+    peers: Any = Alone()
     memory = Memory(About("w-0", "node"), ledger, 1)
-    return Service(PoolConfig(size=1), memory, worker, membership, neighbours, gate)
+    return Requests(PoolConfig(size=1), memory, worker, pool_link, peers, gate)
 
 
 def numbered(turn: int, session: str) -> pb.Request:

@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.actors.specs import interpreter_spec
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import ConfigError, WorkerStartError
 from snakepit_ray.process import node, registry, sockets, threads, tree
 from snakepit_ray.supervisor import Interpreter
 from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.worker.specs import interpreter_spec
 from tests.conftest import interpreters
 from tests.supervisor.harness import LOG, refuse_host_calls, request, run, spec, supervisor, until, value
 

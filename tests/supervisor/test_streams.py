@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from snakepit_ray import telemetry
-from snakepit_ray.codec import Part
 from snakepit_ray.core.chunking import FIRST_CHUNKS, FLUSH_CHUNKS
 from snakepit_ray.errors import (
     DeadlineExceeded,
@@ -21,6 +20,7 @@ from snakepit_ray.errors import (
     WorkerCrashed,
 )
 from snakepit_ray.supervisor import Stream, Supervisor
+from snakepit_ray.wire.codec import Part
 from tests.supervisor.harness import executed, request, run, supervisor, until, value
 
 Body = Callable[[Supervisor], Awaitable[None]]

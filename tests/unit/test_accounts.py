@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from snakepit_ray import telemetry
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.codec import BatchEnvelope, BatchPart
 from snakepit_ray.errors import CommandError, QueueTimeout, RequestCancelled, WorkerCrashed
 from snakepit_ray.supervisor.accounts import Accounts
 from snakepit_ray.supervisor.outcomes import Answer, Counters, Done, Relayed
 from snakepit_ray.supervisor.story import Story
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import BatchEnvelope, BatchPart
 
 ONE, BATCH = pb.Request(id="1", command="c"), pb.Request(id="2", command="c", batch=pb.Batch(count=10))
 ELSEWHERE = pb.Request(id="3", command="c", options=pb.CallOptions(hops=1))

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray import codec
-from snakepit_ray.codec import (
+from snakepit_ray.errors import CommandError, EncodingError
+from snakepit_ray.wire import codec
+from snakepit_ray.wire.codec import (
     BatchEnvelope,
     BatchOutcome,
     BatchPart,
@@ -24,8 +25,7 @@ from snakepit_ray.codec import (
     join_items,
     whole_item,
 )
-from snakepit_ray.codec.batches import APART, RAISE, RETURN
-from snakepit_ray.errors import CommandError, EncodingError
+from snakepit_ray.wire.codec.batches import APART, RAISE, RETURN
 
 INFO = ("w1", (1, 2), 123, "node", "req", 0.5, 0.25, 1, False)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=5)

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.actors.batch_runs import BatchRun
-from snakepit_ray.codec import BatchEnvelope, BatchPart
-from snakepit_ray.codec.batches import RETURN
 from snakepit_ray.errors import DeadlineExceeded, PoolSaturated, WorkerCrashed
 from snakepit_ray.supervisor.accounts import Accounts
 from snakepit_ray.supervisor.outcomes import Counters, Tally
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import BatchEnvelope, BatchPart
+from snakepit_ray.wire.codec.batches import RETURN
+from snakepit_ray.worker.batches import BatchRun
 
 
 def sources(*counts: int, **options: Any) -> list[pb.Request]:

@@ -21,8 +21,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from snakepit_ray import codec
-from snakepit_ray.codec import (
+from snakepit_ray.errors import EncodingError, PayloadTooLarge
+from snakepit_ray.wire import codec
+from snakepit_ray.wire.codec import (
     Encoded,
     Envelope,
     Epoch,
@@ -33,7 +34,6 @@ from snakepit_ray.codec import (
     encode_args,
     encode_value,
 )
-from snakepit_ray.errors import EncodingError, PayloadTooLarge
 
 
 def there_and_back(value):
@@ -625,7 +625,7 @@ def test_worker_actors_keep_envelopes_encoded(kept):
 
 SCRIPT = """
 import pickle, sys
-from snakepit_ray.codec import BatchEnvelope, BatchPart, Envelope
+from snakepit_ray.wire.codec import BatchEnvelope, BatchPart, Envelope
 from snakepit_ray.errors import EncodingError
 for damaged in (Envelope(b"{"), BatchEnvelope([BatchPart(b"[1]", 1), BatchPart(b"{", 1)])):
     try:

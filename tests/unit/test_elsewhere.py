@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from ray.exceptions import TaskCancelledError
 
-from snakepit_ray._pb import interpreter_pb2 as pb
-from snakepit_ray.actors.memory import About, Memory
-from snakepit_ray.actors.messages import Claimed, Delegated, Refused
-from snakepit_ray.actors.neighbours import Neighbours
 from snakepit_ray.errors import QueueTimeout, WorkerCrashed
 from snakepit_ray.ledger import NOT_BEGUN, UNKNOWN, Ledger
+from snakepit_ray.port.messages import Claimed, Delegated, Refused
 from snakepit_ray.supervisor import Relayed
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.worker.memory import About, Memory
+from snakepit_ray.worker.peers import Peers
 
 UNBEGUN = WorkerCrashed("its interpreter died before it began", may_have_started=False)
 BEGUN = WorkerCrashed("its interpreter died with it", may_have_started=True)
@@ -47,18 +47,18 @@ async def outcome_of(owner: Owner, ledger: Ledger, *, strict: bool) -> Relayed |
         return Claimed("test-1", owner, 1)
 
     memory = Memory(About("test-0", "node"), ledger, 1)
-    neighbours = Neighbours("test", memory)
+    peers = Peers("test", memory)
     refused: list[str] = []
-    membership: Any = SimpleNamespace(sessions=SimpleNamespace(claim=claim), refused=refused.append)
+    pool_link: Any = SimpleNamespace(sessions=SimpleNamespace(claim=claim), refused=refused.append)
     worker: Any = SimpleNamespace(
         is_idempotent=lambda request: False,
         admission=SimpleNamespace(queue=SimpleNamespace(movable=0)),
         cargo=SimpleNamespace(beside=lambda request: []),
     )
-    neighbours.membership, neighbours.supervisor = membership, worker
+    peers.pool_link, peers.supervisor = pool_link, worker
     request = pb.Request(id="r", command="run", session="s")
     request.options.affinity = pb.AFFINITY_STRICT_QUEUE if strict else pb.AFFINITY_HINT
-    relayed = await neighbours.elsewhere(request, memory.arrives(request))
+    relayed = await peers.elsewhere(request, memory.arrives(request))
     assert [(asked.options.hops, asked.options.may_wait) for asked in owner.asked] == [(1, strict)]
     assert request.options.hops == 0, "what runs here is the request as it came"
     return relayed

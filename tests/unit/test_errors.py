@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_ray import errors
-from snakepit_ray._pb import interpreter_pb2 as pb
 from snakepit_ray.errors import (
     CallerFault,
     CommandError,
@@ -32,6 +31,7 @@ from snakepit_ray.errors import (
     failure_to_error,
 )
 from snakepit_ray.errors.command import BUILDERS, KINDS
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 CONTRACT = [
     "PoolNotFound",

@@ -10,19 +10,20 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.actors import beginning, cluster, crew, hiring, ray_port
-from snakepit_ray.actors.crew import Crew
-from snakepit_ray.actors.members import Member, Members
-from snakepit_ray.actors.messages import Hello, PoolMemory, WorkerFacts
-from snakepit_ray.actors.naming import WorkerName
-from snakepit_ray.actors.news import News
-from snakepit_ray.actors.outlook import Outlook
-from snakepit_ray.actors.router import RouterActor
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.placing import Node
 from snakepit_ray.core.rebalancing import Matcher
 from snakepit_ray.core.reporting import Report
 from snakepit_ray.errors import PoolClosed, WorkerStartError
+from snakepit_ray.port import cluster, ray_port
+from snakepit_ray.port.messages import Hello, PoolMemory, WorkerFacts
+from snakepit_ray.port.naming import WorkerName
+from snakepit_ray.router import beginning, hiring, roster
+from snakepit_ray.router.actor import RouterActor
+from snakepit_ray.router.members import Member, Members
+from snakepit_ray.router.outlook import Outlook
+from snakepit_ray.router.roster import Roster
+from snakepit_ray.router.updates import Updates
 
 BOUND = 10.0
 
@@ -93,7 +94,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         made[-1].created.append(worker_id)
         return made[-1].actor(worker_id)
 
-    monkeypatch.setattr(ray_port, "spawn_worker", spawn)
+    monkeypatch.setattr(spawn, "spawn_worker", spawn)
     monkeypatch.setattr(ray_port, "find_worker", lambda name, router_id=None: made[-1].actor(name))
     monkeypatch.setattr(ray_port, "find_router", lambda pool: SimpleNamespace(worker_id=f"router of {pool}"))
     monkeypatch.setattr(ray_port, "end", lambda actor: made[-1].ended.append(actor.worker_id))
@@ -102,24 +103,24 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(ray_port, "workers_named", lambda: [])
     monkeypatch.setattr(ray_port, "when_raylet_dies", lambda act: None)
     monkeypatch.setattr(cluster, "nodes", lambda: [Node({"CPU": 2.0})])
-    monkeypatch.setattr(crew, "UNBORN_SECONDS", 0.01)
+    monkeypatch.setattr(roster, "UNBORN_SECONDS", 0.01)
     return SimpleNamespace(make=make)
 
 
 class Stage:
-    """A crew with all that belongs to it."""
+    """A roster with all that belongs to it."""
 
     def __init__(self, world: World, **settings: Any) -> None:
         self.world = world
         self.config = PoolConfig(name="p", **settings)
         self.members = Members(1)
-        self.crew = Crew(self.config, self.members, Matcher(), News(self.members))
+        self.roster = Roster(self.config, self.members, Matcher(), Updates(self.members))
         self.outlook = Outlook(self.config, self.members)
 
     def arrive(self, *worker_ids: str) -> None:
         for worker_id in worker_ids:
             self.world.here.add(worker_id)
-            self.crew.arrived(facts(worker_id))
+            self.roster.arrived(facts(worker_id))
 
 
 def run(body: Callable[[], Awaitable[None]]) -> None:
@@ -135,7 +136,7 @@ def test_no_more_workers_are_born_at_once_than_have_their_turn(world: SimpleName
     async def body() -> None:
         there = world.make()
         stage = Stage(there, size=10, startup_batch_size=3)
-        stage.crew.spawn(10)
+        stage.roster.spawn(10)
         came: set[str] = set()
         most = 0
         there.held_back.set()
@@ -150,7 +151,7 @@ def test_no_more_workers_are_born_at_once_than_have_their_turn(world: SimpleName
         assert most == 3
         assert stage.outlook.is_over() and stage.outlook.progress() == (10, 0, 10)
         assert there.created == [f"p-{i}" for i in range(10)]
-        await stage.crew.dismiss()
+        await stage.roster.dismiss()
 
     run(body)
 
@@ -164,7 +165,7 @@ def test_who_does_not_come_gives_its_turn_away_and_joins_later(
         there = world.make()
         there.held_back.set()
         stage = Stage(there, size=2, startup_batch_size=1, startup_timeout=0.05, num_cpus=1)
-        stage.crew.spawn(2)
+        stage.roster.spawn(2)
         await until(lambda: "p-1" in there.created)
         stage.arrive("p-1")
         await until(stage.outlook.is_over)
@@ -173,7 +174,7 @@ def test_who_does_not_come_gives_its_turn_away_and_joins_later(
         assert "p-0" in error and "CPU 1" in error and "within 0.05 s" in error
         stage.arrive("p-0")
         await until(lambda: stage.outlook.progress() == (2, 0, 2))
-        await stage.crew.dismiss()
+        await stage.roster.dismiss()
 
     run(body)
 
@@ -183,7 +184,7 @@ def test_who_can_have_no_room_is_told_at_once(world: SimpleNamespace) -> None:
         there = world.make()
         there.held_back.set()
         stage = Stage(there, size=5, num_cpus=1)
-        stage.crew.spawn(5)
+        stage.roster.spawn(5)
         await until(lambda: len(there.created) == 5)
         assert stage.outlook.progress() == (0, 3, 5)
         assert not stage.outlook.is_hopeless(), "two have room"
@@ -191,7 +192,7 @@ def test_who_can_have_no_room_is_told_at_once(world: SimpleNamespace) -> None:
         await until(stage.outlook.is_over)
         assert stage.outlook.progress() == (2, 3, 5)
         assert "asks for CPU 1: it has 1 node with at most CPU 2" in str(stage.outlook.start_error())
-        await stage.crew.dismiss()
+        await stage.roster.dismiss()
 
     run(body)
 
@@ -213,12 +214,12 @@ def test_an_actor_that_cannot_be_created_says_why(world: SimpleNamespace) -> Non
         text = "an error raised in its creation task\nModuleNotFoundError: No module named 'snakepit_ray'"
         there.deaths = {f"p-{i}": ray_port.RayError(text) for i in range(2)}
         stage = Stage(there, size=2)
-        stage.crew.spawn(2)
+        stage.roster.spawn(2)
         await until(stage.outlook.is_hopeless)
         error = stage.outlook.start_error()
         assert isinstance(error, WorkerStartError)
         assert "No module named 'snakepit_ray'" in str(error) and "Install snakepit-ray" in str(error)
-        await stage.crew.dismiss()
+        await stage.roster.dismiss()
 
     run(body)
 
@@ -228,11 +229,11 @@ def test_everyone_who_asks_for_the_end_waits_for_it_and_nobody_is_left(world: Si
         there = world.make()
         there.held_back.set()
         stage = Stage(there, size=4, startup_batch_size=2)
-        stage.crew.spawn(4)
+        stage.roster.spawn(4)
         await until(lambda: len(there.created) == 2)
         await until(lambda: stage.members.by_id["p-0"].state == "spawned")
         stage.arrive("p-0")
-        await asyncio.gather(stage.crew.dismiss(), stage.crew.dismiss())
+        await asyncio.gather(stage.roster.dismiss(), stage.roster.dismiss())
         assert sorted(there.ended) == sorted(there.created), "also who waited for room"
         assert there.stopped.count("p-0") == 1
         assert len(there.created) <= 3, "nobody is created for a pool that ends"
@@ -245,15 +246,15 @@ def test_shrinking_does_not_wait_for_a_worker_that_waits_for_room(world: SimpleN
         there = world.make()
         there.held_back.set()
         stage = Stage(there, size=2)
-        stage.crew.spawn(2)
+        stage.roster.spawn(2)
         await until(lambda: len(there.created) == 2)
         stage.arrive("p-0")
         await until(lambda: len(stage.members.ready()) == 1)
-        await stage.crew.resize(1)
+        await stage.roster.resize(1)
         assert list(stage.members.by_id) == ["p-0"]
         assert there.ended == ["p-1"]
         assert stage.outlook.progress() == (1, 0, 1)
-        await stage.crew.dismiss()
+        await stage.roster.dismiss()
 
     run(body)
 
@@ -316,7 +317,7 @@ def test_a_router_that_nobody_asks_any_more_ends_its_pool(
         there = world.make()
         never_told = RouterActor(PoolConfig(name="p", size=1), detached=True)
         await until(lambda: there.ended == ["router of p"])
-        assert never_told.crew.closed
+        assert never_told.roster.closed
         there.ended.clear()
         cut = RouterActor(PoolConfig(name="q", size=2), detached=True)
         await cut.start()
@@ -346,7 +347,7 @@ def test_a_router_that_was_restarted_finds_who_waits_for_room(
         await until(lambda: router.members.by_id)
         assert list(router.members.by_id) == ["p-3"] and router.beginning.over
         await router.start()
-        router.crew.spawn(1)
+        router.roster.spawn(1)
         await until(lambda: there.created)
         assert there.created == ["p-4"], "no number is given twice"
         await router.shutdown()

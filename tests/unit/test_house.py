@@ -52,6 +52,14 @@ def test_core_is_pure(module: str) -> None:
     assert not outside - {name for name in outside if name.startswith("snakepit_ray.errors")}
 
 
+def test_the_readmes_map_has_every_room_and_no_other() -> None:
+    lines = (ROOT / "README.md").read_text().partition("## The map")[2].split("```")[1].splitlines()
+    mapped = {line.split()[0] for line in lines if line.startswith("  ")}
+    package = ROOT / "snakepit_ray"
+    rooms = {f"{path.name}/" for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert mapped == rooms
+
+
 def test_importing_the_package_loads_nothing_of_weight() -> None:
     loaded = loaded_by("import snakepit_ray")
     assert {name for name in loaded if name.startswith("snakepit_ray")} == {"snakepit_ray"}
@@ -98,6 +106,6 @@ def test_a_name_that_there_is_not() -> None:
 @pytest.mark.parametrize("file", ["interpreter_pb2.py", "interpreter_pb2.pyi", "__init__.py"])
 def test_both_ends_have_the_same_generated_messages(file: str) -> None:
     host, bridge = (
-        ROOT / place / "_pb" / file for place in ("snakepit_ray", "bridge/python/snakepit_bridge")
+        ROOT / place / "_pb" / file for place in ("snakepit_ray/wire", "bridge/python/snakepit_bridge")
     )
     assert host.read_bytes() == bridge.read_bytes()

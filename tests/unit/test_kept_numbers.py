@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray.actors import pool_notes
-from snakepit_ray.actors.members import COUNTED, Member, Members
-from snakepit_ray.actors.messages import PoolMemory, WorkerFacts
 from snakepit_ray.ledger import Ledger
+from snakepit_ray.port.messages import PoolMemory, WorkerFacts
+from snakepit_ray.router.members import COUNTED, Member, Members
 from snakepit_ray.supervisor import Counters
+from snakepit_ray.worker import pool_notes
 
 MEMORY = PoolMemory(7, 3, 12, {name: 100 + place for place, name in enumerate(COUNTED)})
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from snakepit_ray import telemetry
-from snakepit_ray.actors import listeners as module
-from snakepit_ray.actors.listeners import Listeners, Told
+from snakepit_ray.port import listeners as module
+from snakepit_ray.port.listeners import Listeners, Told
 from tests.supervisor.harness import until
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from snakepit_ray import telemetry
-from snakepit_ray.actors import listening as module
-from snakepit_ray.actors import ray_port
-from snakepit_ray.actors.listeners import Told
-from snakepit_ray.actors.listening import Listening
+from snakepit_ray.client import listening as module
+from snakepit_ray.client.listening import Listening
+from snakepit_ray.port import ray_port
+from snakepit_ray.port.listeners import Told
 from snakepit_ray.telemetry import Occurrence, bus
 from tests.conftest import wait_until
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from snakepit_ray.actors.beginning import UNASKED_SECONDS, Beginning
-from snakepit_ray.actors.naming import WorkerName, number_of, pool_of, router_name, worker_name
+from snakepit_ray.port.naming import WorkerName, number_of, pool_of, router_name, worker_name
+from snakepit_ray.router.beginning import UNASKED_SECONDS, Beginning
 
 
 @pytest.mark.parametrize("worker_id", ["default-0", "a-b-12", "x.y_z-3"])

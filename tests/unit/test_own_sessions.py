@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.actors import cluster, ray_port, router, sessions
-from snakepit_ray.actors.messages import Claimed, Hello, Owned, PoolMemory, WorkerFacts
-from snakepit_ray.actors.router import RouterActor
-from snakepit_ray.actors.sessions import OwnSessions
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.placing import Node
 from snakepit_ray.errors import SessionWorkerLost
+from snakepit_ray.port import cluster, ray_port
+from snakepit_ray.port.messages import Claimed, Hello, Owned, PoolMemory, WorkerFacts
 from snakepit_ray.process.session_log import SessionLog
+from snakepit_ray.router import actor as router
+from snakepit_ray.router.actor import RouterActor
+from snakepit_ray.worker import sessions, spawn
+from snakepit_ray.worker.sessions import OwnSessions
 
 
 class Worker:
@@ -172,7 +174,7 @@ def test_a_router_does_not_wait_for_ever_for_a_worker_that_does_not_come_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ray_port, "find_worker", lambda name, router_id=None: Actor())
-    monkeypatch.setattr(ray_port, "spawn_worker", lambda config, name: Actor())
+    monkeypatch.setattr(spawn, "spawn_worker", lambda config, name: Actor())
     monkeypatch.setattr(cluster, "nodes", lambda: [Node({"CPU": 8.0})])
     monkeypatch.setattr(ray_port, "when_raylet_dies", lambda act: None)
     monkeypatch.setattr(ray_port, "was_restarted", lambda: True)

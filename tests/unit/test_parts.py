@@ -8,9 +8,9 @@ import pickle
 import numpy as np
 import pytest
 
-from snakepit_ray.codec import Part, Piece, Progress, decode_value, encode_value
+from snakepit_ray.client.progress import Bar, line
 from snakepit_ray.errors import EncodingError
-from snakepit_ray.progress import Bar, line
+from snakepit_ray.wire.codec import Part, Piece, Progress, decode_value, encode_value
 from tests.adapters.ruby_like import RubyLike
 
 INFO = ("w", (1, 2), 3, "n", "r", 0.0, 0.5, 1, False)

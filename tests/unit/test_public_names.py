@@ -13,10 +13,10 @@ import pytest
 
 import snakepit_ray as snakepit
 from snakepit_ray import errors
+from snakepit_ray.client.pool import Pool
+from snakepit_ray.client.session import Session
 from snakepit_ray.config import CallOptions, PoolConfig
 from snakepit_ray.config.keywords import CallSettings, PoolSettings, SessionCallSettings
-from snakepit_ray.pool import Pool
-from snakepit_ray.session import Session
 
 FORMS = ("execute", "execute_batch", "execute_in_session", "execute_stream", "execute_in_session_stream")
 

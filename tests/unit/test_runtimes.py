@@ -7,10 +7,8 @@ import sys
 import pytest
 
 from snakepit_ray import runtimes
-from snakepit_ray.codec import Envelope, encode_value
 from snakepit_ray.config import CallOptions, PoolConfig
 from snakepit_ray.errors import ConfigError, UnknownCommand
-from snakepit_ray.requests import RequestBuilder
 from snakepit_ray.runtimes import (
     BaseRuntime,
     PythonRuntime,
@@ -21,6 +19,8 @@ from snakepit_ray.runtimes import (
     runtime_ref,
 )
 from snakepit_ray.runtimes import python as python_runtime
+from snakepit_ray.wire.codec import Envelope, encode_value
+from snakepit_ray.wire.requests import RequestBuilder
 
 
 class Reports(BaseRuntime):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.actors.ray_port import TRACE_KEYWORD
-from snakepit_ray.actors.router import RouterActor
-from snakepit_ray.actors.worker import WorkerActor
+from snakepit_ray.port.ray_port import TRACE_KEYWORD
+from snakepit_ray.router.actor import RouterActor
+from snakepit_ray.worker.actor import WorkerActor
 
 
 def generators(actor: type) -> list[Any]:

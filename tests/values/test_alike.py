@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray.codec import decode_value, encode_value
 from snakepit_ray.errors import EncodingError
+from snakepit_ray.wire.codec import decode_value, encode_value
 from tests.bridge import harness  # puts the bridge on the path
 from tests.values import samples
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.codec import decode_value, encode_value
 from snakepit_ray.errors import EncodingError
+from snakepit_ray.wire.codec import decode_value, encode_value
 from tests.bridge.test_conformance import CASES, buffers_in_order, same, wire
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from snakepit_ray.codec import Part, Piece, Unserializable, decode_value, encode_args, encode_items
-from snakepit_ray.codec.decoding import decode_values
 from snakepit_ray.errors import EncodingError
+from snakepit_ray.wire.codec import Part, Piece, Unserializable, decode_value, encode_args, encode_items
+from snakepit_ray.wire.codec.decoding import decode_values
 from tests.bridge import harness  # puts the bridge on the path
 from tests.values.page import PAGE, ROOT, page, rows
 
@@ -123,7 +123,9 @@ def leaves(value: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize("file", TWINS)
 def test_both_sides_have_the_same_decisions(file: str) -> None:
-    host, bridge = (ROOT / place / file for place in ("snakepit_ray/codec", "bridge/python/snakepit_bridge"))
+    host, bridge = (
+        ROOT / place / file for place in ("snakepit_ray/wire/codec", "bridge/python/snakepit_bridge")
+    )
     assert host.read_bytes() == bridge.read_bytes()
 
 

@@ -1,6 +1,6 @@
 """What to send instead of a value that cannot be carried: the end of an error's message.
 
-This file is the same in snakepit_ray/codec and in the Python bridge (a test compares them), so that both
+This file is the same in snakepit_ray/wire/codec and in the Python bridge (a test compares them), so that both
 sides give the same advice. The advice is an expression of `value`; tests of the value table evaluate it.
 """
 

@@ -1,6 +1,6 @@
 """Which values are arrays, tables or bytes, and which only look so.
 
-This file is the same in snakepit_ray/codec and in the Python bridge (a test compares them), so that an
+This file is the same in snakepit_ray/wire/codec and in the Python bridge (a test compares them), so that an
 argument and a result of one class meet one decision. The rules:
 
 - An object is carried when its elements are all of it. Whatever has more (labels, a mask, units, field names)

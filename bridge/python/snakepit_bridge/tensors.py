@@ -1,7 +1,7 @@
 """Arrays, tables and bytes: a tag and one buffer each.
 
-This file is the same in snakepit_ray/codec and in the Python bridge (a test compares them): one contract, one
-reading of it. kinds.py says which classes come here. The rules:
+This file is the same in snakepit_ray/wire/codec and in the Python bridge (a test compares them): one
+contract, one reading of it. kinds.py says which classes come here. The rules:
 
 - Data is little-endian or one byte wide, row-major, and copied only where it must be.
 - What comes back is read-only. Every number in a tag is checked against the buffer before anything is made.

@@ -1,1 +1,0 @@
-"""Thin Ray shells over plain classes: worker, router, and what a calling process knows of them."""

@@ -1,0 +1,250 @@
+"""What one calling process knows of one pool: the workers, how loaded they are, where sessions live.
+
+Rules:
+- Choosing a worker takes microseconds and no message.
+- News come on a thread of our own, never on the caller's event loop. The thread ends with the pool.
+- A process has one directory for each pool, whoever unpickled the handle.
+- It holds a lease at the router. The end of that tells the workers that nobody here waits for answers any
+  more.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import itertools
+import random
+import secrets
+import threading
+import time
+from typing import Any, NamedTuple
+
+from snakepit_ray.client import listening
+from snakepit_ray.config import PoolConfig
+from snakepit_ray.core.routing import SNAPSHOT_SIZE, RoutingView
+from snakepit_ray.core.turns import Turns
+from snakepit_ray.errors import PoolClosed, SnakepitError
+from snakepit_ray.port import ray_port
+from snakepit_ray.port.messages import Entry, Snapshot, Update
+
+POLL_SECONDS = 20.0
+AGAIN_SECONDS = 0.5
+ASK_SECONDS = 5.0
+FRESH_SECONDS = 1.0  # that the first call of a handle from elsewhere may wait for the present table
+
+
+class Target(NamedTuple):
+    """A worker: its `execute` method (binding one costs 0.1 ms), its actor's incarnation, and its actor."""
+
+    worker_id: str
+    execute: Any
+    incarnation: int
+    actor: Any
+
+
+class Directory:
+    """One pool as this process sees it."""
+
+    def __init__(self, config: PoolConfig, router: Any, snapshot: Snapshot, *, is_old: bool = False) -> None:
+        self.config = config
+        self._is_old = is_old
+        self.router = router
+        self.closed = False
+        self.size = snapshot.size or config.size or 0  # how many workers the pool is to have
+        self.updates = 0
+        self._why = "it was shut down"
+        self._id = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
+        self._lease: Any = None
+        self._lock = threading.Lock()
+        self._view: RoutingView[str] = RoutingView()
+        self._timeouts: dict[str, float] = {}  # of commands that declare one
+        self._targets: dict[str, Target] = {}
+        self._last: list[Target] = []  # the newest table that had anybody in it
+        self._entries: dict[str, Entry] = {}
+        self._load_version = self._binding_version = 0
+        self._thread: threading.Thread | None = None
+        self._news = threading.Event()
+        self._session = ray_port.session_id()
+        self.turns = Turns()
+        self._learn(snapshot.version, snapshot.entries)
+
+    # ---- the hot path -------------------------------------------------------------------------------------
+
+    def new_id(self) -> str:
+        """Of a request of this process: the workers know by its beginning whose it is."""
+        return f"{self._id}-{next(self._numbers)}"
+
+    def target(self, session: str | None, prefer: str | None = None) -> Target:
+        """The worker that a request goes to: that of its session, else `prefer` where it serves, else one
+        with little load. Raises PoolClosed."""
+        self.check_open()
+        if self._thread is None:
+            self._begin()
+            if self._is_old:
+                self._catch_up()
+        with self._lock:
+            if not len(self._view):
+                return self._nobody()
+            if session:
+                return self._targets[self._view.choose_for_session(session)]
+            if prefer is not None and prefer in self._targets:
+                return self._targets[prefer]
+            return self._targets[self._view.choose(random.random)]
+
+    def _catch_up(self) -> None:
+        """The table came with a handle from elsewhere, and may be an old one."""
+        with contextlib.suppress(ray_port.RayError, TimeoutError, concurrent.futures.TimeoutError):
+            self.refresh(FRESH_SECONDS)
+
+    def avoid(self, worker_id: str) -> None:
+        """It has died: others are chosen until the next table."""
+        with self._lock:
+            self._view.avoid(worker_id)
+
+    def is_current(self) -> bool:
+        """Whether the Ray session that this was made in goes on: what belongs to an earlier one must not be
+        touched, or Ray aborts the process."""
+        return ray_port.session_id() == self._session
+
+    def _nobody(self) -> Target:
+        """All workers are being restarted at once: one of those that were here takes the request when it is
+        back. Raises PoolClosed where there never was one."""
+        if not self._last:
+            raise PoolClosed(f"pool {self.config.name!r} has no worker that is ready: see repr(pool)")
+        return random.choice(self._last)
+
+    def departed(self, worker_id: str) -> float | None:
+        """Seconds since that worker was gone for good, as the router saw it; None where it did not. Blocks.
+
+        Raises PoolClosed when the router is gone, too."""
+        asked = self.router.departed.remote(worker_id)
+        try:
+            gone: float | None = ray_port.get(asked, ASK_SECONDS, self.config.name)
+        except PoolClosed:
+            raise
+        except SnakepitError:  # the router restarts, and forgets
+            return None
+        return gone
+
+    def check_open(self) -> None:
+        """Raises PoolClosed when the pool is known to have ended, or the Ray session that it belongs to."""
+        if not self.closed and not self.is_current():
+            self._why = "the Ray session that it belongs to was shut down"
+            self.close()
+        if self.closed:
+            raise PoolClosed.named(self.config.name, self._why)
+
+    def declared(self, command: str) -> float | None:
+        """The timeout that a command has of its own; None where it has none or nobody knows yet."""
+        return self._timeouts.get(command)
+
+    @property
+    def workers(self) -> int:
+        """Workers that this process knows to be ready."""
+        return len(self._view)
+
+    # ---- news ---------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                name = f"snakepit-directory-{self.config.name}"
+                self._thread = threading.Thread(target=self._listen, name=name, daemon=True)
+                self._thread.start()
+
+    def _listen(self) -> None:
+        while not self.closed and self.is_current():
+            try:
+                if self._lease is None:
+                    self._lease = ray_port.hold_lease(self.router, self._id)
+                self._take(self._poll().result())
+            except (ray_port.ActorUnavailable, concurrent.futures.CancelledError):
+                self._lease = None  # the router restarts: the next one has never heard of us
+                self._news.wait(AGAIN_SECONDS)
+            except Exception as error:  # noqa: BLE001 - router or Ray are gone for good: so is the pool
+                self._why = f"its router is gone: {type(error).__name__}"
+                self.closed = True
+
+    def _poll(self) -> concurrent.futures.Future[Update]:
+        ref = self.router.watch.remote(
+            self._id, self._view.version, self._load_version, self._binding_version, POLL_SECONDS
+        )
+        future: concurrent.futures.Future[Update] = ref.future()
+        return future
+
+    def _take(self, update: Update) -> None:
+        self.updates += 1
+        self._load_version, self._binding_version = update.load_version, update.binding_version
+        self.size = update.size
+        if update.entries is not None:
+            self._learn(update.version, update.entries)
+            listening.table_changed()
+        with self._lock:
+            if update.loads is not None:
+                self._view.publish(update.loads)
+            for session, worker_id, version in update.bindings:
+                self._view.bind(session, worker_id, version)
+        self.closed = self.closed or update.closed
+
+    def _learn(self, version: int, entries: list[Entry]) -> None:
+        with self._lock:
+            if self._view.update(version, [(e.worker_id, e.capacity, e.load) for e in entries]):
+                self._entries = {e.worker_id: e for e in entries}
+                self._targets = {
+                    e.worker_id: Target(e.worker_id, e.actor.execute, e.incarnation, e.actor) for e in entries
+                }
+                self._last = list(self._targets.values()) or self._last
+                self._timeouts = {name: most for e in entries for name, most in e.timeouts}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (self.config, self.router, self.snapshot())
+
+    def snapshot(self) -> Snapshot:
+        """What a pickled handle carries: at most SNAPSHOT_SIZE workers."""
+        with self._lock:
+            rows = self._view.sample(SNAPSHOT_SIZE, random.random)
+            return Snapshot(self._view.version, [self._entries[key] for key, _, _ in rows], self.size)
+
+    def speakers(self) -> list[tuple[str, Any]]:
+        """The actors that have events, each under a name of its own: a worker that was restarted is another
+        one."""
+        with self._lock:
+            workers = [(f"{e.worker_id}@{e.incarnation}", e.actor) for e in self._entries.values()]
+        return [(f"{self._id}", self.router), *workers]
+
+    def refresh(self, timeout: float) -> None:
+        """Fetches the table now: for those who must see a change that they made themselves. Blocks."""
+        deadline = time.monotonic() + timeout
+        snapshot: Snapshot = (
+            self.router.snapshot.remote().future().result(max(0.1, deadline - time.monotonic()))
+        )
+        self.size = snapshot.size
+        self._learn(snapshot.version, snapshot.entries)
+
+    def close(self) -> None:
+        """This process is done with the pool."""
+        self.closed = True
+        self._news.set()
+
+
+_directories: dict[str, Directory] = {}
+_links_lock = threading.Lock()
+
+
+def _unpickle(config: PoolConfig, router: Any, snapshot: Snapshot) -> Directory:
+    return directory_of(config, router, snapshot, is_old=True)
+
+
+def directory_of(config: PoolConfig, router: Any, snapshot: Snapshot, *, is_old: bool = False) -> Directory:
+    """This process's directory of the pool that `router` runs. Made when there is none. `is_old`: the
+    snapshot has travelled, and there may be a newer one."""
+    key = ray_port.id_of(router)
+    with _links_lock:
+        directory = _directories.get(key)
+        if directory is None or directory.closed or not directory.is_current():
+            for old in [name for name, known in _directories.items() if known.closed]:
+                del _directories[old]
+            directory = _directories[key] = Directory(config, router, snapshot, is_old=is_old)
+            listening.follow(directory)
+        return directory

@@ -1,0 +1,325 @@
+"""Calls leave this process here, and what their failure means is said here.
+
+- Nothing here waits, except `value`. A request, or a batch of them, is one Ray actor call straight to a
+  worker.
+- What cannot be sent fails before anything has left.
+- Every call that is sent has a deadline at the caller: the budget that its worker keeps it to, and a
+  margin for the answer to travel. It is what ends a call whose worker is stopped, cut off or being restarted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import ray
+
+from snakepit_ray.client import pending
+from snakepit_ray.client.directory import Directory
+from snakepit_ray.client.pending import Ticket
+from snakepit_ray.config import CallOptions
+from snakepit_ray.core.batch_size import SHARE
+from snakepit_ray.errors import DeadlineExceeded, PayloadTooLarge, PoolClosed, SnakepitError, WorkerCrashed
+from snakepit_ray.port import ray_port
+from snakepit_ray.runtimes import resolve_runtime
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import nbytes, refuse_refs
+from snakepit_ray.wire.requests import Drawn, RequestBuilder, drawn_refs, parcel
+
+PIECE = 1000  # items of a batch that are encoded together, at most
+PIECE_BYTES = 8 * 1024 * 1024  # of buffers beside them: a piece is not divided further
+DEPARTED_MARGIN = 0.5  # seconds by which the router may hear of a death too late
+ANSWER_MARGIN = 2.0  # seconds for an answer to travel, beyond the request's own budget
+
+
+async def awaited(ref: Any) -> Any:
+    """A ref as a coroutine: asyncio makes no task of an awaitable that is none."""
+    return await ref
+
+
+def may_block(error: BaseException) -> bool:
+    """Whether `Sender.our` asks the router what became of the worker."""
+    return isinstance(error, ray_port.ActorDied)
+
+
+def is_unbegun(error: BaseException) -> bool:
+    """Whether a worker was gone before the call came to it."""
+    return isinstance(error, WorkerCrashed) and not error.may_have_started
+
+
+class Sent(NamedTuple):
+    """A call that is under way: the ref of its answer, and when its caller gives up (time.monotonic())."""
+
+    ref: Any
+    command: str
+    budget: float
+    deadline: float
+    worker_id: str
+    nbytes: int = 0
+    turn: tuple[str, int] | None = None  # its session, and its number among this caller's calls of it
+    sent_at: float = 0.0
+    again: Callable[[], Sent] | None = None  # sends it once more, to another worker
+
+    @property
+    def left(self) -> float:
+        """Seconds until its caller gives up."""
+        return max(0.0, self.deadline - time.monotonic())
+
+
+class Sender:
+    """Sends the calls of one pool handle. Picklable and small, as what holds it is."""
+
+    def __init__(self, directory: Directory) -> None:
+        runtime = resolve_runtime(directory.config.runtime)
+        self._directory = directory
+        self._builder = RequestBuilder(
+            directory.config, runtime, ray.ObjectRef, directory.new_id, directory.declared
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sender, (self._directory,)
+
+    @property
+    def pool_name(self) -> str:
+        """The name of the pool that the calls go to."""
+        return self._directory.config.name
+
+    @property
+    def slots(self) -> int:
+        """Slots of the pool, as far as this process knows the workers."""
+        return self._directory.config.capacity * max(1, self._directory.workers)
+
+    def slots_for(self, options: CallOptions) -> int:
+        """Slots that such a call may run on: those of one worker in a session."""
+        return self._directory.config.capacity if options.session else self.slots
+
+    def at_once(self, options: CallOptions, ahead: int) -> int:
+        """Chunks of such calls that may be under way, `ahead` for each slot. In a session none waits behind
+        another: what is given back would come after it."""
+        return self.slots_for(options) * (1 if options.session else ahead)
+
+    def check_open(self) -> None:
+        """Raises PoolClosed when the pool, or the Ray session that it belongs to, has ended."""
+        self._directory.check_open()
+
+    def draw(self, command: str, args: Any, number: int = 0) -> Drawn:
+        """Encodes a call's arguments now, to be sent later. Raises as `now`."""
+        return self._builder.draw(command, args, number)
+
+    def drawer(self, command: str) -> Callable[[Any, int], Drawn]:
+        """`draw` for many calls of one command: takes the arguments of each, and its number."""
+        return self._builder.drawer(command)
+
+    # ---- out ----------------------------------------------------------------------------------------------
+
+    def now(self, command: str, args: Any, options: CallOptions, *, encoded: bool = False) -> Sent:
+        """Sends one call. `encoded`: its answer arrives as an Envelope, which the caller decodes.
+
+        Raises EncodingError, InvalidArguments, PayloadTooLarge, PoolClosed."""
+        self._directory.check_open()
+        request, values = self._builder.build(command, args, options)
+        request.options.encoded = encoded
+        return self._sent(request, values)
+
+    def one(self, command: str, drawn: Drawn, options: CallOptions, *, patient: bool = False) -> Sent:
+        """Sends one call that was drawn. `patient`: it may wait for as long as its budget lasts."""
+        request, values = self._builder.single(command, drawn, options)
+        return self._sent(request, values, patient)
+
+    def some(
+        self,
+        command: str,
+        drawn: Sequence[Drawn],
+        options: CallOptions,
+        *,
+        patient: bool = False,
+        prefer: str | None = None,
+    ) -> Sent:
+        """Sends calls that one worker runs in one slot, until their share of time is over: the answer is a
+        BatchOutcome, whose values may be fewer than the calls. `prefer`: the worker to choose, if it is
+        there."""
+        beside: list[Any] = []
+        request = self._builder.batch(command, drawn, options, pb.BATCH_ERRORS_APART, beside)
+        request.batch.share_ms = int(SHARE * 1000)
+        sent = self._sent(request, parcel(beside), patient, prefer)
+        return sent._replace(nbytes=len(request.args.json) + sum(map(nbytes, beside)))
+
+    def all(self, command: str, drawn: Sequence[Drawn], options: CallOptions, errors: int) -> Sent:
+        """Sends calls that the worker that gets them spreads over the pool: the answer is their results."""
+        if set(map(type, drawn)) != {dict}:
+            for number, one in enumerate(drawn):
+                refuse_refs(drawn_refs(one), number)
+        size = max(1, min(PIECE, len(drawn) // (4 * self.slots_for(options))))
+        requests, beside = [], list[Any]()
+
+        def build(some: Sequence[Drawn]) -> pb.Request:
+            return self._builder.batch(command, some, options, errors, beside)
+
+        for begin in range(0, len(drawn), size):
+            requests += _pieces(build, drawn[begin : begin + size], beside)
+        target = self._directory.target(options.session)
+        turn = self._stamp(requests, options.session, target.incarnation)
+        blobs = [request.SerializeToString() for request in requests]
+        # Without a timeout each item has the pool's: the whole may take as long as all of them in turn.
+        ref = target.actor.execute_batch.remote(blobs, *parcel(beside))
+        budget = requests[0].budget_ms / 1000
+        rounds = 1 if options.timeout is not None else -(-len(drawn) // self.slots_for(options))
+        return self._under_way(ref, requests[0], budget, budget * rounds, target.worker_id, turn)
+
+    def stream(
+        self, command: str, args: Any, options: CallOptions, *, pack: bool, ahead: int
+    ) -> tuple[Sent, Callable[[], None]]:
+        """Sends a call whose command yields: the ref of it is Ray's generator. And what ends it."""
+        self._directory.check_open()
+        request, values = self._builder.build(command, args, options, stream=True, pack=pack)
+        target = self._directory.target(options.session)
+        turn = self._stamp([request], options.session, target.incarnation)
+        generator = ray_port.stream(target.actor, ahead, request.SerializeToString(), *values)
+        budget = request.budget_ms / 1000
+        sent = self._under_way(generator, request, budget, budget, target.worker_id, turn)
+
+        def end() -> None:
+            if self._directory.is_current():
+                ray_port.end_stream(generator, target.actor, request.id)
+
+        return sent, end
+
+    def _sent(
+        self, request: pb.Request, values: list[Any], patient: bool = False, prefer: str | None = None
+    ) -> Sent:
+        if patient:
+            request.options.queue_ms = request.budget_ms
+        target = self._directory.target(request.session or None, prefer)
+        turn = self._stamp([request], request.session, target.incarnation)
+        ref = target.execute.remote(request.SerializeToString(), *values)
+        budget = request.budget_ms / 1000
+        sent = self._under_way(ref, request, budget, budget, target.worker_id, turn)
+        return sent._replace(again=lambda: self._sent(request, values, patient))
+
+    def _stamp(
+        self, requests: Sequence[pb.Request], session: str | None, incarnation: int
+    ) -> tuple[str, int] | None:
+        """Numbers a call among this process's calls of its session: its worker lets them in in that order."""
+        turn = self._directory.turns.take(session) if session else None
+        for request in requests:
+            request.options.incarnation = incarnation
+            if turn is not None:
+                request.options.turn, request.options.turns_done = turn
+        return None if session is None or turn is None else (session, turn[0])
+
+    def _under_way(
+        self,
+        ref: Any,
+        request: pb.Request,
+        budget: float,
+        bound: float,
+        worker_id: str,
+        turn: tuple[str, int] | None,
+    ) -> Sent:
+        now = time.monotonic()
+        return Sent(
+            ref, request.command, budget, now + bound + ANSWER_MARGIN, worker_id, turn=turn, sent_at=now
+        )
+
+    # ---- in -----------------------------------------------------------------------------------------------
+
+    def value(self, sent: Sent) -> Any:
+        """Waits for the answer. Raises our error for whatever went wrong; what interrupts the wait cancels
+        the command. What a dead worker had not begun is sent to another one."""
+        while True:
+            try:
+                return ray.get(sent.ref, timeout=sent.left)
+            except ray_port.GetTimeout:
+                self.cancel(sent)
+                raise self.too_late(sent) from None
+            except ray_port.RayError as error:
+                ours = self.our(error, sent)
+                again = self.again(sent, ours)
+                if again is None:
+                    raise ours from None
+                sent = again
+            except BaseException:  # an interrupt: nobody waits any more
+                self.cancel(sent)
+                raise
+            finally:
+                self.ended(sent)
+
+    def again(self, sent: Sent, error: BaseException) -> Sent | None:
+        """The call once more, where `error` says that its worker was gone before it came; else None."""
+        if sent.again is None or not is_unbegun(error) or sent.left <= ANSWER_MARGIN:
+            return None
+        return sent.again()
+
+    def arm(self, sent: Sent, expire: Callable[[bool], None]) -> Ticket:
+        """Watches a call that no thread waits for: `expire(is_over)` when its deadline passes, or when the
+        Ray session is over."""
+        return pending.arm(self._directory, sent.deadline, expire)
+
+    def gave_up(self, sent: Sent, is_over: bool) -> SnakepitError:
+        """The error of a call that has expired."""
+        if not is_over:
+            return self.too_late(sent)
+        try:
+            self._directory.check_open()
+        except PoolClosed as closed:
+            return closed
+        return self.too_late(sent)
+
+    def too_late(self, sent: Sent) -> DeadlineExceeded:
+        """The error of a call whose deadline at the caller has passed."""
+        return DeadlineExceeded.after(sent.budget, "running", sent.command)
+
+    def cancel(self, sent: Sent) -> None:
+        """Nobody waits for it any more. Safe to repeat."""
+        if self._directory.is_current():
+            ray.cancel(sent.ref)
+
+    def ended(self, sent: Sent) -> None:
+        """Its outcome is known here."""
+        if sent.turn is not None:
+            self._directory.turns.done(*sent.turn)
+
+    def our(self, error: Exception, sent: Sent | None = None) -> BaseException:
+        """Our error for one of Ray's; itself where it has no meaning of ours. May block where a worker has
+        died (`may_block`): its router is asked since when."""
+        if sent is not None and may_block(error):
+            return self._of_lost_worker(sent)
+        budget = None if sent is None else sent.budget
+        return ray_port.translate(error, self._directory.config.name, budget) or error
+
+    def _of_lost_worker(self, sent: Sent) -> SnakepitError:
+        """A worker's death is told as the worker's; the pool is closed only when its router is gone."""
+        self._directory.avoid(sent.worker_id)
+        try:
+            self._directory.check_open()
+            gone = self._directory.departed(sent.worker_id)
+        except PoolClosed as closed:
+            return closed
+        since = time.monotonic() - sent.sent_at
+        began = gone is None or gone < since + DEPARTED_MARGIN
+        words = (
+            "died while it had the request, which may or may not have run; retry it if it is idempotent"
+            if began
+            else "was gone before the request came; nothing was executed"
+        )
+        return WorkerCrashed(
+            f"worker {sent.worker_id} {words}", worker_id=sent.worker_id, may_have_started=began
+        )
+
+
+def _pieces(
+    build: Callable[[Sequence[Drawn]], pb.Request], items: Sequence[Drawn], beside: list[Any]
+) -> list[pb.Request]:
+    """The items as requests of which each is small enough to be sent, and moves little beside it."""
+    half, before = len(items) // 2, len(beside)
+    try:
+        request = build(items)
+        if not half or sum(map(nbytes, beside[before:])) <= PIECE_BYTES:
+            return [request]
+    except PayloadTooLarge:
+        if not half:
+            raise
+    del beside[before:]
+    first = _pieces(build, items[:half], beside)
+    return first + _pieces(build, items[half:], beside)

@@ -1,0 +1,63 @@
+"""One session of a pool: calls that carry its id, so that they meet the state that earlier ones left."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from snakepit_ray.client.coalescing import Coalescer
+from snakepit_ray.client.forms import Call
+from snakepit_ray.client.sender import Sender
+from snakepit_ray.client.stream import StreamCall, async_values, values
+from snakepit_ray.config import CallOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from snakepit_ray.config.keywords import SessionCallSettings
+
+
+class Session:
+    """Calls of one session. Made by `pool.session(id)`; picklable, as the pool is."""
+
+    def __init__(self, sender: Sender, session_id: str, coalescer: Coalescer | None = None) -> None:
+        self.id = session_id
+        self._sender = sender
+        self._coalescer = coalescer or Coalescer(sender)
+        self._options = CallOptions(session=session_id)
+        self._execute = Call(sender, self._options)
+        self._execute_stream = StreamCall(sender, self._options)
+
+    @property
+    def execute(self) -> Call:
+        """`pool.execute` in this session: called, `.remote` and `.options`."""
+        return self._execute
+
+    @property
+    def execute_stream(self) -> StreamCall:
+        """`pool.execute_stream` in this session: called with a callback, and `.remote`."""
+        return self._execute_stream
+
+    async def call(
+        self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[SessionCallSettings]
+    ) -> Any:
+        """`pool.call` in this session."""
+        return await self._coalescer.call(command, args, self._options.merge(**options))
+
+    def stream(
+        self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[SessionCallSettings]
+    ) -> Generator[Any]:
+        """`pool.stream` in this session."""
+        return values(self._sender, command, args, self._options.merge(**options), False)
+
+    def astream(
+        self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[SessionCallSettings]
+    ) -> AsyncIterator[Any]:
+        """`pool.astream` in this session."""
+        return async_values(self._sender, command, args, self._options.merge(**options), False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Session, (self._sender, self.id)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id!r} of pool {self._sender.pool_name!r}>"

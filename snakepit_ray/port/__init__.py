@@ -1,0 +1,1 @@
+"""What all actors and callers share of Ray."""

@@ -1,0 +1,106 @@
+"""What handles wait for: changes of a pool's table, loads and bindings.
+
+Rules:
+- A change of the table is told at once, loads and bindings at most every LOAD_PERIOD.
+- A pool where nothing happens wakes nobody before the watcher's own timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from snakepit_ray.port.messages import Update
+from snakepit_ray.process.awaiting import happens
+from snakepit_ray.router.members import Members
+
+LOAD_PERIOD = 1.0
+SILENT_SECONDS = 2.0  # a handle that has not asked again for so long is gone
+RECENT_BINDINGS = 4096  # a watcher that missed more claims learns them from the workers, one delegation each
+
+
+@dataclass
+class Watcher:
+    """A handle: the table that it has, and when its last question was answered (inf: it is waiting)."""
+
+    version: int
+    left_at: float = float("inf")
+
+
+class Updates:
+    """One pool's updates."""
+
+    def __init__(self, members: Members) -> None:
+        self.closed = False
+        self.known = asyncio.Event()  # the table is whole: after a restart the workers must have spoken first
+        self._watchers: dict[str, Watcher] = {}
+        self.binding_version = 0
+        self._members = members
+        self._bindings: deque[tuple[str, str, int]] = deque(maxlen=RECENT_BINDINGS)
+        self._table_changed = asyncio.Event()
+        self._anything_changed = asyncio.Event()
+
+    def table_changed(self) -> None:
+        """The table, or how far a start has come."""
+        self._table_changed.set()
+        self._table_changed = asyncio.Event()
+        self.something_changed()
+
+    def something_changed(self) -> None:
+        """A load."""
+        self._anything_changed.set()
+        self._anything_changed = asyncio.Event()
+
+    def bound(self, session: str, worker_id: str, version: int) -> None:
+        """A session got a worker."""
+        self.binding_version = version
+        self._bindings.append((session, worker_id, version))
+        self.something_changed()
+
+    async def next(self, handle_id: str, version: int, load: int, binding: int, timeout: float) -> Update:
+        """What is new after these versions; waits for it at most `timeout` seconds."""
+        watcher = self._watchers[handle_id] = Watcher(version)
+        await self.known.wait()
+        began = time.monotonic()
+        try:
+            while not self.closed and self._members.version == version:
+                waited = time.monotonic() - began
+                news = self._members.load_version != load or self.binding_version != binding
+                if waited >= timeout or (news and waited >= LOAD_PERIOD):
+                    break
+                if waited < LOAD_PERIOD:
+                    await self.table(LOAD_PERIOD - waited)
+                else:
+                    await self.anything(timeout - waited)
+        finally:
+            watcher.left_at = time.monotonic()
+        return self._update(version, load, binding)
+
+    def _update(self, version: int, load: int, binding: int) -> Update:
+        members = self._members
+        return Update(
+            members.version,
+            members.load_version,
+            self.binding_version,
+            members.entries() if members.version != version else None,
+            members.loads() if members.load_version != load else None,
+            [row for row in self._bindings if row[2] > binding],
+            self.closed,
+            members.size,
+        )
+
+    def everyone_knows(self, version: int) -> bool:
+        """Whether no handle that still asks is known to hold a table older than `version`."""
+        silent = time.monotonic() - SILENT_SECONDS
+        self._watchers = {name: w for name, w in self._watchers.items() if w.left_at > silent}
+        return all(watcher.version >= version for watcher in self._watchers.values())
+
+    async def table(self, timeout: float) -> None:
+        """Waits for a change of the table."""
+        await happens(self._table_changed, timeout)
+
+    async def anything(self, timeout: float) -> None:
+        """Waits for a change of the table, a load or a binding."""
+        await happens(self._anything_changed, timeout)

@@ -1,0 +1,1 @@
+"""Requests and replies as messages, values as bytes."""

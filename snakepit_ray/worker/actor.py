@@ -1,0 +1,283 @@
+"""How one supervisor is reached through Ray: requests in, envelopes out, orders of the router obeyed.
+
+Rules:
+- A plain class (`spawn.spawn_worker` wraps it).
+- It moves bytes and decodes no value.
+- What Ray sends again after this actor was restarted runs again only if that does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from snakepit_ray.config import PoolConfig
+from snakepit_ray.errors import SnakepitError
+from snakepit_ray.ledger import Ledger
+from snakepit_ray.port import ray_port
+from snakepit_ray.port.listeners import Listeners, Told
+from snakepit_ray.port.messages import Delegated, MoveOrder, PoolMemory, WorkerFacts
+from snakepit_ray.process import registry
+from snakepit_ray.process.session_log import SessionLog
+from snakepit_ray.supervisor import Counters, Supervisor
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import BatchEnvelope, decoded_count, keep_encoded
+from snakepit_ray.worker.circuit import Gate
+from snakepit_ray.worker.host_calls import HostCalls
+from snakepit_ray.worker.memory import About, Memory
+from snakepit_ray.worker.peers import Peers
+from snakepit_ray.worker.pool_link import PoolLink
+from snakepit_ray.worker.requests import Requests
+from snakepit_ray.worker.specs import interpreter_spec, worker_policy
+
+
+class WorkerActor:
+    """One worker of a pool. Its router starts and stops it; handles and other workers call `execute`."""
+
+    def __init__(self, config: PoolConfig, worker_id: str, router_id: str) -> None:
+        keep_encoded(True)
+        self.config = config
+        self.worker_id = worker_id
+        self.node_id = ray_port.node_id()
+        self.started_at = time.time()
+        # Named by the actor, too: another cluster of this machine may have a pool of the same name.
+        name = f"{worker_id}-{ray_port.actor_id()}"
+        self.ledger = Ledger.open(name)
+        self.session_log = SessionLog.open(name, config.max_sessions)
+        incarnation = self.ledger.next_incarnation(time.time_ns() // 1_000_000)
+        memory = Memory(About(worker_id, self.node_id), self.ledger, incarnation)
+        self.peers = Peers(config.name, memory)
+        host = HostCalls(worker_id, config.name, self.node_id, lambda: self.epoch)
+        self.supervisor = Supervisor(
+            lambda: interpreter_spec(config, worker_id, self.ledger.descriptor),
+            worker_id=worker_id,
+            pool=config.name,
+            policy=worker_policy(config),
+            incarnation=incarnation,
+            on_host_call=host.serve,
+            forward=self._forward,
+            around=self.peers,
+            counters=Counters(self.ledger.counts),
+        )
+        if self.ledger.found:
+            self.supervisor.counters.restarts += 1
+        else:
+            self.ledger.counts[-1] = incarnation
+        self._memory_used = 0
+        self.pool_link = PoolLink(
+            self.supervisor,
+            config,
+            worker_id,
+            router_id,
+            self.facts,
+            self.peers.actors,
+            self._gone,
+            self.session_log,
+            self.ledger.notes,
+        )
+        self.peers.supervisor, self.peers.pool_link = self.supervisor, self.pool_link
+        self.gate = Gate(config, worker_id, self.pool_link)
+        self.requests = Requests(config, memory, self.supervisor, self.pool_link, self.peers, self.gate)
+        self.listeners = Listeners()
+        self._forever = asyncio.Event()
+        self._running = asyncio.ensure_future(self._run())
+
+    async def _run(self) -> None:
+        ray_port.when_raylet_dies(self._raylet_died)
+        # Whatever an earlier worker of this node left behind goes before anything new starts.
+        await asyncio.to_thread(registry.sweep)
+        if self.ledger.found:  # restarted: what Ray sends again waits already, and the router may be away
+            self._restarted = asyncio.ensure_future(self._start_by_itself())
+        await self.pool_link.run()
+
+    async def _start_by_itself(self) -> None:
+        began = time.monotonic()
+        try:
+            await self.supervisor.start()
+        except SnakepitError as error:  # the router tries again, and shows it
+            self.supervisor.story.start_failed(error, time.monotonic() - began)
+
+    def _raylet_died(self) -> None:
+        """This node is no node any more: nobody could reach or end what runs here."""
+        self._forget()
+        self.supervisor.kill_now()
+        os._exit(1)
+
+    async def _gone(self) -> None:
+        """The router is gone for good: so is this worker, interpreter first.
+
+        What it wrote down goes before: the interpreter's end takes seconds, and whoever waits for less kills
+        this process."""
+        self._forget()
+        await self.supervisor.stop()
+
+    def _forget(self) -> None:
+        """There is no next life: what was written down for it goes."""
+        self.ledger.remove()
+        self.session_log.remove()
+
+    # ---- control: called by the router --------------------------------------------------------------------
+
+    async def belong(self) -> None:
+        """Never returns: the router learns by its failure that this process has died."""
+        await self._forever.wait()
+
+    async def start(self, queue_limit: int | None) -> WorkerFacts:
+        """Starts the interpreter. Raises WorkerStartError, ProtocolMismatch."""
+        self.set_queue_limit(queue_limit)
+        await self.supervisor.start()
+        return self.facts()
+
+    def set_queue_limit(self, limit: int | None) -> None:
+        """This worker's share of max_queue_size."""
+        self.supervisor.admission.queue.limit = limit
+
+    async def move(self, order: MoveOrder) -> int:
+        """Sends waiting requests to another worker; how many went."""
+        return self.pool_link.obey(order)
+
+    async def remember(self, memory: PoolMemory) -> None:
+        """What the router would forget if it were restarted."""
+        self.pool_link.remember(memory)
+
+    async def disown(self, sessions: list[str]) -> None:
+        """These sessions live elsewhere, or not at all."""
+        self.pool_link.sessions.disown(sessions)
+
+    async def set_circuit(self, open_for: float) -> None:
+        """The pool's circuit is open for so many seconds, 0: closed."""
+        self.gate.set(open_for)
+
+    async def drop_callers(self, callers: list[str]) -> int:
+        """These calling processes are gone: what they asked for is dropped or cancelled; how much it was."""
+        prefixes = tuple(caller + "-" for caller in callers)
+        return self.supervisor.drop(lambda request_id: request_id.startswith(prefixes))
+
+    @ray_port.survives_restarts
+    async def recall(self, blob: bytes) -> Delegated | bool:
+        """What became of a request that another worker had moved here (without its arguments); where that is
+        not known, whether it may have begun."""
+        return await self.requests.recall(pb.Request.FromString(blob))
+
+    async def recycle(self) -> None:
+        """Wishes for a planned replacement of the interpreter."""
+        self.supervisor.recycle()
+
+    async def drain(self, timeout: float) -> bool:
+        """Takes no new work of its own, hands its waiters on, and waits until every call that it serves has
+        its outcome: also of a request that another worker runs, whose outcome comes through this one. Whether
+        it got empty."""
+        self.supervisor.leave()
+        deadline = time.monotonic() + timeout
+        while self.requests.present or self.supervisor.running or self.supervisor.waiting:
+            if time.monotonic() > deadline:
+                return False
+            await self.pool_link.hand_over()
+            await asyncio.sleep(0.02)
+        return True
+
+    async def stop(self) -> None:
+        """Ends the interpreter. The router ends the actor after it."""
+        self.pool_link.stop()
+        await self._gone()
+
+    def facts(self) -> WorkerFacts:
+        """What `pool.workers()` shows of this worker."""
+        supervisor, counters = self.supervisor, self.supervisor.counters
+        interpreter = supervisor.interpreter
+        return WorkerFacts(
+            worker_id=self.worker_id,
+            node_id=self.node_id,
+            pid=interpreter.child.pid if interpreter is not None and interpreter.child.alive else 0,
+            actor_pid=os.getpid(),
+            epoch=self.epoch,
+            state=supervisor.state.value,
+            capacity=self.config.capacity,
+            running=supervisor.running,
+            waiting=supervisor.waiting,
+            requests=counters.requests,
+            errors=counters.errors,
+            cancelled=counters.cancelled,
+            queue_timeouts=counters.queue_timeouts,
+            saturated=counters.saturated,
+            recycled=counters.recycled,
+            restarts=counters.restarts,
+            delegated=counters.delegated,
+            rss_bytes=self._memory_used,
+            started_at=interpreter.started_at if interpreter is not None else self.started_at,
+            timeouts=supervisor.keeper.timeouts,
+            present=self.requests.present,
+            counts_from=self.ledger.counts[-1],
+        )
+
+    async def get_facts(self, memory: bool = False) -> WorkerFacts:
+        """`facts`, through Ray. `memory`: its memory is looked at, which takes a moment."""
+        if memory:
+            self._memory_used = await self.supervisor.memory()
+        return self.facts()
+
+    async def events(self, listener: str, patterns: Sequence[str], timeout: float) -> Told:
+        """The events of this worker that `patterns` match, for a listener in another process."""
+        return await self.listeners.next(listener, patterns, timeout)
+
+    async def get_story(self) -> list[str]:
+        """The last events of this worker's life, the oldest first."""
+        return self.supervisor.story.last(50)
+
+    async def probe(self) -> dict[str, Any]:
+        """What tests and `doctor` look at: did this process decode a value, what did it import, health of the
+        child."""
+        interpreter = self.supervisor.interpreter
+        return {
+            "decoded": decoded_count(),
+            "numpy_imported": "numpy" in sys.modules,
+            "healthy": interpreter is not None and await interpreter.client.healthy(2.0),
+            "stderr_tail": interpreter.child.stderr.tail if interpreter is not None else "",
+            "reports": self.pool_link.reports,
+        }
+
+    @property
+    def epoch(self) -> tuple[int, int]:
+        """(incarnation, number) of the interpreter that serves now."""
+        return self.supervisor.epoch.incarnation, self.supervisor.epoch.number
+
+    # ---- data ---------------------------------------------------------------------------------------------
+
+    @ray_port.survives_restarts
+    async def execute(self, blob: bytes, *values: Any) -> Any:
+        """Runs one serialized Request; `values` are what Ray resolved for its refs, and last the buffers that
+        travel beside it, if there are any (requests.Outgoing).
+
+        Returns an Envelope, which unpickles as the value where it is read, or to a worker that delegates
+        Delegated or Refused."""
+        return await self.requests.execute(blob, values)
+
+    @ray_port.survives_restarts
+    async def execute_batch(self, blobs: list[bytes], *values: Any) -> BatchEnvelope:
+        """Runs the items of some serialized Requests, which are one batch, on as many workers as it takes."""
+        return await self.requests.execute_batch(blobs, values)
+
+    async def execute_stream(
+        self, blob: bytes, *values: Any, _ray_trace_ctx: object = None
+    ) -> AsyncIterator[Any]:
+        """`execute` for a command that yields: an Envelope a chunk, or Parts where the request says `pack`;
+        its error after the chunks before it. A worker that relays may get Refused. `_ray_trace_ctx`: see
+        `ray_port.TRACE_KEYWORD`."""
+        async with contextlib.aclosing(self.requests.execute_stream(blob, values)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def close_stream(self, request_id: str) -> None:
+        """Nobody takes its chunks any more."""
+        self.requests.close_stream(request_id)
+
+    def _forward(self, stream: str, line: str) -> None:
+        # The Ray worker's own streams reach the driver, prefixed, where Ray is told to do so.
+        target = sys.stdout if stream == "stdout" else sys.stderr
+        with contextlib.suppress(OSError, ValueError):
+            target.write(f"[{self.worker_id} {stream}] {line}\n")

@@ -1,0 +1,228 @@
+"""How the requests that reach one worker are served: here, elsewhere, in parts, as streams.
+
+Rules:
+- A request is counted once, where it first arrived.
+- Bytes are moved, no value is decoded.
+- A delegated request that finds no free slot is refused at once, so that it keeps its place where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from snakepit_ray.config import PoolConfig
+from snakepit_ray.errors import SnakepitError, WorkerCrashed
+from snakepit_ray.port.messages import Delegated, Refused
+from snakepit_ray.supervisor import Relayed, Supervisor
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import BatchEnvelope, Info
+from snakepit_ray.wire.requests import crashed, unpack
+from snakepit_ray.worker.batches import BatchRun
+from snakepit_ray.worker.circuit import Gate
+from snakepit_ray.worker.memory import Memory
+from snakepit_ray.worker.ordering import Ordering
+from snakepit_ray.worker.peers import Peers
+from snakepit_ray.worker.pool_link import PoolLink
+from snakepit_ray.worker.present import Present
+from snakepit_ray.worker.streams import Streams
+
+LARGE_REFS_BYTES = 1_000_000
+
+
+class Requests:
+    """Serves one worker's requests."""
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        memory: Memory,
+        supervisor: Supervisor,
+        pool_link: PoolLink,
+        peers: Peers,
+        gate: Gate,
+    ) -> None:
+        self._config = config
+        self._memory = memory
+        self._supervisor = supervisor
+        self._pool_link = pool_link
+        self._peers = peers
+        self._gate = gate
+        self.present = 0  # calls that this worker serves, wherever their requests are
+        self._served = Present()
+        self._ordering = Ordering()
+        self._cargo = supervisor.cargo
+        self._streams = Streams(supervisor, pool_link, peers, memory, gate, self._ordering, self._stream_info)
+
+    async def execute(self, blob: bytes, values: tuple[Any, ...]) -> Any:
+        """Runs one serialized Request: an Envelope, or to a worker that delegates Delegated or Refused."""
+        with self._presence():
+            request = pb.Request.FromString(blob)
+            return await self._once(request.id, partial(self._in_turn, request, values))
+
+    async def execute_batch(self, blobs: Sequence[bytes], values: tuple[Any, ...]) -> BatchEnvelope:
+        """Runs the items of some serialized Requests, which are one batch."""
+        with self._presence():
+            sources = [pb.Request.FromString(blob) for blob in blobs]
+            answer = await self._once(sources[0].id, partial(self._divide, sources, values))
+            assert isinstance(answer, BatchEnvelope)
+            return answer
+
+    @contextlib.contextmanager
+    def _presence(self) -> Iterator[None]:
+        self.present += 1
+        try:
+            yield
+        finally:
+            self.present -= 1
+
+    async def _once(self, request_id: str, serve: Callable[[], Awaitable[Any]]) -> Any:
+        """What `serve` gives, or what the same request comes to that is served already."""
+        while request_id in self._served:
+            answer = await self._served.answer(request_id)
+            if answer is not None:  # else it was cancelled
+                return answer
+        with self._served.serving(request_id) as answers:
+            answers.append(await serve())
+            return answers[0]
+
+    async def _in_turn(self, request: pb.Request, values: tuple[Any, ...]) -> Any:
+        if not request.options.turn:
+            return await self._arrived(request, values)
+        async with self._ordering.in_turn(request):
+            return await self._arrived(request, values)
+
+    async def _arrived(self, request: pb.Request, values: tuple[Any, ...]) -> Any:
+        if not values:
+            return await self._enter(request, movable=True)
+        with self._cargo.of(request.id, await self._unpacked([request], values)):
+            return await self._enter(request, movable=False)
+
+    async def _enter(self, request: pb.Request, *, movable: bool) -> Any:
+        if request.options.hops:
+            return await self._execute_delegated(request)
+        with self._supervisor.accounts.opened(request) as account:
+            if self._gate.idle:
+                answer = await self._execute(request, movable=movable)
+            else:
+                async with self._gate.passing() as passage:
+                    answer = passage.brings(await self._execute(request, movable=movable))
+            account.is_(answer)
+            return answer
+
+    async def _divide(self, sources: list[pb.Request], values: tuple[Any, ...]) -> BatchEnvelope:
+        workers = self._pool_link.memory.size or self._config.size or 1
+        size = sum(source.batch.count for source in sources)
+        self._memory.arrives(sources[0])
+        try:
+            with self._supervisor.accounts.divided(sources[0], size) as account:
+                batch = BatchRun(sources, workers * self._config.capacity, self._part, account)
+                async with self._ordering.in_turn(sources[0]):
+                    return await self._spread(batch, sources, values)
+        finally:
+            self._memory.over(sources[0])
+
+    async def _spread(
+        self, batch: BatchRun, sources: Sequence[pb.Request], values: tuple[Any, ...]
+    ) -> BatchEnvelope:
+        with self._cargo.of(sources[0].id, await self._unpacked(sources, values)):
+            if self._gate.idle:
+                return await batch.run()
+            async with self._gate.passing() as passage:
+                return passage.brings(await batch.run())
+
+    async def execute_stream(self, blob: bytes, values: tuple[Any, ...]) -> AsyncGenerator[Any]:
+        """Runs one serialized Request whose command yields."""
+        request = pb.Request.FromString(blob)
+        with self._presence():
+            async with self._ordering.in_turn(request):
+                with self._cargo.of(request.id, await self._unpacked([request], values)):
+                    async with contextlib.aclosing(self._streams.serve(request)) as chunks:
+                        async for chunk in chunks:
+                            yield chunk
+
+    def close_stream(self, request_id: str) -> None:
+        """Nobody takes its chunks any more."""
+        self._streams.close(request_id)
+
+    async def recall(self, request: pb.Request) -> Delegated | bool:
+        """What became of a request that another worker had moved here, to this process or to one before it;
+        where that is not known, whether it may have begun."""
+        if request.id in self._served:
+            answer = await self._served.answer(request.id)
+            if isinstance(answer, Delegated):
+                return answer
+        known = self._memory.recall(request)
+        if known is not None:
+            return Delegated(known.value, self._supervisor.admission.free > 0)
+        return await self._memory.may_have_begun(request.id)
+
+    async def _part(self, request: pb.Request) -> Any:
+        return await self._execute(request, movable=True)
+
+    async def _execute(self, request: pb.Request, *, movable: bool) -> Any:
+        state = self._memory.arrives(request)
+        try:
+            with self._ordering.sent_on(request):
+                relayed = await self._peers.elsewhere(request, state)
+            if relayed is not None:
+                return relayed.unwrap()
+            return await self._execute_here(request, movable=movable)
+        finally:
+            self._memory.over(request)
+
+    async def _execute_here(self, request: pb.Request, *, movable: bool) -> Any:
+        options = request.options
+        pinned = bool(request.session and options.affinity)
+        if pinned and not options.rebind:
+            self._pool_link.sessions.check(
+                request.session
+            )  # at once, not after a wait for the next interpreter
+        on_slot = partial(self._pool_link.sessions.enter, request.session, options.rebind) if pinned else None
+        self._ordering.begins(request)
+        try:
+            done = await self._supervisor.run(request, may_move=movable and not pinned, on_slot=on_slot)
+        except WorkerCrashed as crash:
+            return crashed(request, crash)
+        if isinstance(done, Relayed):
+            return done.value
+        self._memory.ended(request, done)
+        return self._memory.envelope(request, done)
+
+    async def _execute_delegated(self, request: pb.Request) -> Refused | Delegated:
+        """Runs another worker's request. Its error travels as a value: Ray would wrap it twice, and its
+        sender is to know that the slot is free again."""
+        options = request.options
+        if not options.may_wait:
+            accepted = bool(self._supervisor.admission.free)
+            self._pool_link.delegate_arrived(accepted, options.chained)
+            if not accepted:
+                return Refused(self._supervisor.worker_id)
+        self._memory.arrives(request)
+        answer: Any
+        try:
+            answer = await self._execute_here(request, movable=False)
+        except SnakepitError as error:
+            answer = error
+        finally:
+            self._memory.over(request)
+        free = self._supervisor.admission.free > 0
+        self._pool_link.delegate_ended(free and options.more)
+        return Delegated(answer, free)
+
+    def _stream_info(self, request: pb.Request, waited: float, ran: float) -> Info:
+        epoch, interpreter = self._supervisor.epoch, self._supervisor.interpreter
+        pid = interpreter.child.pid if interpreter is not None else 0
+        return self._memory.info(request, (epoch.incarnation, epoch.number), pid, waited, ran, 1)
+
+    async def _unpacked(self, requests: Sequence[pb.Request], values: tuple[Any, ...]) -> list[Any]:
+        """The buffers that travel beside the requests; the values that Ray resolved for refs are among them
+        now."""
+        fill = partial(unpack, requests, values, self._config.binary_threshold)
+        if sum(sys.getsizeof(value) for value in values) < LARGE_REFS_BYTES:
+            return fill()
+        return await asyncio.to_thread(fill)  # encoding a large value takes a while: not on the loop
