@@ -1,12 +1,14 @@
-"""Knows the states of a worker and what leads from one to another.
+"""The states of a worker, and what leads from one to another.
 
-Rules: the table is the whole truth, `step` the only way through it, and the README's diagram is made from it;
-a worker that is dead stays dead; a leaver comes back to no other state; an event that a state does not know
-is a fault of ours and raises."""
+- A worker that is dead stays dead.
+- A worker that leaves comes back to no other state.
+"""
 
 from __future__ import annotations
 
 from enum import Enum
+
+from snakepit_ray.core.machine import Machine
 
 
 class WorkerState(str, Enum):
@@ -61,26 +63,5 @@ TRANSITIONS: dict[tuple[WorkerState, WorkerEvent], WorkerState] = {
 }
 
 
-class LifecycleError(Exception):
-    """An event that its state does not know."""
-
-
-def step(state: WorkerState, event: WorkerEvent) -> WorkerState:
-    """The state after `event`. Raises LifecycleError naming what would have been possible."""
-    try:
-        return TRANSITIONS[state, event]
-    except KeyError:
-        possible = ", ".join(known.value for at, known in TRANSITIONS if at is state)
-        raise LifecycleError(
-            f"a worker that is {state} does not know {event!s}; it knows {possible}"
-        ) from None
-
-
-def diagram() -> str:
-    """The table as a Mermaid state diagram, for the README."""
-    arrows: dict[tuple[WorkerState, WorkerState], list[str]] = {}
-    for (state, event), after in TRANSITIONS.items():
-        if (state, after) != (_S.DEAD, _S.DEAD):
-            arrows.setdefault((state, after), []).append(event.value)
-    lines = [f"    {state} --> {after}: {', '.join(events)}" for (state, after), events in arrows.items()]
-    return "\n".join(["stateDiagram-v2", f"    [*] --> {_S.STARTING}", *lines, f"    {_S.DEAD} --> [*]"])
+MACHINE = Machine("a worker", TRANSITIONS, _S.STARTING, _S.DEAD)
+step = MACHINE.step

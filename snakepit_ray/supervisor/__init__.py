@@ -4,9 +4,9 @@ from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.supervisor.care import CarePolicy
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.outcomes import Answer, Counters, Done, Relayed
+from snakepit_ray.supervisor.ports import OtherWorkers, PoolSide, Ports, Record
 from snakepit_ray.supervisor.streams import Stream
 from snakepit_ray.supervisor.supervisor import Supervisor, WorkerPolicy
-from snakepit_ray.supervisor.surroundings import Surroundings
 
 __all__ = [
     "Answer",
@@ -15,10 +15,13 @@ __all__ = [
     "Done",
     "Interpreter",
     "InterpreterSpec",
+    "OtherWorkers",
+    "PoolSide",
+    "Ports",
+    "Record",
     "Relayed",
     "Stream",
     "Supervisor",
-    "Surroundings",
     "WorkerPolicy",
     "WorkerState",
 ]

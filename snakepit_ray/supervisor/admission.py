@@ -16,10 +16,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from snakepit_ray.core.ahead import MOST_AHEAD, Pace
 from snakepit_ray.core.waiting import Slots, Waiting, WaitingQueue
+from snakepit_ray.supervisor.ports import PoolSide
 
 RECALL_SECONDS = 0.02
 log = logging.getLogger("snakepit_ray.worker")
@@ -52,20 +53,40 @@ START = Start()
 CLOSED = Closed()
 
 
-class Admission:
-    """Slots and the queue before them. `open` is False while there is no interpreter to run on."""
+class Interpreters(Protocol):
+    """What runs in the interpreters, as the queue asks for it."""
 
-    def __init__(self, capacity: int, limit: int | None, clock: Callable[[], float]) -> None:
+    def recall(self, ids: list[str]) -> list[str]:
+        """Takes back those that have not begun; which ones were asked for."""
+
+    def has_begun(self, request_id: str) -> bool:
+        """Whether a request has begun, or nobody knows."""
+
+    def is_held_up(self, request_id: str) -> bool:
+        """Whether a waiting request must not enter the present interpreter yet."""
+
+
+class Admission:
+    """Slots and the queue before them. `is_open` is False while there is no interpreter to run on.
+
+    `takes_more(occupied, is_full)`: whether another request may start beside so many, while the queue is full
+    or not; None: always."""
+
+    def __init__(
+        self,
+        capacity: int,
+        limit: int | None,
+        clock: Callable[[], float],
+        pool: PoolSide,
+        interpreters: Interpreters,
+        takes_more: Callable[[int, bool], bool] | None = None,
+    ) -> None:
         self.slots = Slots(capacity)
         self.queue = WaitingQueue(limit)
         self.is_open = False
-        self.changed: Callable[[], None] = lambda: None
-        self.progressed: Callable[[], None] = lambda: None
-        self.recall: Callable[[list[str]], list[str]] = lambda ids: []
-        self.has_begun: Callable[[str], bool] = lambda request_id: True
-        self.is_held_up: Callable[[str], bool] = lambda request_id: False
-        # Whether another may start beside so many; told whether the queue is full.
-        self.takes_more: Callable[[int, bool], bool] | None = None
+        self._pool = pool
+        self._interpreters = interpreters
+        self._takes_more = takes_more
         self.pace = Pace(0)
         self._places: dict[str, int] = {}  # of the requests that were started, and may come back
         self._aside: dict[str, Waiting] = {}  # waiting requests that are held up
@@ -96,7 +117,9 @@ class Admission:
 
     def start_now(self, request_id: str) -> bool:
         """Takes a slot if nobody waits for one: the way of nearly all requests of a pool that is not full."""
-        if not self.is_open or len(self.queue) or self._recalled or self._is_spent():
+        if not self.is_open or len(self.queue) or self._recalled:
+            return False
+        if self._takes_more is not None and self._is_spent():
             return False
         if not self.slots.acquire(request_id):
             if not self._room_ahead() or self.queue.is_full(self._beside):
@@ -187,7 +210,7 @@ class Admission:
         begun, so that nothing that was sent ahead can be lost with it."""
         if self.slots.ahead:
             loop = asyncio.get_running_loop()
-            self._renewed = loop.call_later(RECALL_SECONDS, self.recall, list(self.slots.ahead))
+            self._renewed = loop.call_later(RECALL_SECONDS, self._interpreters.recall, list(self.slots.ahead))
         self._recalled.clear()  # they are expected from the interpreter before, which may be hung
         self.slots = Slots(self.slots.capacity)
         self.pace = Pace(MOST_AHEAD if may_go_ahead else 0)
@@ -218,29 +241,32 @@ class Admission:
         return moved
 
     def _settle(self) -> None:
-        now = self._clock()
+        if len(self.queue) or self._aside:
+            self._decide_who_goes(self._clock())
+        try:
+            self._pool.queue_changed()
+        except Exception:  # who listens cannot break what it listens to: a request is being settled
+            log.exception("a listener of the queue failed")
+
+    def _decide_who_goes(self, now: float) -> None:
         if self._aside:
             self._let_in(now)
         for expired in self.queue.expire(now):
             self._decide(expired.id, Expired(now - expired.enqueued_at))
         while self.is_open and self._has_room(now) and (waiting := self.queue.pop(now)) is not None:
-            if self.is_held_up(waiting.id):
+            if self._interpreters.is_held_up(waiting.id):
                 self._aside[waiting.id] = waiting
             elif self._decide(waiting.id, START):
                 self._places[waiting.id] = waiting.seq
                 self._go_ahead(waiting.id)
-                self.progressed()
+                self._pool.queue_progressed()
         self._arm(now)
-        try:
-            self.changed()
-        except Exception:  # who listens cannot break what it listens to: a request is being settled
-            log.exception("a listener of the queue failed")
 
     def _let_in(self, now: float) -> None:
         """Those aside that are held up no longer, and those whose time is up, are in their old places
         again."""
         for waiting in list(self._aside.values()):
-            if waiting.expires_at <= now or not self.is_held_up(waiting.id):
+            if waiting.expires_at <= now or not self._interpreters.is_held_up(waiting.id):
                 del self._aside[waiting.id]
                 self.queue.put_back(waiting)
 
@@ -250,17 +276,17 @@ class Admission:
             return False
         if not self._recalled:
             return True
-        self._recalled = {one for one in self._recalled if not self.has_begun(one)}
+        self._recalled = {one for one in self._recalled if not self._interpreters.has_begun(one)}
         first = self.queue.first_seq(now)
         return first is None or all(first < self._places[one] for one in self._recalled)
 
     def _is_spent(self) -> bool:
         """Whether the interpreter has all the requests that it may serve, and its replacement is about to
         come."""
-        if self.takes_more is None:
+        if self._takes_more is None:
             return False
         occupied = self.slots.running + len(self.slots.ahead)
-        return not self.takes_more(occupied, self.queue.is_full(self._beside))
+        return not self._takes_more(occupied, self.queue.is_full(self._beside))
 
     def _room_ahead(self) -> bool:
         return not self._is_stuck and len(self.slots.ahead) < self.pace.ahead
@@ -285,7 +311,7 @@ class Admission:
         self._recall_in(left if left > 0 else RECALL_SECONDS)
 
     def _recall_ahead(self) -> None:
-        self._recalled.update(self.recall(list(self.slots.ahead)))
+        self._recalled.update(self._interpreters.recall(list(self.slots.ahead)))
 
     def _decide(self, request_id: str, verdict: Verdict) -> bool:
         """Gives the verdict, unless the caller was cancelled in this very turn of the loop and has yet to

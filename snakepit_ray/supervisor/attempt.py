@@ -63,7 +63,7 @@ class Attempt:
     @property
     def left(self) -> float | None:
         """Seconds of its budget; None without one."""
-        return None if self.budget is None else self.budget - self.waited
+        return None if self.budget is None else self.budget - (time.monotonic() - self.began)
 
     @property
     def may_have_begun(self) -> bool:

@@ -21,8 +21,8 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from snakepit_ray.core.handshake import Command
 from snakepit_ray.core.recycling import Reason
@@ -31,6 +31,7 @@ from snakepit_ray.process import Exit
 from snakepit_ray.process.threads import aside
 from snakepit_ray.rpc.client import HostHandler
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
+from snakepit_ray.supervisor.life import Life
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 PERMIT_AGAIN = (
@@ -43,52 +44,6 @@ LAST_TRIES = 20  # of a step that fails, once the worker stops
 log = logging.getLogger("snakepit_ray.worker")
 
 
-class Hooks(Protocol):
-    """What the keeper tells its worker, and what it asks of it."""
-
-    def serving(self, interpreter: Interpreter) -> None:
-        """It takes requests from now on; the one before, if it lives, only finishes."""
-
-    def replaced(self, epoch_number: int) -> None:
-        """The interpreter of that epoch is replaced on purpose: what it holds is not lost by a failure."""
-
-    def down(self) -> None:
-        """No interpreter takes requests: the waiting stay."""
-
-    def ended(self, interpreter: Interpreter, exit: Exit) -> None:
-        """It is gone, not by our wish: what ran in it is lost."""
-
-    def holds(self, interpreter: Interpreter) -> bool:
-        """Whether something runs in it."""
-
-    def drained(self, interpreter: Interpreter) -> Coroutine[Any, Any, None]:
-        """Waits until nothing runs in it."""
-
-    def start_failed(self, error: Exception, seconds: float) -> None:
-        """A replacement could not be started, after so many seconds."""
-
-    def restarted(self, attempt: int, delay: float) -> None:
-        """A lost interpreter was replaced."""
-
-    def recycled(self, interpreter: Interpreter, reason: Reason) -> None:
-        """It was replaced on purpose and has ended."""
-
-    def quarantined(self, quarantine: Quarantine) -> None:
-        """The restart budget is spent."""
-
-    def retry(self) -> None:
-        """The quarantine is over: the next start is tried."""
-
-    def may_recycle(self) -> Coroutine[Any, Any, bool]:
-        """Whether this worker may be one of those that recycle now."""
-
-    def recycling_over(self) -> None:
-        """The permit is free again."""
-
-    def replacement_ready(self) -> None:
-        """A planned replacement is ready to serve."""
-
-
 class Keeper:
     """The interpreters of one worker, one after the other."""
 
@@ -98,7 +53,7 @@ class Keeper:
         incarnation: int,
         on_host_call: HostHandler,
         forward: Callable[[str, str], None],
-        hooks: Hooks,
+        life: Life,
         *,
         overlap: bool,
     ) -> None:
@@ -108,7 +63,7 @@ class Keeper:
         self._make_spec = make_spec
         self._on_host_call = on_host_call
         self._forward = forward
-        self._hooks = hooks
+        self._life = life
         self.overlap = overlap
         self._wanted: asyncio.Future[Reason] | None = None
         self._spent: asyncio.Future[None] | None = None  # the replacement, if it is ready, is to serve
@@ -193,7 +148,7 @@ class Keeper:
         self._watchers[interpreter] = asyncio.ensure_future(self._watch(interpreter))
         interpreter.client.leaving.add_done_callback(lambda _: self._leaves(interpreter))
         self._serves = True
-        self._hooks.serving(interpreter)
+        self._life.serving(interpreter)
 
     def _next_epoch(self) -> pb.Epoch:
         return pb.Epoch(incarnation=self.epoch.incarnation, number=self.epoch.number + 1)
@@ -251,43 +206,43 @@ class Keeper:
         if self._serves and interpreter is self.interpreter:
             self._serves = False
             self.epoch = self._next_epoch()
-            self._tell(self._hooks.down)
+            self._tell(self._life.down)
 
-    def _tell(self, hook: Callable[..., None], *about: Any) -> None:
-        """What a hook raises does not keep an interpreter from its end."""
+    def _tell(self, event: Callable[..., None], *about: Any) -> None:
+        """What the worker's own code raises does not keep an interpreter from its end."""
         try:
-            hook(*about)
+            event(*about)
         except Exception:
-            log.exception("%s failed", hook.__qualname__)
+            log.exception("%s failed", event.__qualname__)
 
     def _leaves(self, interpreter: Interpreter) -> None:
         """It has said that it ends."""
         serves = self._serves and interpreter is self.interpreter
         if serves and not (interpreter.gone or self._stopping.is_set()):
-            self._hooks.replaced(self.epoch.number)
+            self._life.replaced(self.epoch.number)
             self._lose(interpreter)
             self._retired[interpreter].set_result(Reason.TERMINATED)
 
     async def _finish(self, old: Interpreter, reason: Reason) -> None:
         """Lets it finish what it runs, then ends it."""
-        drained = asyncio.ensure_future(self._hooks.drained(old))
+        drained = asyncio.ensure_future(self._life.drained(old))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await _first(drained, stopping, old.client.lost, old.child.exited)
         finally:
             drained.cancel()
             stopping.cancel()
-        if old.gone and self._hooks.holds(old):
+        if old.gone and self._life.holds(old):
             await self._bury(old)
         else:
             await self._insist(old.stop, "be ended")
-        self._tell(self._hooks.recycled, old, reason)
+        self._tell(self._life.recycled, old, reason)
 
     async def _bury(self, lost: Interpreter) -> None:
         exit = await lost.last_words() or await self._insist(lost.kill, "be killed")
         # What ran in it has its outcome now, whatever becomes of the rest.
         unseen = Exit(-signal.SIGKILL, lost.child.stderr.tail, lost.child.launch.argv)
-        self._tell(self._hooks.ended, lost, exit or unseen)
+        self._tell(self._life.ended, lost, exit or unseen)
         await self._insist(lost.kill, "be removed")  # what it started, its connection and its socket
 
     async def _insist(self, step: Callable[[], Awaitable[Exit]], what: str) -> Exit | None:
@@ -310,29 +265,29 @@ class Keeper:
             now = time.monotonic()
             verdict = self.budget.lost(now, served=served, lived=lived, random=random.random())
             if isinstance(verdict, Quarantine):
-                self._hooks.quarantined(verdict)
+                self._life.quarantined(verdict)
                 await asyncio.sleep(verdict.seconds)
-                self._hooks.retry()
+                self._life.retry()
             else:
                 await asyncio.sleep(verdict.delay)
             try:
                 await self._begin(self.epoch)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next try comes, and the story has the words
-                self._hooks.start_failed(error, time.monotonic() - self._launched_at)
+                self._life.start_failed(error, time.monotonic() - self._launched_at)
                 served, lived = 0, 0.0
                 continue
-            self._hooks.restarted(attempt, time.monotonic() - now)
+            self._life.restarted(attempt, time.monotonic() - now)
             return
 
     # ---- replacing on purpose -----------------------------------------------------------------------------
 
     async def _permitted(self, interpreter: Interpreter) -> bool:
         while self._serves and not interpreter.gone:
-            asked = asyncio.ensure_future(self._hooks.may_recycle())
+            asked = asyncio.ensure_future(self._life.may_recycle())
             await _first(asked, *_ends(interpreter))
             if not asked.done():  # lost while it asked: it is replaced without a permit
                 asked.cancel()
-                self._hooks.recycling_over()
+                self._life.recycling_over()
             elif asked.result():
                 return True
             else:
@@ -346,31 +301,31 @@ class Keeper:
         try:
             await self._recycle_in_place(old, reason)
         finally:
-            self._hooks.recycling_over()
+            self._life.recycling_over()
 
     async def _recycle_with_overlap(self, old: Interpreter, reason: Reason) -> None:
         epoch = self._next_epoch()
         try:
             fresh = await self._launch(epoch)
         except Exception as error:  # noqa: BLE001 - the old one serves on; the story has the words
-            self._hooks.recycling_over()
-            self._hooks.start_failed(error, time.monotonic() - self._launched_at)
+            self._life.recycling_over()
+            self._life.start_failed(error, time.monotonic() - self._launched_at)
             await _first(*_ends(old), timeout=RECYCLE_AGAIN)
             return
         await self._stand_by(fresh, old)
         if self._serves:
-            self._hooks.replaced(self.epoch.number)
+            self._life.replaced(self.epoch.number)
             watcher = self._retire(old, reason)
-            watcher.add_done_callback(lambda _: self._hooks.recycling_over())
+            watcher.add_done_callback(lambda _: self._life.recycling_over())
         else:  # the old one was lost, or left, meanwhile: its watcher sees to that
-            self._hooks.recycling_over()
+            self._life.recycling_over()
         self._install(fresh, epoch)
 
     async def _stand_by(self, fresh: Interpreter, old: Interpreter) -> None:
         """Returns when `fresh` is to serve."""
         assert self._spent is not None
         self._fresh = fresh
-        self._tell(self._hooks.replacement_ready)
+        self._tell(self._life.replacement_ready)
         try:
             await _first(self._spent, *_ends(old), *_ends(fresh), timeout=STANDBY_SECONDS)
         except BaseException:  # the worker stops, and would not end it otherwise
@@ -386,7 +341,7 @@ class Keeper:
         return self._watchers[old]
 
     async def _recycle_in_place(self, old: Interpreter, reason: Reason) -> None:
-        self._hooks.replaced(self.epoch.number)
+        self._life.replaced(self.epoch.number)
         self._lose(old)
         await asyncio.wait([self._retire(old, reason)])
         await self._begin_or_restart()
@@ -395,7 +350,7 @@ class Keeper:
         try:
             await self._begin(self.epoch)
         except Exception as error:  # noqa: BLE001 - from here on it is a loss like others
-            self._hooks.start_failed(error, time.monotonic() - self._launched_at)
+            self._life.start_failed(error, time.monotonic() - self._launched_at)
             await self._restart(0, 0.0)
 
 

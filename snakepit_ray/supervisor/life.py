@@ -1,4 +1,4 @@
-"""What becomes of a worker as its interpreters come, fail and go: the hooks that the keeper calls.
+"""What becomes of a worker as its interpreters come, fail and go, as the keeper says.
 
 Rules:
 - The state changes by core/lifecycle.py's table and nowhere else.
@@ -21,9 +21,9 @@ from snakepit_ray.process import Exit
 from snakepit_ray.supervisor.admission import Admission
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.outcomes import Counters
+from snakepit_ray.supervisor.ports import PoolSide
 from snakepit_ray.supervisor.running import Running
 from snakepit_ray.supervisor.story import Story
-from snakepit_ray.supervisor.surroundings import Surroundings
 from snakepit_ray.telemetry import Why
 
 log = logging.getLogger("snakepit_ray.worker")
@@ -31,19 +31,27 @@ ENDINGS = 100  # epochs whose ending is remembered; of more, the oldest are take
 
 
 class Life:
-    """One worker's state, and what changes it."""
+    """One worker's state, and what changes it. `look_after`: takes care of an interpreter that serves from
+    now on. `replacing`: how far the replacement of the present one is."""
 
     def __init__(
-        self, admission: Admission, running: Running, story: Story, counters: Counters, around: Surroundings
+        self,
+        admission: Admission,
+        running: Running,
+        story: Story,
+        counters: Counters,
+        pool: PoolSide,
+        look_after: Callable[[Interpreter], None],
+        replacing: Callable[[Stage], None],
     ) -> None:
         self.state = WorkerState.STARTING
-        self.looked_after: Callable[[Interpreter], None] = lambda interpreter: None
-        self.replacing: Callable[[Stage], None] = lambda stage: None
+        self._look_after = look_after
+        self._replacing = replacing
         self._admission = admission
         self._running = running
         self._story = story
         self._counters = counters
-        self._around = around
+        self._pool = pool
         self._lost_for = Why.CRASH_EXIT  # the last interpreter
         self._recycled: dict[int, None] = {}  # numbers of epochs that ended on purpose
 
@@ -53,7 +61,7 @@ class Life:
         if self.state is not before:
             self._story.tell(f"{before} -> {self.state}")
             try:
-                self._around.state_changed(self.state)
+                self._pool.state_changed(self.state)
             except Exception:  # who listens cannot break what it listens to: an interpreter begins or ends
                 log.exception("a listener of the worker's state failed")
 
@@ -64,22 +72,26 @@ class Life:
     # ---- what the keeper says -----------------------------------------------------------------------------
 
     def serving(self, interpreter: Interpreter) -> None:
+        """It takes requests from now on; the one before, if it lives, only finishes."""
         self._story.initialized(time.time() - interpreter.began_at, interpreter.child.pid)
         self._admission.renew(may_go_ahead=interpreter.ready.marks)
-        self.looked_after(interpreter)
+        self._look_after(interpreter)
         self.happened(WorkerEvent.SERVING)
         self._admission.set_open(True)
 
     def replaced(self, epoch_number: int) -> None:
+        """The interpreter of that epoch is replaced on purpose: what it holds is not lost by a failure."""
         self._recycled[epoch_number] = None
         while len(self._recycled) > ENDINGS:
             del self._recycled[next(iter(self._recycled))]
 
     def down(self) -> None:
+        """No interpreter takes requests: the waiting stay."""
         self._admission.set_open(False)
         self.happened(WorkerEvent.DOWN)
 
     def ended(self, interpreter: Interpreter, exit: Exit) -> None:
+        """It is gone, not by our wish: what ran in it is lost."""
         story = self._story.last()
 
         def crash(begun: int | None) -> WorkerCrashed:
@@ -98,37 +110,47 @@ class Life:
         self._story.crashed(time.time() - interpreter.started_at, last, lost, self._lost_for)
 
     def holds(self, interpreter: Interpreter) -> bool:
+        """Whether something runs in it."""
         return bool(self._running.of(interpreter))
 
     async def drained(self, interpreter: Interpreter) -> None:
+        """Waits until nothing runs in it."""
         await self._running.drained(interpreter)
 
     def start_failed(self, error: Exception, seconds: float) -> None:
+        """A replacement could not be started, after so many seconds."""
         self._story.start_failed(error, seconds)
-        self.replacing(Stage.FAILED)
+        self._replacing(Stage.FAILED)
 
     def restarted(self, attempt: int, delay: float) -> None:
+        """A lost interpreter was replaced."""
         self._counters.restarts += 1
         self._story.restarted(attempt, delay, self._lost_for)
 
     def recycled(self, interpreter: Interpreter, reason: Reason) -> None:
+        """It was replaced on purpose and has ended."""
         self._counters.recycled += 1
         self._story.recycled(time.time() - interpreter.started_at, interpreter.served, reason)
 
     def quarantined(self, quarantine: Quarantine) -> None:
+        """The restart budget is spent."""
         self._story.quarantined(quarantine)
         self.happened(WorkerEvent.EXHAUSTED)
 
     def retry(self) -> None:
+        """The quarantine is over: the next start is tried."""
         self.happened(WorkerEvent.RETRY)
 
     async def may_recycle(self) -> bool:
-        permitted = self.state is WorkerState.READY and await self._around.may_recycle()
-        self.replacing(Stage.STARTS if permitted else Stage.DENIED)
+        """Whether this worker may be one of those that recycle now."""
+        permitted = self.state is WorkerState.READY and await self._pool.may_recycle()
+        self._replacing(Stage.STARTS if permitted else Stage.DENIED)
         return permitted
 
     def recycling_over(self) -> None:
-        self._around.recycling_over()
+        """The permit is free again."""
+        self._pool.recycling_over()
 
     def replacement_ready(self) -> None:
-        self.replacing(Stage.READY)
+        """A planned replacement is ready to serve."""
+        self._replacing(Stage.READY)

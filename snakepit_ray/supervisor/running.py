@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from snakepit_ray.core.runs import IN_INTERPRETER, TOLD_TO_STOP, RunEvent, RunState, step
 from snakepit_ray.errors import SnakepitError, WorkerCrashed, WorkerFault
 from snakepit_ray.ledger import Entry
 from snakepit_ray.supervisor.attempt import Attempt
@@ -43,10 +44,22 @@ class Run:
     deadline: float | None
     mark: Entry | None = None  # where the interpreter says what it has begun of it
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
-    sent: bool = False
-    stopping: bool = False
-    recalled: bool = False
-    overdue: bool = False  # and it had not begun
+    state: RunState = RunState.ENTERED
+
+    def happened(self, event: RunEvent) -> RunState:
+        """Moves the state; the state before."""
+        before, self.state = self.state, step(self.state, event)
+        return before
+
+    @property
+    def sent(self) -> bool:
+        """Whether the interpreter has it."""
+        return self.state in IN_INTERPRETER
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop, or will never be sent."""
+        return self.state in TOLD_TO_STOP
 
     def settle(self, outcome: Answer | Exception) -> None:
         """Gives the outcome, unless there is one."""
@@ -145,7 +158,7 @@ class Running:
         sink = run.attempt.sink
         on_chunk = None if sink is None else sink.opened(run.interpreter)
         run.interpreter.client.request(request, lambda reply: self._answered(run, reply), on_chunk)
-        run.sent = True
+        run.happened(RunEvent.SEND)
 
     def _answered(self, run: Run, reply: pb.Reply | None) -> None:
         if reply is None:
@@ -154,12 +167,12 @@ class Running:
         if began:
             run.interpreter.served += max(1, reply.items)
             self._took(reply.ran_us / 1e6)
-        elif reply.failure.kind == pb.Failure.Kind.CANCELLED and not (run.stopping or run.recalled):
+        elif reply.failure.kind == pb.Failure.Kind.CANCELLED and run.state is RunState.SENT:
             run.interpreter.client.leave()  # it refuses what nobody has cancelled: it ends
         self._over(run, self._outcome(run, reply, began))
 
     def _outcome(self, run: Run, reply: pb.Reply, began: bool) -> Answer | Exception:
-        if run.overdue or (not began and reply.failure.kind == pb.Failure.Kind.DEADLINE):
+        if run.state is RunState.OVERDUE or (not began and reply.failure.kind == pb.Failure.Kind.DEADLINE):
             return TooLate(began)  # the interpreter's clock may be the first to say so
         if not began and not run.stopping:
             return Recalled()
@@ -172,18 +185,18 @@ class Running:
 
     def _overdue(self, run: Run) -> None:
         if run.sent and self._begun(run) == 0:  # it may begin until the interpreter says that it never will
-            run.overdue = True
             loop = asyncio.get_running_loop()
             run.timers.append(loop.call_later(WORD_SECONDS, run.settle, TooLate(True)))
+            self._tell_to_stop(run, DEADLINE, RunEvent.LATE)
         else:
             run.settle(TooLate(run.sent))
-        self._tell_to_stop(run, DEADLINE)
+            self._tell_to_stop(run, DEADLINE)
 
-    def _tell_to_stop(self, run: Run, reason: pb.Cancel.Reason) -> None:
-        if run.stopping or self._runs.get(run.request.id) is not run:
+    def _tell_to_stop(self, run: Run, reason: pb.Cancel.Reason, event: RunEvent = RunEvent.STOP) -> None:
+        if self._runs.get(run.request.id) is not run:
             return
-        run.stopping = True
-        if not run.sent:  # its buffers are being copied: `run` sees that it has its outcome
+        before = run.happened(event)
+        if before in TOLD_TO_STOP or not run.sent:  # not sent: `run` sees that it has its outcome
             return
         run.interpreter.client.cancel(run.request.id, reason)
         why = "was cancelled" if reason == CALLER else "had used up its budget"
@@ -196,8 +209,8 @@ class Running:
         asked: list[str] = []
         for request_id in ids:
             run = self._runs.get(request_id)
-            if run is not None and run.sent and not (run.recalled or run.stopping):
-                run.recalled = True
+            if run is not None and run.state is RunState.SENT:
+                run.happened(RunEvent.RECALL)
                 run.interpreter.client.cancel(request_id, RECALL)
                 asked.append(request_id)
         return asked
@@ -249,6 +262,7 @@ class Running:
         if self._runs.get(run.request.id) is not run:
             return
         del self._runs[run.request.id]
+        run.happened(RunEvent.END)
         for timer in run.timers:
             timer.cancel()
         try:

@@ -32,9 +32,9 @@ from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.keeper import Keeper
 from snakepit_ray.supervisor.life import Life
 from snakepit_ray.supervisor.outcomes import Closing, Counters, Done, Recalled, Relayed, Sink, TooLate
+from snakepit_ray.supervisor.ports import Ports
 from snakepit_ray.supervisor.running import Running
 from snakepit_ray.supervisor.story import Story
-from snakepit_ray.supervisor.surroundings import Surroundings
 from snakepit_ray.supervisor.waiting_room import WaitingRoom
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
@@ -57,7 +57,8 @@ class WorkerPolicy:
 
 
 class Supervisor:
-    """One worker. `make_spec` is asked before each start of an interpreter."""
+    """One worker. `make_spec` is asked before each start of an interpreter. `ports` makes what the worker has
+    around it; it gets the supervisor before that is complete, to keep and not to use."""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class Supervisor:
         incarnation: int,
         on_host_call: HostHandler,
         forward: Callable[[str, str], None],
-        around: Surroundings | None = None,
+        ports: Callable[[Supervisor], Ports] = lambda supervisor: Ports(),
         counters: Counters | None = None,
     ) -> None:
         self.worker_id = worker_id
@@ -77,20 +78,33 @@ class Supervisor:
         self.policy = policy
         self.counters = counters or Counters()
         self.cargo = Cargo()
-        self.around = around or Surroundings()
+        self.ports = ports(self)
         self.story = Story(pool, worker_id, lambda: self.epoch)
         self.accounts = Accounts(self.counters, self.story)
-        self.admission = Admission(policy.capacity, policy.queue_limit, time.monotonic)
+        limited = policy.care.limits.max_requests is not None
+        self.admission = Admission(
+            policy.capacity,
+            policy.queue_limit,
+            time.monotonic,
+            self.ports.pool,
+            self,
+            (lambda occupied, is_full: self._care.takes_more(occupied, is_full)) if limited else None,
+        )
         self._runs = Running(policy.cancel_grace, self.admission.release, self._took, self._came_back)
-        self.admission.recall, self.admission.has_begun = self._runs.recall, self._runs.has_begun
-        self.admission.is_held_up = self._is_held_up
-        self.life = Life(self.admission, self._runs, self.story, self.counters, self.around)
+        self.life = Life(
+            self.admission,
+            self._runs,
+            self.story,
+            self.counters,
+            self.ports.pool,
+            look_after=lambda interpreter: self._care.begin(interpreter),
+            replacing=lambda stage: self._care.replacing(stage),
+        )
         self.keeper = Keeper(make_spec, incarnation, on_host_call, forward, self.life, overlap=policy.overlap)
-        self._waiting_room = WaitingRoom(self.admission, self.around, self.story, self.counters, pool=pool)
+        self._waiting_room = WaitingRoom(
+            self.admission, self.ports.others, self.story, self.counters, pool=pool
+        )
         self._care = Care(policy.care, self.keeper, self._runs, self.story, self.admission.look_again)
-        self.life.looked_after, self.life.replacing = self._care.begin, self._care.replacing
-        if policy.care.limits.max_requests is not None:
-            self.admission.takes_more = self._care.takes_more
         self._present: dict[str, Attempt] = {}
         self._has_said_its_end = False
 
@@ -134,6 +148,11 @@ class Supervisor:
     def state(self) -> WorkerState:
         """What the worker is doing."""
         return self.life.state
+
+    @property
+    def takes_none(self) -> bool:
+        """Whether requests that may move go elsewhere, because this worker drains or is quarantined."""
+        return self.life.state in (WorkerState.DRAINING, WorkerState.QUARANTINED)
 
     @property
     def interpreter(self) -> Interpreter | None:
@@ -223,7 +242,7 @@ class Supervisor:
         attempt = self._present[request.id] = Attempt(
             request,
             self._budget(request),
-            self.around.begun_before,
+            self.ports.record.begun_before,
             task,
             sink=sink,
             worker_id=self.worker_id,
@@ -310,7 +329,7 @@ class Supervisor:
     async def _try(self, attempt: Attempt, on_slot: OnSlot | None) -> Done | Relayed:
         request = attempt.request
         request.attempt = attempt.number
-        if attempt.is_back or self._is_held_up(request.id) or not self.admission.start_now(request.id):
+        if attempt.is_back or self.is_held_up(request.id) or not self.admission.start_now(request.id):
             # Another worker would not know that it must not run again.
             attempt.may_move = attempt.may_move and not self.must_not_run_again(request)
             relayed = await self._waiting_room.enter(attempt)
@@ -327,7 +346,7 @@ class Supervisor:
         assert interpreter is not None
         try:
             answer = await self._runs.run(
-                attempt, interpreter, self.around.begins, self.cargo.beside(request)
+                attempt, interpreter, self.ports.record.begins, self.cargo.beside(request)
             )
         except (Recalled, WorkerCrashed) as error:
             if undo is not None and not getattr(error, "may_have_started", False):
@@ -340,7 +359,15 @@ class Supervisor:
         self.story.ran(request, reply, tally_of(reply, request.batch.count or 1))
         return done
 
-    def _is_held_up(self, request_id: str) -> bool:
+    def recall(self, ids: list[str]) -> list[str]:
+        """Takes requests back that have not begun in their interpreter (see Running)."""
+        return self._runs.recall(ids)
+
+    def has_begun(self, request_id: str) -> bool:
+        """Whether a request has begun in its interpreter, or nobody knows."""
+        return self._runs.has_begun(request_id)
+
+    def is_held_up(self, request_id: str) -> bool:
         """A session's switch point: its request does not enter an interpreter while another of it is in the
         one before."""
         session = self._present[request_id].request.session
@@ -348,7 +375,7 @@ class Supervisor:
 
     def must_not_run_again(self, request: pb.Request) -> bool:
         """Whether it may have begun in an earlier life of this worker, and a second run may do harm."""
-        return self.around.begun_before(request) > 0 and not self.is_idempotent(request)
+        return self.ports.record.begun_before(request) > 0 and not self.is_idempotent(request)
 
     def _refuse_a_second_run(self, attempt: Attempt) -> None:
         """Ray sends a request again when its actor has died: what had begun then runs again only if that does

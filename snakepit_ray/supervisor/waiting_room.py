@@ -18,8 +18,8 @@ from snakepit_ray.errors import PoolSaturated, QueueTimeout
 from snakepit_ray.supervisor.admission import CLOSED, START, Admission, Expired, Move, Verdict
 from snakepit_ray.supervisor.attempt import Attempt
 from snakepit_ray.supervisor.outcomes import Closing, Counters, Relayed, TooLate
+from snakepit_ray.supervisor.ports import OtherWorkers
 from snakepit_ray.supervisor.story import Story
-from snakepit_ray.supervisor.surroundings import Surroundings
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ class WaitingRoom:
     def __init__(
         self,
         admission: Admission,
-        around: Surroundings,
+        others: OtherWorkers,
         story: Story,
         counters: Counters,
         *,
@@ -39,7 +39,7 @@ class WaitingRoom:
     ) -> None:
         self._closing = asyncio.Event()
         self._admission = admission
-        self._around = around
+        self._others = others
         self._story = story
         self._counters = counters
         self._pool = pool
@@ -100,7 +100,7 @@ class WaitingRoom:
     async def _moved(self, attempt: Attempt, move: Move) -> Relayed | None:
         """The answer of the worker that a waiter was sent to; None when it was refused there. Raises its
         error."""
-        sent = self._around.delegate(move.target, _to_send_on(attempt), move.chained)
+        sent = self._others.delegate(move.target, _to_send_on(attempt), move.chained)
         relayed = await self.unless_closed(sent)
         if relayed is None:
             self._story.not_moved(attempt.request, move.target)
@@ -116,12 +116,12 @@ class WaitingRoom:
     async def _overflowed(self, attempt: Attempt) -> Relayed:
         relayed = None
         if attempt.may_move:
-            relayed = await self.unless_closed(self._around.overflow(attempt.request))
+            relayed = await self.unless_closed(self._others.overflow(attempt.request))
         if relayed is None:
             waiting, limit = len(self._admission.queue), self._admission.queue.limit or 0
             self._counters.saturated += 1
             slots = self._admission.slots
-            self._story.saturated(waiting, limit, slots.capacity, slots.running, self._around.pool_load)
+            self._story.saturated(waiting, limit, slots.capacity, slots.running, self._others.pool_load)
             raise PoolSaturated.full(self._pool, waiting, limit)
         self._counters.delegated += 1
         relayed.unwrap()

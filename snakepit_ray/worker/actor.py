@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 from snakepit_ray.config import PoolConfig
@@ -24,7 +25,7 @@ from snakepit_ray.port.listeners import Listeners, Told
 from snakepit_ray.port.messages import Delegated, MoveOrder, PoolMemory, WorkerFacts
 from snakepit_ray.process import registry
 from snakepit_ray.process.session_log import SessionLog
-from snakepit_ray.supervisor import Counters, Supervisor
+from snakepit_ray.supervisor import Counters, Ports, Supervisor
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import BatchEnvelope, decoded_count, keep_encoded
 from snakepit_ray.worker.circuit import Gate
@@ -51,7 +52,6 @@ class WorkerActor:
         self.session_log = SessionLog.open(name, config.max_sessions)
         incarnation = self.ledger.next_incarnation(time.time_ns() // 1_000_000)
         memory = Memory(About(worker_id, self.node_id), self.ledger, incarnation)
-        self.peers = Peers(config.name, memory)
         host = HostCalls(worker_id, config.name, self.node_id, lambda: self.epoch)
         self.supervisor = Supervisor(
             lambda: interpreter_spec(config, worker_id, self.ledger.descriptor),
@@ -61,7 +61,7 @@ class WorkerActor:
             incarnation=incarnation,
             on_host_call=host.serve,
             forward=self._forward,
-            around=self.peers,
+            ports=partial(self._ports, router_id, memory),
             counters=Counters(self.ledger.counts),
         )
         if self.ledger.found:
@@ -69,23 +69,28 @@ class WorkerActor:
         else:
             self.ledger.counts[-1] = incarnation
         self._memory_used = 0
-        self.pool_link = PoolLink(
-            self.supervisor,
-            config,
-            worker_id,
-            router_id,
-            self.facts,
-            self.peers.actors,
-            self._gone,
-            self.session_log,
-            self.ledger.notes,
-        )
-        self.peers.supervisor, self.peers.pool_link = self.supervisor, self.pool_link
         self.gate = Gate(config, worker_id, self.pool_link)
         self.requests = Requests(config, memory, self.supervisor, self.pool_link, self.peers, self.gate)
         self.listeners = Listeners()
         self._forever = asyncio.Event()
         self._running = asyncio.ensure_future(self._run())
+
+    def _ports(self, router_id: str, memory: Memory, supervisor: Supervisor) -> Ports:
+        """The worker's link to its pool, and the other workers, whose actors it learns from the router."""
+        actors: dict[str, Any] = {}
+        self.pool_link = PoolLink(
+            supervisor,
+            self.config,
+            self.worker_id,
+            router_id,
+            self.facts,
+            actors,
+            self._gone,
+            self.session_log,
+            self.ledger.notes,
+        )
+        self.peers = Peers(self.config.name, memory, supervisor, self.pool_link, actors)
+        return Ports(self.peers, self.pool_link, memory)
 
     async def _run(self) -> None:
         ray_port.when_raylet_dies(self._raylet_died)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.ledger import ALL, LARGEST, NOT_BEGUN, UNKNOWN, Begun, Ended, Entry, Ledger, Plain, State
-from snakepit_ray.supervisor import Answer, Done, Relayed
+from snakepit_ray.supervisor import Answer, Done, Record, Relayed
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import BatchEnvelope, Envelope, Info
 from snakepit_ray.wire.requests import outcome
@@ -40,7 +40,7 @@ class About(NamedTuple):
     node_id: str
 
 
-class Memory:
+class Memory(Record):
     """The memory of one worker. `incarnation` is its actor's."""
 
     def __init__(self, about: About, ledger: Ledger, incarnation: int) -> None:

@@ -14,14 +14,13 @@ from typing import Any
 
 import ray
 
-from snakepit_ray.core.lifecycle import WorkerState
 from snakepit_ray.errors import NotNow, SessionWorkerLost, WorkerCrashed
-from snakepit_ray.ledger import HERE, Begun, Ended, Entry, State
+from snakepit_ray.ledger import HERE, Begun, Ended, State
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.messages import Claimed, Delegated, Refused
 from snakepit_ray.port.naming import number_of
 from snakepit_ray.process.awaiting import within
-from snakepit_ray.supervisor import Relayed, Supervisor, Surroundings
+from snakepit_ray.supervisor import OtherWorkers, Relayed, Supervisor
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.requests import parcel
 from snakepit_ray.worker.memory import Memory
@@ -30,35 +29,22 @@ from snakepit_ray.worker.pool_link import PoolLink
 BACK_SECONDS = 10.0  # for an actor that died to be restarted and say what it knows
 
 
-class Peers(Surroundings):
-    """The surroundings of one worker actor. `supervisor` and `membership` are set when they are made."""
+class Peers(OtherWorkers):
+    """The other workers of one worker's pool. `actors`: those whose actors are known, by worker id."""
 
-    supervisor: Supervisor
-    pool_link: PoolLink
-
-    def __init__(self, pool: str, memory: Memory) -> None:
+    def __init__(
+        self,
+        pool: str,
+        memory: Memory,
+        supervisor: Supervisor,
+        pool_link: PoolLink,
+        actors: dict[str, Any],
+    ) -> None:
+        self.actors = actors
         self._pool = pool
-        self.actors: dict[str, Any] = {}
         self._memory = memory
-
-    # ---- what has begun -----------------------------------------------------------------------------------
-
-    def begins(self, request: pb.Request, marked: bool) -> Entry | None:
-        return self._memory.begins(request, marked)
-
-    def begun_before(self, request: pb.Request) -> int:
-        return self._memory.begun_before(request)
-
-    # ---- what the worker asks of the pool -----------------------------------------------------------------
-
-    async def may_recycle(self) -> bool:
-        return await self.pool_link.may_recycle()
-
-    def recycling_over(self) -> None:
-        self.pool_link.recycling_over()
-
-    def state_changed(self, state: WorkerState) -> None:
-        self.pool_link.state_changed(state)
+        self._supervisor = supervisor
+        self._pool_link = pool_link
 
     # ---- handing on ---------------------------------------------------------------------------------------
 
@@ -67,7 +53,7 @@ class Peers(Surroundings):
         here. `state`: what was known of the request when it came."""
         if self._memory.begun_before(request):
             relayed = await self._recalled(request, state)
-            if relayed is not None or not self.supervisor.is_idempotent(request):
+            if relayed is not None or not self._supervisor.is_idempotent(request):
                 return relayed  # None: it is refused here; another worker would run it
         placed = await self.place(request)
         if placed is None:
@@ -83,11 +69,10 @@ class Peers(Surroundings):
         worker that does, with the request to send; None when it runs here."""
         strict = bool(request.options.affinity)
         if request.session:
-            claimed = await self.pool_link.sessions.claim(request.session, strict, request.options.rebind)
+            claimed = await self._pool_link.sessions.claim(request.session, strict, request.options.rebind)
             if claimed is not None:
                 return self._owner(request, claimed, strict)
-        away = self.supervisor.state in (WorkerState.DRAINING, WorkerState.QUARANTINED)
-        if away and not (request.session and strict):
+        if self._supervisor.takes_none and not (request.session and strict):
             return await self._room(request)
         return None
 
@@ -112,7 +97,7 @@ class Peers(Surroundings):
         asked = pb.Request(id=request.id, command=request.command, options=request.options)
         asked.batch.count = request.batch.count
         # One that may run twice does not wait for an actor that is down.
-        retries = 0 if self.supervisor.is_idempotent(request) else -1
+        retries = 0 if self._supervisor.is_idempotent(request) else -1
         try:
             ref = actor.recall.options(max_task_retries=retries).remote(asked.SerializeToString())
             outcome: Delegated | bool = await within(seconds, ray_port.owned(ref))
@@ -122,7 +107,7 @@ class Peers(Surroundings):
 
     def _owner(self, request: pb.Request, claimed: Claimed, strict: bool) -> tuple[str, pb.Request]:
         if claimed.actor is None:
-            epoch = self.supervisor.epoch
+            epoch = self._supervisor.epoch
             gone = f"worker {claimed.owner} is gone"
             raise SessionWorkerLost.of(request.session, gone, None, (epoch.incarnation, epoch.number))
         self.actors[claimed.owner] = claimed.actor
@@ -131,14 +116,14 @@ class Peers(Surroundings):
 
     @property
     def pool_load(self) -> tuple[int, int]:
-        return self.pool_link.pool_load
+        return self._pool_link.pool_load
 
     async def overflow(self, request: pb.Request) -> Relayed | None:
         placed = await self._room(request)
         return None if placed is None else await self.delegate(*placed, chained=True)
 
     async def _room(self, request: pb.Request) -> tuple[str, pb.Request] | None:
-        order = await self.pool_link.room()
+        order = await self._pool_link.room()
         if order is None:
             return None
         self.actors[order.target] = order.actor
@@ -151,11 +136,11 @@ class Peers(Surroundings):
         if actor is None:
             return None
         request.options.chained = chained
-        request.options.more = bool(self.supervisor.admission.queue.movable)
+        request.options.more = bool(self._supervisor.admission.queue.movable)
         request.options.incarnation = 0  # of another worker than the one it was sent to
         self._memory.moves(request.id, 1 + number_of(target))
         # Sent again by Ray it would be counted twice there: what becomes of it is decided here.
-        beside = parcel(self.supervisor.cargo.beside(request))
+        beside = parcel(self._supervisor.cargo.beside(request))
         ref = actor.execute.options(max_task_retries=0).remote(request.SerializeToString(), *beside)
         try:
             value = await ray_port.owned(ref)
@@ -167,7 +152,7 @@ class Peers(Surroundings):
         if isinstance(value, Refused):
             self._memory.refused(request.id)
             if not chained:
-                self.pool_link.refused(target)
+                self._pool_link.refused(target)
             return None
         if _never_began(value.value):  # its queue is full, too, or it waited there for nothing
             self._memory.refused(request.id)
@@ -179,7 +164,7 @@ class Peers(Surroundings):
         """What became of a request whose worker died with it; None where it may run again. Raises
         WorkerCrashed where it may not."""
         self.actors.pop(target, None)
-        if self.supervisor.is_idempotent(request):
+        if self._supervisor.is_idempotent(request):
             self._memory.lost(request.id)
             return None
         outcome = await self._recall(actor, request, BACK_SECONDS)

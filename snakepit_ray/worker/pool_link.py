@@ -30,7 +30,7 @@ from snakepit_ray.port.messages import (
     WorkerFacts,
 )
 from snakepit_ray.process.session_log import SessionLog
-from snakepit_ray.supervisor import Supervisor
+from snakepit_ray.supervisor import PoolSide, Supervisor
 from snakepit_ray.worker import pool_notes
 from snakepit_ray.worker.sessions import OwnSessions
 
@@ -38,7 +38,7 @@ HOLD_AGAIN_SECONDS = 0.2
 HAND_OVER_SECONDS = 0.05
 
 
-class PoolLink:
+class PoolLink(PoolSide):
     """One worker's membership in its pool. `actors` learns the actors that the router names; `log` has the
     sessions of an earlier process of this worker, `notes` what the router had told it."""
 
@@ -76,8 +76,6 @@ class PoolLink:
         self._wake: asyncio.TimerHandle | None = None
         self._wake_at = 0.0
         self._sending: asyncio.Task[None] | None = None
-        supervisor.admission.changed = self._changed
-        supervisor.admission.progressed = lambda: self._reporter.progressed(time.monotonic())
 
     # ---- belonging ----------------------------------------------------------------------------------------
 
@@ -172,7 +170,12 @@ class PoolLink:
 
     # ---- reporting ----------------------------------------------------------------------------------------
 
-    def _changed(self) -> None:
+    def queue_progressed(self) -> None:
+        """The others that wait come nearer without anybody's help."""
+        self._reporter.progressed(time.monotonic())
+
+    def queue_changed(self) -> None:
+        """Reports to the router what it must know."""
         admission = self._supervisor.admission
         queue = admission.queue
         self._act(

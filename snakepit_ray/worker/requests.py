@@ -60,9 +60,14 @@ class Requests:
 
     async def execute(self, blob: bytes, values: tuple[Any, ...]) -> Any:
         """Runs one serialized Request: an Envelope, or to a worker that delegates Delegated or Refused."""
-        with self._presence():
+        self.present += 1
+        try:
             request = pb.Request.FromString(blob)
-            return await self._once(request.id, partial(self._in_turn, request, values))
+            if values or request.options.turn:
+                return await self._once(request.id, partial(self._in_turn, request, values))
+            return await self._once(request.id, partial(self._enter, request, movable=True))
+        finally:
+            self.present -= 1
 
     async def execute_batch(self, blobs: Sequence[bytes], values: tuple[Any, ...]) -> BatchEnvelope:
         """Runs the items of some serialized Requests, which are one batch."""
@@ -91,16 +96,12 @@ class Requests:
             return answers[0]
 
     async def _in_turn(self, request: pb.Request, values: tuple[Any, ...]) -> Any:
-        if not request.options.turn:
-            return await self._arrived(request, values)
+        """Serves a request of a session's order, or one with buffers beside it."""
         async with self._ordering.in_turn(request):
-            return await self._arrived(request, values)
-
-    async def _arrived(self, request: pb.Request, values: tuple[Any, ...]) -> Any:
-        if not values:
-            return await self._enter(request, movable=True)
-        with self._cargo.of(request.id, await self._unpacked([request], values)):
-            return await self._enter(request, movable=False)
+            if not values:
+                return await self._enter(request, movable=True)
+            with self._cargo.of(request.id, await self._unpacked([request], values)):
+                return await self._enter(request, movable=False)
 
     async def _enter(self, request: pb.Request, *, movable: bool) -> Any:
         if request.options.hops:
@@ -167,10 +168,11 @@ class Requests:
     async def _execute(self, request: pb.Request, *, movable: bool) -> Any:
         state = self._memory.arrives(request)
         try:
-            with self._ordering.sent_on(request):
-                relayed = await self._peers.elsewhere(request, state)
-            if relayed is not None:
-                return relayed.unwrap()
+            if request.session or self._supervisor.takes_none or self._memory.begun_before(request):
+                with self._ordering.sent_on(request):
+                    relayed = await self._peers.elsewhere(request, state)
+                if relayed is not None:
+                    return relayed.unwrap()
             return await self._execute_here(request, movable=movable)
         finally:
             self._memory.over(request)
@@ -183,7 +185,8 @@ class Requests:
                 request.session
             )  # at once, not after a wait for the next interpreter
         on_slot = partial(self._pool_link.sessions.enter, request.session, options.rebind) if pinned else None
-        self._ordering.begins(request)
+        if options.turn:
+            self._ordering.begins(request)
         try:
             done = await self._supervisor.run(request, may_move=movable and not pinned, on_slot=on_slot)
         except WorkerCrashed as crash:

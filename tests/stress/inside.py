@@ -108,7 +108,7 @@ def held(worker: Supervisor) -> dict[str, list[Any]]:
 
 def worker_marks(worker: Supervisor) -> set[int]:
     """Words that an interpreter may store to."""
-    around = worker.around
-    assert isinstance(around, Marked)
-    entries = around.ledger._entries.values()
+    record = worker.ports.record
+    assert isinstance(record, Marked)
+    entries = record.ledger._entries.values()
     return {entry.word for entry in entries if isinstance(entry, Entry) and entry._inside}

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from snakepit_ray.ledger import Entry, Ledger
-from snakepit_ray.supervisor import Done, InterpreterSpec, Supervisor, Surroundings, WorkerPolicy
+from snakepit_ray.supervisor import (
+    Done,
+    InterpreterSpec,
+    OtherWorkers,
+    PoolSide,
+    Ports,
+    Record,
+    Supervisor,
+    WorkerPolicy,
+)
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.requests import outcome
 
@@ -58,6 +67,12 @@ async def refuse_host_calls(call: pb.HostCall) -> pb.HostReply:
     return pb.HostReply(id=call.id, failure=pb.Failure(kind=pb.Failure.TOOL_NOT_FOUND, type="ToolNotFound"))
 
 
+def ports(*given: Any) -> Ports:
+    """These ports; the others are those of a worker on its own."""
+    kinds = {"others": OtherWorkers, "pool": PoolSide, "record": Record}
+    return Ports(**{name: one for name, kind in kinds.items() for one in given if isinstance(one, kind)})
+
+
 def supervisor(
     tmp_path: Path, *, policy: WorkerPolicy | None = None, around: Any = None, **changes: Any
 ) -> Supervisor:
@@ -70,7 +85,7 @@ def supervisor(
         incarnation=1,
         on_host_call=refuse_host_calls,
         forward=lambda stream, line: None,
-        around=around,
+        ports=around if callable(around) else lambda supervisor: ports(around),
     )
 
 
@@ -112,7 +127,7 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 # ---- interpreters that say what they have begun ------------------------------------------------------------
 
 
-class Marked(Surroundings):
+class Marked(Record):
     """The ledger of a worker actor, without the actor."""
 
     def __init__(self, ledger: Ledger) -> None:

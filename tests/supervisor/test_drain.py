@@ -23,8 +23,8 @@ def worker_of(life: Life) -> Any:
     async def hand_over() -> None:
         """Nobody has room."""
 
-    membership = SimpleNamespace(hand_over=hand_over)
-    return SimpleNamespace(supervisor=life.supervisor, service=life.service, pool_link=membership)
+    pool_link = SimpleNamespace(hand_over=hand_over)
+    return SimpleNamespace(supervisor=life.supervisor, requests=life.requests, pool_link=pool_link)
 
 
 def placed_at(life: Life, target: Life, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,12 +37,12 @@ def placed_at(life: Life, target: Life, monkeypatch: pytest.MonkeyPatch) -> None
         sent.options.may_wait = True
         return "test-1", sent
 
-    life.peers.peers["test-1"] = actor_of(target)
+    life.peers.actors["test-1"] = actor_of(target)
     monkeypatch.setattr(life.peers, "place", place)
 
 
 async def chunks_of(life: Life, asked: pb.Request) -> int:
-    return len([chunk async for chunk in life.service.execute_stream(asked.SerializeToString(), ())])
+    return len([chunk async for chunk in life.requests.execute_stream(asked.SerializeToString(), ())])
 
 
 @pytest.mark.parametrize("what", ["call", "batch", "stream"])
@@ -64,12 +64,13 @@ def test_a_call_whose_request_runs_at_another_worker_counts(
             placed_at(relay, target, monkeypatch)
             monkeypatch.setattr(ray_port, "stream", streaming)
             asked = request("until_file", 1, tag="moved", path=str(go))
+            asked.session = "at the target"
             if what == "call":
                 call: asyncio.Future[Any] = asyncio.ensure_future(relay.ask(asked))
             elif what == "batch":
                 asked.batch.count = 1
                 asked.args.json = b"[" + asked.args.json + b"]"
-                call = asyncio.ensure_future(relay.service.execute_batch([asked.SerializeToString()], ()))
+                call = asyncio.ensure_future(relay.requests.execute_batch([asked.SerializeToString()], ()))
             else:
                 call = asyncio.ensure_future(chunks_of(relay, asked))
             await until(lambda: executed(tmp_path) == ["moved"])

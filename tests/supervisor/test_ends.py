@@ -198,7 +198,7 @@ def test_a_hook_that_raises_keeps_no_interpreter_from_its_end_or_its_successor(
 
     async def body() -> None:
         async with working(tmp_path) as worker:
-            monkeypatch.setattr(worker.around, "state_changed", broken)
+            monkeypatch.setattr(worker.ports.pool, "state_changed", broken)
             monkeypatch.setattr(worker.life, "restarted", broken)
             old = serving(worker)
             os.kill(old.child.pid, signal.SIGKILL)

@@ -21,6 +21,7 @@ from snakepit_ray.errors import SnakepitError, WorkerCrashed, WorkerFault
 from snakepit_ray.ledger import ALL, LARGEST, NOT_BEGUN, Begun, Ledger
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.messages import Refused
+from snakepit_ray.supervisor import Ports, Supervisor
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import encode_args
 from snakepit_ray.worker import memory
@@ -36,9 +37,6 @@ class Life:
     def __init__(self, tmp_path: Path, number: int, worker_id: str = "test-0", **changes: Any) -> None:
         self.ledger = Ledger.open(worker_id, tmp_path)
         self.memory = Memory(About(worker_id, "node"), self.ledger, number)
-        self.peers = Peers("test", self.memory)
-        self.supervisor = supervisor(tmp_path, around=self.peers, marks=self.ledger.descriptor, **changes)
-        self.peers.supervisor = self.supervisor
         pool_link: Any = SimpleNamespace(
             memory=SimpleNamespace(size=1),
             delegate_arrived=lambda *args: None,
@@ -46,10 +44,15 @@ class Life:
             state_changed=lambda state: None,
             recycling_over=lambda: None,
         )
-        self.peers.pool_link = pool_link
+
+        def around(supervisor: Supervisor) -> Ports:
+            self.peers = Peers("test", self.memory, supervisor, pool_link, {})
+            return Ports(others=self.peers, record=self.memory)
+
+        self.supervisor = supervisor(tmp_path, around=around, marks=self.ledger.descriptor, **changes)
         gate: Any = SimpleNamespace(idle=True)
         config = PoolConfig(name="test", size=1)
-        self.service = Requests(config, self.memory, self.supervisor, pool_link, self.peers, gate)
+        self.requests = Requests(config, self.memory, self.supervisor, pool_link, self.peers, gate)
 
     async def __aenter__(self) -> Life:
         await self.supervisor.start()
@@ -61,11 +64,11 @@ class Life:
         self.ledger.close()
 
     async def ask(self, asked: pb.Request) -> Any:
-        envelope = await self.service.execute(asked.SerializeToString(), ())
+        envelope = await self.requests.execute(asked.SerializeToString(), ())
         return envelope.value() if hasattr(envelope, "value") else envelope
 
     async def recall(self, blob: bytes) -> Any:
-        return await self.service.recall(pb.Request.FromString(blob))
+        return await self.requests.recall(pb.Request.FromString(blob))
 
 
 async def told(answer: Awaitable[Any]) -> Any:
@@ -169,7 +172,7 @@ def actor_of(target: Life) -> Any:
     """That worker as another one sees it."""
 
     async def execute(blob: bytes, *beside: Any) -> Any:
-        return await target.service.execute(blob, ())
+        return await target.requests.execute(blob, ())
 
     return SimpleNamespace(execute=Remote(execute), recall=Remote(target.recall))
 
@@ -179,7 +182,7 @@ def actor_that_dies(tmp_path: Path, target: Life, *, runs: bool = True) -> Any:
 
     async def execute(blob: bytes, *beside: Any) -> Any:
         if runs:
-            await target.service.execute(blob, ())
+            await target.requests.execute(blob, ())
         raise ray_port.ActorUnavailable("gone", None)
 
     async def recall(blob: bytes) -> Any:
@@ -200,7 +203,7 @@ def test_an_outcome_that_is_known_at_another_worker_is_asked_for_there(
         async with Life(tmp_path, 1) as relay, Life(tmp_path, 1, "test-1") as target:
             dying = dies == "target"
             actor = actor_that_dies(tmp_path, target) if dying else actor_of(target)
-            relay.peers.peers["test-1"] = actor
+            relay.peers.actors["test-1"] = actor
             relayed = await relay.peers.delegate("test-1", sent, chained=False)
             assert relayed is not None
             envelope: Any = relayed.unwrap()
@@ -233,7 +236,7 @@ def test_a_worker_that_died_with_a_request_that_it_had_not_ended_says_so(
                 sent.options.hops = 1
                 if begun:
                     target.ledger.begin(sent.id)
-                relay.peers.peers["test-1"] = actor_that_dies(tmp_path, target, runs=False)
+                relay.peers.actors["test-1"] = actor_that_dies(tmp_path, target, runs=False)
                 answer = await told(relay.peers.delegate("test-1", sent, chained=False))
                 assert isinstance(answer, WorkerCrashed) if begun else answer is None
                 known = relay.ledger.recall(sent.id)
@@ -278,7 +281,7 @@ def test_a_refused_delegation_leaves_no_trace_whatever_came_in_between(tmp_path:
                     life.ledger.begin(f"other-{number}")
                 return Refused("test-1")
 
-            life.peers.peers["test-1"] = SimpleNamespace(execute=Remote(refuse))
+            life.peers.actors["test-1"] = SimpleNamespace(execute=Remote(refuse))
             life.peers.place = partial(place_at, "test-1")  # type: ignore[method-assign]
             value = await life.ask(asked)
             assert executed(tmp_path) == ["stays"]
@@ -304,7 +307,7 @@ def test_a_delegation_that_was_refused_before_the_actor_died_runs_in_the_next_li
             async def refuse(blob: bytes, *beside: Any) -> Refused:
                 return Refused("test-1")
 
-            life.peers.peers["test-1"] = SimpleNamespace(execute=Remote(refuse))
+            life.peers.actors["test-1"] = SimpleNamespace(execute=Remote(refuse))
             _, sent = await place_at("test-1", asked)
             assert await life.peers.delegate("test-1", sent, chained=True) is None
         async with Life(tmp_path, 2) as life:
@@ -404,7 +407,7 @@ def test_of_a_batch_whose_actor_died_only_what_had_begun_fails(tmp_path: Path) -
         async with Life(tmp_path, 1) as life:
             life.ledger.words[life.ledger.begin(asked.id, marked=True).word] = 3
         async with Life(tmp_path, 2) as life:
-            envelope = await life.service.execute(asked.SerializeToString(), ())
+            envelope = await life.requests.execute(asked.SerializeToString(), ())
             (part,) = envelope.parts
             assert (part.size, [index for index, _ in part.failures]) == (3, [0, 1, 2])
             assert all(error.may_have_started for _, error in part.failures)
@@ -430,7 +433,7 @@ def test_a_divided_batch_comes_again_as_a_whole(tmp_path: Path, what: str) -> No
             if what == "refused":
                 life.memory.refused(part.id)
         async with Life(tmp_path, 2) as life:
-            envelope = await life.service.execute_batch([asked.SerializeToString()], ())
+            envelope = await life.requests.execute_batch([asked.SerializeToString()], ())
             errors = [error for part in envelope.parts for _, error in part.failures]
         if what == "refused":
             assert (errors, executed(tmp_path)) == ([], ["a", "b"])

@@ -19,7 +19,7 @@ from snakepit_ray.core.recycling import Limits, Reason
 from snakepit_ray.core.restarts import RestartBudget, RestartPolicy
 from snakepit_ray.errors import DeadlineExceeded, QueueTimeout, WorkerCrashed, WorkerStartError
 from snakepit_ray.process import usage
-from snakepit_ray.supervisor import CarePolicy, Supervisor, Surroundings
+from snakepit_ray.supervisor import CarePolicy, PoolSide, Record, Supervisor
 from snakepit_ray.testing import MISBEHAVING, MISBEHAVING_BRIDGE
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.conftest import interpreters
@@ -195,7 +195,7 @@ def test_a_replacement_that_cannot_start_changes_nothing(tmp_path: Path) -> None
 
 
 def test_recycling_waits_for_its_permit_and_gives_it_back(tmp_path: Path) -> None:
-    class Stingy(Surroundings):
+    class Stingy(PoolSide):
         asked = over = 0
         allowed = False
 
@@ -226,7 +226,7 @@ def test_recycling_waits_for_its_permit_and_gives_it_back(tmp_path: Path) -> Non
 def test_an_interpreter_that_keeps_dying_quarantines_its_worker_which_is_tried_again(tmp_path: Path) -> None:
     states: list[WorkerState] = []
 
-    class Listening(Surroundings):
+    class Listening(PoolSide):
         def state_changed(self, state: WorkerState) -> None:
             states.append(state)
 
@@ -295,7 +295,7 @@ def test_stopping_in_the_midst_of_a_restart_leaves_nothing(tmp_path: Path) -> No
 
 
 def test_what_had_begun_before_a_restart_runs_again_only_if_idempotent(tmp_path: Path) -> None:
-    class Remembering(Surroundings):
+    class Remembering(Record):
         def begun_before(self, request: pb.Request) -> bool:
             return True
 
@@ -310,7 +310,7 @@ def test_what_had_begun_before_a_restart_runs_again_only_if_idempotent(tmp_path:
 
 
 def test_what_had_begun_before_is_never_said_not_to_have_run(tmp_path: Path) -> None:
-    class Remembering(Surroundings):
+    class Remembering(Record):
         def begun_before(self, request: pb.Request) -> bool:
             return request.id != "new"
 
@@ -340,7 +340,7 @@ def test_what_had_begun_before_is_never_said_not_to_have_run(tmp_path: Path) -> 
 
 
 def test_what_had_begun_before_a_restart_is_not_moved_to_a_worker_that_does_not_know(tmp_path: Path) -> None:
-    class Remembering(Surroundings):
+    class Remembering(Record):
         def begun_before(self, request: pb.Request) -> bool:
             return request.id == "old"
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from snakepit_ray.core.recycling import Limits
-from snakepit_ray.supervisor import CarePolicy, Supervisor, Surroundings
+from snakepit_ray.supervisor import CarePolicy, PoolSide, Supervisor
 from snakepit_ray.supervisor import keeper as keeping
 from tests.conftest import interpreters
 from tests.supervisor.harness import POLICY, executed, request, run, spec, supervisor, until, value
@@ -121,13 +121,14 @@ def test_a_start_that_does_not_come_holds_requests_up_for_a_bounded_time(tmp_pat
 def waits(worker: Supervisor) -> list[int]:
     """How many waited, whenever that changed."""
     seen: list[int] = []
-    changed = worker.admission.changed
+    pool = worker.ports.pool
+    changed = pool.queue_changed
 
     def looking() -> None:
         seen.append(worker.waiting)
         changed()
 
-    worker.admission.changed = looking
+    pool.queue_changed = looking  # type: ignore[method-assign]
     return seen
 
 
@@ -151,7 +152,7 @@ def test_a_start_that_takes_long_holds_nobody_up(tmp_path: Path) -> None:
     run(body)
 
 
-class Stingy(Surroundings):
+class Stingy(PoolSide):
     """Others recycle."""
 
     asked, allowed = 0, False

@@ -46,7 +46,7 @@ async def working(tmp_path: Path, kind: type[Marked] = Marked, **changes: Any) -
 
 def nothing_is_left(worker: Supervisor) -> bool:
     """No request, no run, no mark, no place of the memory, no slot."""
-    ledger = worker.around.ledger  # type: ignore[attr-defined]
+    ledger = worker.ports.record.ledger  # type: ignore[attr-defined]
     marks = [one for one in ledger._entries.values() if getattr(one, "_inside", False)]
     books = (worker._present, worker._runs._runs, marks, worker.admission._verdicts, worker.admission._aside)
     return not any(books) and not worker.waiting
@@ -145,7 +145,7 @@ def test_a_ledger_that_cannot_be_written_fails_the_request_and_nothing_else(tmp_
                 await ask(worker, "run", 1, tag="never")
             with pytest.raises(WorkerFault, match="no space left"):
                 await asyncio.wait_for(arrays(worker, 2), 20)
-            worker.around.refuses = False  # type: ignore[attr-defined]
+            worker.ports.record.refuses = False  # type: ignore[attr-defined]
             await ask(worker, "run", 3, tag="next")
             assert executed(tmp_path) == ["next"]
             await idle(worker)
@@ -532,7 +532,7 @@ def test_a_crash_that_leaves_it_unbegun_again_and_again_is_told_in_the_end(tmp_p
                 await ask(worker, "die", 1, tag="poison")
             assert not crash.value.may_have_started
             assert executed(tmp_path) == ["poison"] * (MOST_LOSSES + 1)
-            worker.around.is_poison = False  # type: ignore[attr-defined]
+            worker.ports.record.is_poison = False  # type: ignore[attr-defined]
             await ask(worker, "run", 2, tag="next")
             await idle(worker)
 

@@ -47,7 +47,6 @@ async def outcome_of(owner: Owner, ledger: Ledger, *, strict: bool) -> Relayed |
         return Claimed("test-1", owner, 1)
 
     memory = Memory(About("test-0", "node"), ledger, 1)
-    peers = Peers("test", memory)
     refused: list[str] = []
     pool_link: Any = SimpleNamespace(sessions=SimpleNamespace(claim=claim), refused=refused.append)
     worker: Any = SimpleNamespace(
@@ -55,7 +54,7 @@ async def outcome_of(owner: Owner, ledger: Ledger, *, strict: bool) -> Relayed |
         admission=SimpleNamespace(queue=SimpleNamespace(movable=0)),
         cargo=SimpleNamespace(beside=lambda request: []),
     )
-    peers.pool_link, peers.supervisor = pool_link, worker
+    peers = Peers("test", memory, worker, pool_link, {})
     request = pb.Request(id="r", command="run", session="s")
     request.options.affinity = pb.AFFINITY_STRICT_QUEUE if strict else pb.AFFINITY_HINT
     relayed = await peers.elsewhere(request, memory.arrives(request))

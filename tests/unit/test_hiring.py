@@ -24,6 +24,7 @@ from snakepit_ray.router.members import Member, Members
 from snakepit_ray.router.outlook import Outlook
 from snakepit_ray.router.roster import Roster
 from snakepit_ray.router.updates import Updates
+from snakepit_ray.worker import spawn
 
 BOUND = 10.0
 
@@ -90,11 +91,11 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         made.append(new)
         return new
 
-    def spawn(config: PoolConfig, worker_id: str) -> Actor:
+    def created(config: PoolConfig, worker_id: str) -> Actor:
         made[-1].created.append(worker_id)
         return made[-1].actor(worker_id)
 
-    monkeypatch.setattr(spawn, "spawn_worker", spawn)
+    monkeypatch.setattr(spawn, "spawn_worker", created)
     monkeypatch.setattr(ray_port, "find_worker", lambda name, router_id=None: made[-1].actor(name))
     monkeypatch.setattr(ray_port, "find_router", lambda pool: SimpleNamespace(worker_id=f"router of {pool}"))
     monkeypatch.setattr(ray_port, "end", lambda actor: made[-1].ended.append(actor.worker_id))

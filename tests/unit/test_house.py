@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import snakepit_ray
 from snakepit_ray import core, errors
+from snakepit_ray.config import PoolConfig
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HEAVY = {"ray", "grpc", "google", "numpy", "pyarrow", "psutil"}
@@ -58,6 +60,13 @@ def test_the_readmes_map_has_every_room_and_no_other() -> None:
     package = ROOT / "snakepit_ray"
     rooms = {f"{path.name}/" for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert mapped == rooms
+
+
+def test_the_page_of_settings_has_every_setting_with_its_default() -> None:
+    page = (ROOT / "snakepit_ray/docs/configuration.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| `?(.+?)`? \|", page, re.MULTILINE))
+    defaults = PoolConfig().to_dict()
+    assert rows == {name: repr(value).replace("'", '"') for name, value in defaults.items()}
 
 
 def test_importing_the_package_loads_nothing_of_weight() -> None:
