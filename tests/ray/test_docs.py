@@ -14,6 +14,17 @@ pytestmark = pytest.mark.ray
 PAGES = sorted(Path(snakepit_ray.__file__).with_name("docs").glob("*.md"))
 # What a page prints: each of its lines is one of these, and each of these is there.
 SAID = {
+    "adapters": [r"2", r"2 hi", r"\['tea'\]", r"InvalidArguments"],
+    "calls": [
+        r"\{'result': 3\}",
+        r"\{'result': 3\} 1",
+        r"500500",
+        r"1000",
+        r"\['dict', 'InvalidArguments'\]",
+        r"\{'result': 42\}",
+    ],
+    "configuration": [r"10\.0 2147483648", r".*'qeue_timeout'.*did you mean 'queue_timeout'.*"],
+    "failures": [r"add", r"True", r"30\.0"],
     "pools": [
         r"features: [0-2] of 3 ready, 0 failed",
         r"features: 3 of 3 ready, 0 failed",
@@ -24,7 +35,7 @@ SAID = {
     ],
     "telemetry": [r"request\.executed .* add"],
 }
-OTHERS = ("(", "\x1b", "[")  # how lines begin that Ray and the workers print
+OTHERS = ("(", "\x1b")  # how lines begin that Ray and the workers print
 
 
 def blocks(page: Path) -> list[str]:

@@ -58,7 +58,8 @@ def test_the_readmes_map_has_every_room_and_no_other() -> None:
     lines = (ROOT / "README.md").read_text().partition("## The map")[2].split("```")[1].splitlines()
     mapped = {line.split()[0] for line in lines if line.startswith("  ")}
     package = ROOT / "snakepit_ray"
-    rooms = {f"{path.name}/" for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    files = (path.relative_to(package) for path in package.rglob("*") if "__pycache__" not in path.parts)
+    rooms = {f"{path.parts[0]}/" for path in files if len(path.parts) > 1}
     assert mapped == rooms
 
 
