@@ -55,15 +55,19 @@ class Dispatcher:
         """Whether the threads that run commands and keep their deadlines do."""
         return self.executor.is_alive() and self.deadlines.is_alive()
 
+    def refuse(self) -> None:
+        """Takes no more requests from now on."""
+        self.stopping = True
+
     def leave(self) -> None:
         """Takes no more requests, and says so: what is refused from now on goes to another interpreter."""
-        self.stopping = True
+        self.refuse()
         for attachment in list(self._attachments):
             attachment.leave()
 
     def stop(self) -> None:
         """Takes no more requests and cancels what runs."""
-        self.stopping = True
+        self.refuse()
         for run in self._live():
             guarded(self.executor.cancel, run, CANCELLED)
 

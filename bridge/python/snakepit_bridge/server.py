@@ -1,8 +1,8 @@
-"""Knows gRPC, and is the only module that does: the unix socket, the secret, and the handlers written by
-hand.
+"""The only module that knows gRPC: the unix socket, the secret, and the handlers written by hand.
 
-Rules: every RPC needs the secret, health and reflection too; commands never run in gRPC's threads; nothing
-is decided here.
+- Every RPC needs the secret, health and reflection too.
+- Commands never run in gRPC's threads.
+- Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ class _Handlers(grpc.GenericRpcHandler):
         return pb.Description(ready_json=self._ready_line, running=self._dispatcher.running())
 
     def _shutdown(self, request, context):
+        self._dispatcher.refuse()  # before the answer to this, which says that it is so
         self._on_shutdown(request.grace_ms / 1000)
         return pb.ShutdownReply()
 
