@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         end_pool=args.start,
     )
     # Ray tells of every actor that we kill, on stdout: what is asked for stays alone there.
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), clusters.left_at_the_end():
         result = _on_its_own(storm, args) if args.start else _on_a_running_one(storm, args)
     print(json.dumps(result.as_dict(), indent=2) if args.json else result.report())
     return int(bool(result.wrong))

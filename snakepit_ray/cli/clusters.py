@@ -6,11 +6,13 @@ none. What is wrong with an address is told within seconds, not after Ray's own 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,18 @@ def join_or_begin(address: str | None) -> None:
     else:
         print("starting Ray on this machine", file=sys.stderr, flush=True)
         ray_port.ensure_ray(address="local", include_dashboard=False, **QUIET)
+
+
+@contextlib.contextmanager
+def left_at_the_end() -> Iterator[None]:
+    """Leaves the cluster that was joined in the block. Ray says what it has gathered when it is left, on
+    stdout."""
+    was_connected = ray_port.is_connected()
+    try:
+        yield
+    finally:
+        if not was_connected:
+            ray_port.disconnect()
 
 
 def running() -> list[str]:
