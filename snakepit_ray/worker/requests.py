@@ -142,8 +142,8 @@ class Requests:
         with self._presence():
             async with self._ordering.in_turn(request):
                 with self._cargo.of(request.id, await self._unpacked([request], values)):
-                    async with contextlib.aclosing(self._streams.serve(request)) as chunks:
-                        async for chunk in chunks:
+                    async with self._streams.opened(request) as chunks:
+                        while (chunk := await chunks.next()) is not None:
                             yield chunk
 
     def close_stream(self, request_id: str) -> None:

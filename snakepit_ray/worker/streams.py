@@ -1,6 +1,5 @@
 """The streams that one worker serves, and those that it passes on from the worker where their session lives.
 
-Rules:
 - Whoever stops taking stops the producer, also when that arrives here before the stream's beginning.
 - Chunks pass undecoded.
 - A stream that was begun is never begun again.
@@ -8,10 +7,10 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from snakepit_ray.errors import RequestCancelled, SnakepitError, WorkerCrashed
 from snakepit_ray.port import ray_port
@@ -28,7 +27,20 @@ from snakepit_ray.worker.pool_link import PoolLink
 
 AHEAD = 4  # objects of a relayed stream that are under way
 CLOSED_EARLY = 1000  # ids that are remembered
-Chunks = AsyncGenerator[Any, None]
+Describe = Callable[[pb.Request, float, float], Info]
+
+
+class Chunks(Protocol):
+    """The chunks of one stream, wherever they are made."""
+
+    async def next(self) -> Any:
+        """The next one; None after the last. Raises what else ended the stream, after the chunks before."""
+
+    def close(self) -> None:
+        """Nobody takes any more: the producer stops. Safe to repeat."""
+
+
+C = TypeVar("C", bound=Chunks)
 
 
 class Streams:
@@ -42,7 +54,7 @@ class Streams:
         memory: Memory,
         gate: Gate,
         ordering: Ordering,
-        info: Callable[[pb.Request, float, float], Info],
+        info: Describe,
     ) -> None:
         self._supervisor = supervisor
         self._pool_link = pool_link
@@ -51,128 +63,165 @@ class Streams:
         self._gate = gate
         self._ordering = ordering
         self._info = info
-        self._open: dict[str, Callable[[], None]] = {}
+        self._open: dict[str, Chunks] = {}
         self._closed: dict[str, None] = {}
 
     def close(self, request_id: str) -> None:
         """Nobody takes the chunks of this one any more; it may not have arrived yet."""
-        close = self._open.get(request_id)
-        if close is not None:
-            close()
+        chunks = self._open.get(request_id)
+        if chunks is not None:
+            chunks.close()
             return
         self._closed[request_id] = None
         while len(self._closed) > CLOSED_EARLY:
             del self._closed[next(iter(self._closed))]
 
-    async def serve(self, request: pb.Request) -> Chunks:
-        """The chunks of one request. Raises its error after them."""
+    @asynccontextmanager
+    async def opened(self, request: pb.Request) -> AsyncIterator[Chunks]:
+        """The chunks of one request. What the block raises ends the stream and is its outcome."""
         if request.id in self._closed:
             del self._closed[request.id]
             raise RequestCancelled.because("the stream was closed", request.command, may_have_started=False)
         async with AsyncExitStack() as around:
             around.enter_context(self._supervisor.accounts.opened(request))
             if request.options.hops:
-                chunks = self._delegated(request)
-            else:
-                if not self._gate.idle:
-                    await around.enter_async_context(self._gate.passing())
-                chunks = self._placed(request)
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    yield chunk
+                yield self._delegated(request, around)
+                return
+            if not self._gate.idle:
+                await around.enter_async_context(self._gate.passing())
+            yield await self._placed(request, around)
 
-    async def _placed(self, request: pb.Request) -> Chunks:
+    async def _placed(self, request: pb.Request, around: AsyncExitStack) -> Chunks:
         placed = await self._peers.place(request)
-        if placed is not None:
-            async with aclosing(self._relayed(*placed)) as relayed:
-                with self._ordering.sent_on(request):
-                    first = await anext(relayed, None)
-                if not isinstance(first, Refused):  # a hint that finds its worker busy runs here
-                    if first is not None:
-                        yield first
-                    async for chunk in relayed:
-                        yield chunk
-                    return
-        async with aclosing(self._here(request)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        if placed is None:
+            return self._here(request, around)
+        there = self._watched(request, self._there(*placed), around)
+        with self._ordering.sent_on(request):
+            is_refused = isinstance(await there.look(), Refused)
+        if not is_refused:
+            return there
+        there.close()  # a hint that finds its worker busy runs here
+        return self._here(request, around)
 
-    async def _delegated(self, request: pb.Request) -> Chunks:
+    def _delegated(self, request: pb.Request, around: AsyncExitStack) -> Chunks:
         options = request.options
         if not options.may_wait:
             accepted = bool(self._supervisor.admission.free)
             self._pool_link.delegate_arrived(accepted, options.chained)
             if not accepted:
-                yield Refused(self._supervisor.worker_id)
-                return
-        try:
-            async with aclosing(self._here(request)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-        finally:
-            free = self._supervisor.admission.free > 0
-            self._pool_link.delegate_ended(free and options.more)
+                return _Refusal(self._supervisor.worker_id)
+        around.callback(self._delegate_ended, request)
+        return self._here(request, around)
 
-    async def _here(self, request: pb.Request) -> Chunks:
-        options = request.options
-        pinned = bool(request.session and options.affinity)
-        if pinned and not options.rebind:
-            self._pool_link.sessions.check(request.session)
-        on_slot = partial(self._pool_link.sessions.enter, request.session, options.rebind) if pinned else None
+    def _delegate_ended(self, request: pb.Request) -> None:
+        free = self._supervisor.admission.free > 0
+        self._pool_link.delegate_ended(free and request.options.more)
+
+    def _here(self, request: pb.Request, around: AsyncExitStack) -> Chunks:
+        options, on_slot = request.options, None
+        if request.session and options.affinity:
+            sessions = self._pool_link.sessions
+            if not options.rebind:
+                sessions.check(request.session)
+            on_slot = partial(sessions.enter, request.session, options.rebind)
+        around.callback(self._memory.over, request)
         stream = Stream(self._supervisor, request, on_slot=on_slot)
         self._ordering.begins(request)
-        self._open[request.id] = stream.close
-        try:
-            more = self._parts(stream) if request.pack else self._envelopes(stream)
-            async for chunk in more:
-                yield chunk
-            reply = stream.result().answer.reply
-            if reply.HasField("failure"):
-                raise error_of(reply.failure, request.command)
-        finally:
-            self._open.pop(request.id, None)
-            stream.close()
-            self._memory.over(request)
+        return self._watched(request, _Here(stream, self._info), around)
 
-    async def _parts(self, stream: Stream) -> Chunks:
-        request = stream.request
-        while pieces := await stream.part():
-            yield Part(pieces, self._told(stream), request.options.runtime, request.command)
-
-    async def _envelopes(self, stream: Stream) -> Chunks:
-        request = stream.request
-        while (piece := await stream.one()) is not None:
-            yield Envelope(
-                piece.json, piece.buffers, self._told(stream), request.options.runtime, request.command
-            )
-
-    def _told(self, stream: Stream) -> Info | None:
-        if not stream.request.options.info:
-            return None
-        return self._info(stream.request, stream.waited, stream.ran)
-
-    async def _relayed(self, target: str, request: pb.Request) -> Chunks:
+    def _there(self, target: str, request: pb.Request) -> _There:
         actor = self._peers.actors[target]
         request.options.chained = True
         request.options.more = False
         request.options.incarnation = 0  # of another worker than the one it was sent to
-        beside = self._supervisor.cargo.beside(request)
-        generator = ray_port.stream(actor, AHEAD, request.SerializeToString(), *parcel(beside))
-        end: Callable[[], None] = partial(ray_port.end_stream, generator, actor, request.id)
-        self._open[request.id] = end
+        beside = parcel(self._supervisor.cargo.beside(request))
+        generator = ray_port.stream(actor, AHEAD, request.SerializeToString(), *beside)
+        return _There(target, generator, partial(ray_port.end_stream, generator, actor, request.id))
+
+    def _watched(self, request: pb.Request, chunks: C, around: AsyncExitStack) -> C:
+        """`close` ends them from now on, and so does the end of the request."""
+        self._open[request.id] = chunks
+        around.callback(self._end, request.id, chunks)
+        return chunks
+
+    def _end(self, request_id: str, chunks: Chunks) -> None:
+        if self._open.get(request_id) is chunks:
+            del self._open[request_id]
+        chunks.close()
+
+
+class _Here:
+    """The chunks of a stream that runs in this worker's interpreter."""
+
+    def __init__(self, stream: Stream, info: Describe) -> None:
+        self._stream = stream
+        self._info = info
+
+    async def next(self) -> Part | Envelope | None:
+        request = self._stream.request
+        if request.pack:
+            if pieces := await self._stream.part():
+                return Part(pieces, self._about(), request.options.runtime, request.command)
+        elif (piece := await self._stream.one()) is not None:
+            info = self._about()
+            return Envelope(piece.json, piece.buffers, info, request.options.runtime, request.command)
+        reply = self._stream.result().answer.reply
+        if reply.HasField("failure"):
+            raise error_of(reply.failure, request.command)
+        return None
+
+    def _about(self) -> Info | None:
+        request = self._stream.request
+        return self._info(request, self._stream.waited, self._stream.ran) if request.options.info else None
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _There:
+    """The chunks of a stream that another worker runs. `end` stops that."""
+
+    def __init__(self, target: str, refs: Any, end: Callable[[], None]) -> None:
+        self._target = target
+        self._refs = refs
+        self._end: Callable[[], None] | None = end
+        self._seen: list[Any] = []  # chunks that were looked at and not taken
+
+    async def look(self) -> Any:
+        """The next chunk, which `next` gives, too."""
+        self._seen.append(await self.next())
+        return self._seen[0]
+
+    async def next(self) -> Any:
+        if self._seen:
+            return self._seen.pop()
+        if self._end is None:
+            return None
         try:
-            async for ref in generator:
-                yield await ray_port.owned(ref)
-            end = _nothing
+            async for ref in self._refs:
+                return await ray_port.owned(ref)
         except ray_port.RayError as error:
-            raise _ours(target, error) from None
-        finally:
-            self._open.pop(request.id, None)
+            raise _ours(self._target, error) from None
+        self._end = None  # it has ended: there is nothing to stop
+        return None
+
+    def close(self) -> None:
+        if self._end is not None:
+            end, self._end = self._end, None
             end()
 
 
-def _nothing() -> None:
-    """It has ended."""
+class _Refusal:
+    """The one chunk that says that this worker has no free slot."""
+
+    def __init__(self, worker_id: str) -> None:
+        self._chunks = [Refused(worker_id)]
+
+    async def next(self) -> Refused | None:
+        return self._chunks.pop() if self._chunks else None
+
+    def close(self) -> None:
+        """There is no producer."""
 
 
 def _ours(target: str, error: Exception) -> BaseException:
