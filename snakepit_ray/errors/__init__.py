@@ -44,6 +44,7 @@ from snakepit_ray.errors.base import (
     Stopped,
     WorkerFault,
     did_you_mean,
+    first_line,
     listed,
     nearest,
 )
@@ -124,6 +125,7 @@ __all__ = [
     "did_you_mean",
     "exit_words",
     "failure_to_error",
+    "first_line",
     "listed",
     "nearest",
     "signal_name",

@@ -1,8 +1,10 @@
-"""Knows what all errors of snakepit_ray share, and how their messages suggest a name.
+"""What all errors of snakepit_ray share, and how their messages suggest a name.
 
 Rules, because Ray re-raises a *dual class* (RayTaskError and ours) that skips our `__init__` and reads
-attributes from the original: the message is positional, everything else is an optional keyword, and no
-class attribute or property has the name of an instance attribute (it would hide the value).
+attributes from the original:
+
+- The message is positional, everything else is an optional keyword, and no class attribute or property has
+  the name of an instance attribute (it would hide the value).
 """
 
 from __future__ import annotations
@@ -60,3 +62,8 @@ def listed(names: Iterable[str], most: int = 20) -> str:
     ordered = sorted(names)
     more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
     return (", ".join(ordered[:most]) or "none") + more
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the lines that follow; its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

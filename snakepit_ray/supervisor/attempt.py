@@ -20,6 +20,7 @@ from snakepit_ray.errors import (
     SnakepitError,
     WorkerCrashed,
     WorkerFault,
+    first_line,
 )
 from snakepit_ray.ledger import ALL
 from snakepit_ray.supervisor.outcomes import Sink
@@ -155,7 +156,7 @@ class Attempt:
         error = WorkerCrashed(
             f"worker {self._worker_id} lost its interpreter while command {self.request.command!r} ran in "
             "it, and could "
-            f"not run it again: {_first_line(why)} (that is of the last try alone: the command may have had "
+            f"not run it again: {first_line(why)} (that is of the last try alone: the command may have had "
             "its effects)" + (f"\nThe earlier try: {earlier}" if earlier is not None else ""),
             worker_id=self._worker_id,
             may_have_started=True,
@@ -164,7 +165,3 @@ class Attempt:
             error.exit_code, error.signal, error.begun = earlier.exit_code, earlier.signal, earlier.begun
             error.stderr_tail, error.argv = earlier.stderr_tail, earlier.argv
         return error
-
-
-def _first_line(error: SnakepitError) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

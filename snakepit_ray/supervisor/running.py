@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from snakepit_ray.core.runs import IN_INTERPRETER, TOLD_TO_STOP, RunEvent, RunState, step
+from snakepit_ray.core.runs import IN_INTERPRETER, TOLD_TO_STOP, TRANSITIONS, RunEvent, RunState, step
 from snakepit_ray.errors import SnakepitError, WorkerCrashed, WorkerFault
 from snakepit_ray.ledger import Entry
 from snakepit_ray.supervisor.attempt import Attempt
@@ -48,7 +48,8 @@ class Run:
 
     def happened(self, event: RunEvent) -> RunState:
         """Moves the state; the state before."""
-        before, self.state = self.state, step(self.state, event)
+        before = self.state
+        self.state = TRANSITIONS.get((before, event)) or step(before, event)
         return before
 
     @property

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from snakepit_ray import telemetry
 from snakepit_ray.core.recycling import Reason
 from snakepit_ray.core.restarts import Quarantine
-from snakepit_ray.errors import WorkerCrashed
+from snakepit_ray.errors import WorkerCrashed, first_line
 from snakepit_ray.supervisor.outcomes import Tally
 from snakepit_ray.telemetry import Why
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
@@ -51,8 +51,8 @@ class Story:
         telemetry.emit("worker.initialized", {"initialization_time": seconds}, about)
 
     def start_failed(self, error: Exception, seconds: float) -> None:
-        self.tell(f"start failed: {type(error).__name__}: {_first_line(error)}")
-        about = {**self._where, "error": _first_line(error)}
+        self.tell(f"start failed: {type(error).__name__}: {first_line(error)}")
+        about = {**self._where, "error": first_line(error)}
         telemetry.emit("worker.start_failed", {"elapsed": seconds}, about)
 
     def crashed(self, uptime: float, crash: WorkerCrashed, lost: int, reason: Why) -> None:
@@ -167,7 +167,3 @@ class Story:
 
 def _clock(at: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at * 1000) % 1000:03d}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,47 @@
+"""How much of the worker's code one call passes: what a reader of a trace has to know."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import snakepit_ray
+from tests.supervisor.harness import request, run
+from tests.supervisor.test_kept_answers import Life
+
+ROOT = os.path.dirname(snakepit_ray.__file__)
+# A coroutine counts once more for each time it goes on. Measured: 108 and 22.
+MOST_CALLS, MOST_MODULES = 112, 22
+
+
+def test_a_call_passes_few_functions_and_modules_of_the_worker(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with Life(tmp_path, 1) as life:
+            traces = [await traced(life, number) for number in range(30)]
+        calls = sorted(sum(trace.values()) for trace in traces)[len(traces) // 2]
+        modules = {module for trace in traces[10:] for module, _ in trace}
+        assert calls <= MOST_CALLS, traces[-1]
+        assert len(modules) <= MOST_MODULES, sorted(modules)
+
+    run(body)
+
+
+async def traced(life: Life, number: int) -> Counter[tuple[str, str]]:
+    """How often each function of the package was entered for one call, by module and name."""
+    entered: Counter[tuple[str, str]] = Counter()
+
+    def enters(frame: Any, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(ROOT):
+            entered[os.path.relpath(code.co_filename, ROOT), code.co_name] += 1
+
+    blob = request("run", number, tag="traced").SerializeToString()
+    sys.setprofile(enters)
+    try:
+        await life.requests.execute(blob, ())
+    finally:
+        sys.setprofile(None)
+    return entered
