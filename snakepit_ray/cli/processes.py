@@ -1,6 +1,8 @@
-"""Knows how the interpreters that are written down on this machine are shown, and their remains ended.
+"""How the interpreters that are written down on this machine are shown, and their remains ended.
 
-Rules: works without Ray; only `cleanup` changes anything, and only what belongs to nobody any more."""
+- Works without Ray.
+- Only `cleanup` changes anything, and only what belongs to nobody any more.
+"""
 
 from __future__ import annotations
 

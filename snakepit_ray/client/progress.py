@@ -1,8 +1,10 @@
-"""Knows how reports of progress look: one line that is written over in a terminal or a notebook, plain lines
+"""How reports of progress look: one line that is written over in a terminal or a notebook, plain lines
 elsewhere.
 
-Rules: everything goes to stderr, so that output stays output; plain lines come at most once for each tenth of
-the whole (without a total: at most one in PLAIN_SECONDS), so that a log is not flooded."""
+- Everything goes to stderr, so that output stays output.
+- Plain lines come at most once for each tenth of the whole (without a total: at most one in PLAIN_SECONDS),
+  so that a log is not flooded.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows how an object is named so that another process can import it: "module:qualified.name"."""
+"""How an object is named so that another process can import it: "module:qualified.name"."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Knows the options of one call: the same names wherever a call is made.
+"""The options of one call: the same names wherever a call is made.
 
-Rule: the calling path builds none when no option is given; DEFAULT_OPTIONS serves for that.
+- The calling path builds no options when none is given: DEFAULT_OPTIONS serves for that.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Knows where settings come from outside the program: TOML files and the environment. Nothing else reads
-these."""
+"""Where settings come from outside the program: TOML files and the environment. Nothing else reads these."""
 
 from __future__ import annotations
 

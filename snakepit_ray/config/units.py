@@ -1,4 +1,4 @@
-"""Knows durations ("1h", "500ms") and sizes ("2GiB"), and how they become seconds and bytes."""
+"""Durations ("1h", "500ms") and sizes ("2GiB"), and how they become seconds and bytes."""
 
 from __future__ import annotations
 

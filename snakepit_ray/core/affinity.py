@@ -1,9 +1,11 @@
-"""Knows which worker each session lives on: the router's side of affinity.
+"""Which worker each session lives on: the router's side of affinity.
 
-Rules: a session has at most one owner; a claim is a compare-and-set that the present live owner wins;
-versions strictly increase over all changes of all sessions; a binding that was not used for `ttl` seconds
-has ended, swept or not; a strict binding is never evicted to make room and never moves silently. `now`
-never goes back.
+- A session has at most one owner.
+- A claim is a compare-and-set that the present live owner wins.
+- Versions strictly increase over all changes of all sessions.
+- A binding that was not used for `ttl` seconds has ended, swept or not.
+- A strict binding is never evicted to make room and never moves silently.
+- `now` never goes back.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""Knows whether requests are sent to an interpreter before it has a slot for them.
+"""Whether requests are sent to an interpreter before it has a slot for them.
 
-Rules: only while its commands are over in less time than it takes to send the next one, by the longest of the
-last few; one long command ends it for some dozens of short ones; never more than MOST_AHEAD, for what is sent
-ahead cannot move to a worker that has become free.
+- Only while its commands are over in less time than it takes to send the next one, by the longest of the
+  last few.
+- One long command ends it for some dozens of short ones.
+- Never more than MOST_AHEAD, for what is sent ahead cannot move to a worker that has become free.
 
 A worker with one slot otherwise has its interpreter wait for every next request; sent ahead, requests and
-answers travel several to a message (benchmarks/README.md, unary)."""
+answers travel several to a message (benchmarks/README.md, unary).
+"""
 
 from __future__ import annotations
 

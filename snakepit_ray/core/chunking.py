@@ -1,9 +1,12 @@
-"""Knows how far a producer may be ahead of its consumer, and when gathered chunks are sent on.
+"""How far a producer may be ahead of its consumer, and when gathered chunks are sent on.
 
-Rules: what is granted and not yet taken never exceeds one window, in chunks and in bytes (the chunk that uses
-up the bytes may be larger); a window grows only while its consumer keeps up, so a consumer that never takes
-costs the first window; credit is given back in quarters, so an idle or slow stream costs few messages and no
-producer waits for credit that was taken; a gathered chunk waits for others at most FLUSH_SECONDS."""
+- What is granted and not yet taken never exceeds one window, in chunks and in bytes (the chunk that uses up
+  the bytes may be larger).
+- A window grows only while its consumer keeps up, so a consumer that never takes costs the first window.
+- Credit is given back in quarters, so an idle or slow stream costs few messages and no producer waits for
+  credit that was taken.
+- A gathered chunk waits for others at most FLUSH_SECONDS.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
-"""Knows when a pool that keeps failing refuses requests for a while (Nygard, "Release It!", 2007).
+"""When a pool that keeps failing refuses requests for a while (Nygard, "Release It!", 2007).
 
-Rules: closed, it counts failures within a window; open, it refuses until `reset` seconds have passed; half
-open, it lets one request through and its outcome decides; the table is the whole truth of the three states.
-Only failures of the pool count: a worker that died or hung, a deadline that passed while running; not what
-a command raises, nor what a caller did wrong."""
+- Closed, it counts failures within a window.
+- Open, it refuses until `reset` seconds have passed.
+- Half open, it lets one request through and its outcome decides.
+- The table is the whole truth of the three states.
+- Only failures of the pool count: a worker that died or hung, a deadline that passed while running. What a
+  command raises does not count, nor what a caller did wrong.
+"""
 
 from __future__ import annotations
 

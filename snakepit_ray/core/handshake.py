@@ -1,7 +1,8 @@
-"""Knows the ready line: what an interpreter says of itself before anything is sent to it.
+"""The ready line: what an interpreter says of itself before anything is sent to it.
 
-Rules: one line of JSON; a version that we do not speak is refused naming both; a line that is not what
-bridge/README.md section 2 says is an error that shows it.
+- One line of JSON.
+- A version that we do not speak is refused naming both.
+- A line that is not what bridge/README.md section 2 says is an error that shows it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
-"""Knows when an interpreter that does not answer is to be taken for hung.
+"""When an interpreter that does not answer is to be taken for hung.
 
-Rules: silence shorter than the timeout is none; while a command runs within its budget and the process gets
-processor time, it works: a long call that holds the interpreter's lock answers nobody, and is not hung; one
-that is stopped, or idle and deaf, is. Times are seconds of one monotonic clock."""
+- Silence shorter than the timeout is none.
+- While a command runs within its budget and the process gets processor time, it works: a long call that
+  holds the interpreter's lock answers nobody, and is not hung.
+- An interpreter that is stopped, or idle and deaf, is hung.
+- Times are seconds of one monotonic clock.
+"""
 
 from __future__ import annotations
 

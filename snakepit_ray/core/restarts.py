@@ -1,11 +1,14 @@
-"""Knows how soon a lost interpreter is replaced, and when a worker has failed too often.
+"""How soon a lost interpreter is replaced, and when a worker has failed too often.
 
-Rules: the first replacement comes at once; each loss that followed no good work doubles the wait; a worker is
-quarantined after FRUITLESS losses in a row without good work between them, or after BURST losses within
-WINDOW whatever it did; each quarantine in a row is twice as long as the one before; a life of STEADY seconds
-forgives fruitless losses and earlier quarantines, only the window forgets a burst. Delays have full-range
-jitter in their upper half, so that workers that failed together do not start together (Brooker,
-"Exponential Backoff and Jitter", 2015)."""
+- The first replacement comes at once.
+- Each loss that followed no good work doubles the wait.
+- A worker is quarantined after FRUITLESS losses in a row without good work between them, or after BURST
+  losses within WINDOW whatever it did.
+- Each quarantine in a row is twice as long as the one before.
+- A life of STEADY seconds forgives fruitless losses and earlier quarantines, only the window forgets a
+  burst. Delays have full-range jitter in their upper half, so that workers that failed together do not
+  start together (Brooker, "Exponential Backoff and Jitter", 2015).
+"""
 
 from __future__ import annotations
 

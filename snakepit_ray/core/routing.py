@@ -1,9 +1,11 @@
-"""Knows one caller's view of the workers and chooses where a request goes.
+"""One caller's view of the workers, and the choice of where a request goes.
 
-Rules: a choice costs O(1) and no message; what this caller sent since the last publication counts as load,
-so that one caller spreads evenly without waiting for news; a table older than the present one changes
-nothing; sessions without a known binding hash to the same worker in every process (rendezvous hashing,
-Thaler and Ravishankar 1998), as long as the callers hold the same table.
+- A choice costs O(1) and no message.
+- What this caller sent since the last publication counts as load, so that one caller spreads evenly without
+  waiting for news.
+- A table older than the present one changes nothing.
+- Sessions without a known binding hash to the same worker in every process (rendezvous hashing, Thaler and
+  Ravishankar 1998), as long as the callers hold the same table.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Knows which ranges of one fixed space are taken: where the next one goes, and which free ones were used
-before.
+"""Which ranges of one fixed space are taken: where the next one goes, and which free ones were used before.
 
-Rules: no two taken ranges overlap; the lowest gap that is large enough is taken, so that what was touched
-before is used again; offsets and sizes are whole grains. Pure."""
+- No two taken ranges overlap.
+- The lowest gap that is large enough is taken, so that what was touched before is used again.
+- Offsets and sizes are whole grains. Pure.
+"""
 
 from __future__ import annotations
 

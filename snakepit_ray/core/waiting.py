@@ -1,8 +1,10 @@
-"""Knows which requests wait at one worker and which ones hold a slot.
+"""Which requests wait at one worker and which ones hold a slot.
 
-Rules: FIFO by `seq`; every id that was admitted leaves exactly once (popped, expired, removed or taken
-away); an expired request is never handed out to start; the bound is kept at the door (`offer`), and what
-was admitted once may always come back to its place. `now` and all times are seconds of one monotonic clock.
+- FIFO by `seq`.
+- Every id that was admitted leaves exactly once (popped, expired, removed or taken away).
+- An expired request is never handed out to start.
+- The bound is kept at the door (`offer`), and what was admitted once may always come back to its place.
+- `now` and all times are seconds of one monotonic clock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Knows the errors that are the call's own fault: the same call fails again, so change it."""
+"""The errors that are the call's own fault: the same call fails again, so change it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Knows how a failure that an interpreter reported becomes an error here: CommandError and the one table of
+"""How a failure that an interpreter reported becomes an error here: CommandError and the one table of
 kinds.
 
-Rules: a command's own exception is a CommandError that is also the builtin exception of the same name,
-where that is safe (`except ValueError` works); every kind of the wire's `Failure` is in BUILDERS, and a
-test says so.
+- A command's own exception is a CommandError that is also the builtin exception of the same name, where
+  that is safe (`except ValueError` works).
+- Every kind of the wire's `Failure` is in BUILDERS, and a test says so.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Knows the errors of a pool that has too much to do, and of requests that were ended before they had a
-result."""
+"""The errors of a pool that has too much to do, and of requests that were ended before they had a result."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Knows the errors about sessions and their variables that are the call's own fault (errors/base.py:
-CallerFault)."""
+"""The errors about sessions and their variables that are the call's own fault (errors/base.py:
+CallerFault).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Knows the errors of workers and interpreters that could not start, died, or were not where they had
-been."""
+"""The errors of workers and interpreters that could not start, died, or were not where they had been."""
 
 from __future__ import annotations
 

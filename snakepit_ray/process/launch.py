@@ -1,8 +1,9 @@
-"""Knows how an interpreter's command line and environment are made; pure: facts in, a value out.
+"""How an interpreter's command line and environment are made. Pure: facts in, a value out.
 
-Rules: the environment starts from an allow-list, because what a Ray worker carries (RAY_*, tokens, PYTHONPATH
-of a runtime environment, OMP_NUM_THREADS of its own) is not the interpreter's; the user's own values win over
-every default."""
+- The environment starts from an allow-list, because what a Ray worker carries (RAY_*, tokens, PYTHONPATH of
+  a runtime environment, OMP_NUM_THREADS of its own) is not the interpreter's.
+- The user's own values win over every default.
+"""
 
 from __future__ import annotations
 

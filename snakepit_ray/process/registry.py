@@ -1,9 +1,12 @@
-"""Knows which interpreters this user has on this node and who owns each, and ends those whose owner is gone.
+"""The interpreters that this user has on this node, and the end of those whose owner is gone.
 
-Rules: the entry is on disk before the process exists, and goes when the process is gone; a process is ended
-because it carries the entry's token, never because of a pid (process/tree.py); an entry whose owner lives is
-left alone; what cannot be judged from here (another PID namespace, another host on a shared file system) is
-not judged; a file that is no entry is no error. Sweeps may run at the same time."""
+- The entry is on disk before the process exists, and goes when the process is gone.
+- A process is ended because it carries the entry's token, never because of a pid (process/tree.py).
+- An entry whose owner lives is left alone.
+- What cannot be judged from here (another PID namespace, another host on a shared file system) is not
+  judged.
+- A file that is no entry is no error. Sweeps may run at the same time.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
-"""Knows which strict sessions have their state in one worker's interpreters, also after its process was
-killed.
+"""Which strict sessions have their state in one worker's interpreters, also after its process was killed.
 
-Rules: a log (state_files.py) that is appended to when a session comes, moves to another interpreter or
-leaves, and written anew when most of it is past; the newest `limit` sessions are known; a record is whole or
-the log ends before it; what cannot be written is forgotten, never an error. `keep` takes 5 microseconds."""
+- A log (state_files.py) that is appended to when a session comes, moves to another interpreter or leaves,
+  and written anew when most of it is past.
+- The newest `limit` sessions are known.
+- A record is whole or the log ends before it.
+- What cannot be written is forgotten, never an error.
+- `keep` takes 5 microseconds.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""Knows one piece of memory that this process shares with its child, through a descriptor that the child
+"""One piece of memory that this process shares with its child, through a descriptor that the child
 inherits.
 
-Rules: it has no name, so it is gone with the last process that has it; its size is sealed, so that nobody can
-take away what another one reads (memfd_create(2)); pages exist from the first write to `drop`, and are asked
-for before they are stored to, so that memory that has run out is an error and not a signal."""
+- It has no name, so it is gone with the last process that has it.
+- Its size is sealed, so that nobody can take away what another one reads (memfd_create(2)).
+- Pages exist from the first write to `drop`, and are asked for before they are stored to, so that memory
+  that has run out is an error and not a signal.
+"""
 
 from __future__ import annotations
 

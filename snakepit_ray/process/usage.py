@@ -1,4 +1,7 @@
-"""Knows what a process and its descendants use. Rule: what cannot be read is None, never 0."""
+"""What a process and its descendants use.
+
+- What cannot be read is None, never 0.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Knows which calling processes have ended, and tells the workers, who drop what those had asked for.
+"""Calling processes that have ended: the workers are told, and drop what those processes had asked for.
 
-Rules: a process is gone when the stream that it held has ended; those that go together are told together, and
-no worker is told more often than the pool's size allows (about 800 messages a second for all)."""
+- A process is gone when the stream that it held has ended.
+- Ends that come together are told together. No worker is told more often than the pool's size allows, which
+  is about 800 messages a second for all.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Knows which worker each session lives on, as the router answers it: claims, and what workers say of their
-own sessions after the router was restarted.
+"""Which worker each session lives on, as the router answers it: claims, and what workers say of their own
+sessions after the router was restarted.
 
-Rules: core/affinity.py decides; handles learn each new binding; a worker that believes a session to be its
-own that lives elsewhere is told so."""
+- core/affinity.py decides.
+- Handles learn each new binding.
+- A worker that believes a session to be its own that lives elsewhere is told so.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Knows what differs between languages, as a Protocol, and which of its hooks a runtime really has.
+"""What differs between languages, as a Protocol, and which of its hooks a runtime really has.
 
-Rules: a runtime is importable by name, because the process that decodes a result finds `process_response`
-by it; hooks that do nothing cost nothing (`has_hooks`, `runtime_ref` say so once, when a pool is made).
+- A runtime is importable by name, because the process that decodes a result finds `process_response` by it.
+- Hooks that do nothing cost nothing (`has_hooks`, `runtime_ref` say so once, when a pool is made).
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Knows where a Python interpreter and its bridge are. Rule: everything is checked before a process is
-started."""
+"""Where a Python interpreter and its bridge are.
+
+- Everything is checked before a process is started.
+"""
 
 from __future__ import annotations
 

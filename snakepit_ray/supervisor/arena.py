@@ -1,9 +1,11 @@
-"""Knows the two pieces of memory that one interpreter shares with us, and what lies in them: arguments on
-their way in, results on their way out.
+"""The two pieces of memory that one interpreter shares with us, and what lies in them: arguments on their
+way in, results on their way out.
 
-Rules: an argument's range is free when the interpreter has released it, or is gone; a result's range is
-released when the last object that looks at it is gone; bulk bytes are copied in a thread, never on the event
-loop; what does not fit travels in the message, and is said once."""
+- An argument's range is free when the interpreter has released it, or is gone.
+- A result's range is released when the last object that looks at it is gone.
+- Bulk bytes are copied in a thread, never on the event loop.
+- What does not fit travels in the message, and is said once.
+"""
 
 from __future__ import annotations
 

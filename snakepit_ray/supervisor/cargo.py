@@ -1,8 +1,9 @@
-"""Knows the large buffers of the requests that are at this worker: they travel beside their messages, from
-the object store into the interpreter's memory or on to another worker.
+"""The large buffers of the requests that are at this worker: they travel beside their messages, from the
+object store into the interpreter's memory or on to another worker.
 
-Rules: a request's buffers are here for as long as it is; the parts of a divided request share those of the
-whole."""
+- A request's buffers are here for as long as it is.
+- The parts of a divided request share those of the whole.
+"""
 
 from __future__ import annotations
 

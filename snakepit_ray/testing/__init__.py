@@ -1,8 +1,10 @@
-"""Knows what tests and storms start pools with: a bridge that misbehaves on command, adapters that write down
+"""What tests and storms start pools with: a bridge that misbehaves on command, adapters that write down
 what they ran.
 
-Rules: only paths here, so that it loads at once; storms are in `snakepit_ray.testing.storm`. The two files
-run in the interpreter's Python (3.9 or later), not in this one."""
+- Only paths here, so that it loads at once.
+- Storms are in `snakepit_ray.testing.storm`. The two files run in the interpreter's Python (3.9 or later),
+  not in this one.
+"""
 
 from __future__ import annotations
 

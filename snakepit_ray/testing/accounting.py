@@ -1,7 +1,9 @@
-"""Knows how a storm is accounted for: each request's outcome against the witness's word on what ran.
+"""How a storm is accounted for: each request's outcome against the witness's word on what ran.
 
-Rules: pure; a request has exactly one outcome or is lost; what the callers were told is never taken for what
-was executed."""
+- Pure: outcomes and the witness's word in, the account out.
+- A request has exactly one outcome or is lost.
+- What the callers were told is never taken for what was executed.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Knows how a storm's strikes fall: at their time, on what is alive then.
+"""How a storm's strikes fall: at their time, on what is alive then.
 
-Rules: victims are known from the witness's log, so that killing needs no router; a strike that finds nobody
-alive waits for somebody, then counts as missed; nothing is killed after `stop`."""
+- Victims are known from the witness's log, so that killing needs no router.
+- A strike that finds nobody alive waits for somebody, then counts as missed.
+- Nothing is killed after `stop`.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Knows this machine's processes, sockets and files as far as storms need them: who is alive, who is killed,
-what is left.
+"""This machine's processes, sockets and files as far as storms need them: who is alive, who is killed, what
+is left.
 
-Rules: a process is hit only through a pidfd opened before it was recognised again, by its incarnation token
-or as Ray's, so that no innocent is ever hit; reads `/proc`, so Linux only."""
+- A process is hit only through a pidfd opened before it was recognised again, by its incarnation token or
+  as Ray's, so that no innocent is ever hit.
+- Reads `/proc`, so Linux only.
+"""
 
 from __future__ import annotations
 

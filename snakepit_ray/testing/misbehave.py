@@ -1,14 +1,16 @@
-"""Knows how bridges go wrong, and is one: started as any bridge is; `adapter_args["how"]` says what happens.
+"""How bridges go wrong, and is one: started as any bridge is. `adapter_args["how"]` says what happens.
 
-Never right: no_ready, hang, garbage_ready, wrong_version, exit_at_once.
-The real bridge, with a twist: stderr_flood, stdout_garbage, ignore_sigterm, die_on_command (dies of any
-command); freeze (answers its first request, then stops itself by SIGSTOP); crash_loop (gets ready, dies
-`after` seconds later); crash_at_start_times (dies at start the first `times` times, one byte each in the file
-`counter`, then works); hold_gil, deaf, leak (serves the adapter `Misbehaving`, which has these commands).
+Never right: no_ready, hang, garbage_ready, wrong_version, exit_at_once. The real bridge, with a twist:
+stderr_flood, stdout_garbage, ignore_sigterm, die_on_command (dies of any command); freeze (answers its
+first request, then stops itself by SIGSTOP); crash_loop (gets ready, dies `after` seconds later);
+crash_at_start_times (dies at start the first `times` times, one byte each in the file `counter`, then
+works); hold_gil, deaf, leak (serves the adapter `Misbehaving`, which has these commands).
 
-Rules: runs as a script in any Python from 3.9 that has the bridge's requirements, so it imports nothing of
-snakepit_ray; what works otherwise hands its start over to the real bridge, with the configuration line on a
-pipe of its own and without the arguments that are ours."""
+- Runs as a script in any Python from 3.9 that has the bridge's requirements, so it imports nothing of
+  snakepit_ray.
+- What works otherwise hands its start over to the real bridge, with the configuration line on a pipe of its
+  own and without the arguments that are ours.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Knows when a storm strikes what, and when it sends: pure, from a seeded random number generator.
+"""When a storm strikes what, and when it sends: pure, from a seeded random number generator.
 
-Rules: the same seed gives the same plan, though not the same storm (where requests go is decided at random);
-a strike names its victim by a number in [0, 1), because who is
-alive is known only when it falls."""
+- The same seed gives the same plan, though not the same storm (where requests go is decided at random).
+- A strike names its victim by a number in [0, 1), because who is alive is known only when it falls.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Knows how a storm's requests are sent: at a given rate whatever becomes of them, from several threads.
+"""How a storm's requests are sent: at a given rate whatever becomes of them, from several threads.
 
-Rules: open loop, so a pool that stalls is not spared; each request gets a tag of its own and exactly one
-Outcome; what has none within its budget and MARGIN_SECONDS is lost."""
+- Open loop, so a pool that stalls is not spared.
+- Each request gets a tag of its own and exactly one Outcome.
+- What has none within its budget and MARGIN_SECONDS is lost.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Knows a storm from its first request to what it left: sends at a rate, kills to a plan, accounts for all.
+"""A storm from its first request to what it left: sends at a rate, kills to a plan, accounts for all.
 
-Rules: the pool's adapter is the witness, whose log this process can read; the pool is one of this machine as
-far as it is killed; what is counted is decided in accounting.py and plan.py, without Ray."""
+- The pool's adapter is the witness, whose log this process can read.
+- The pool is one of this machine as far as it is killed.
+- What is counted is decided in accounting.py and plan.py, without Ray.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Knows how to read what witnesses wrote (adapters.py): which interpreters there were, what ran in them.
+"""How to read what witnesses wrote (adapters.py): which interpreters there were, what ran in them.
 
-Rules: pure; what a killed writer left unfinished at the end of the file is ignored; an interpreter is its
-token, because a pid comes back."""
+- Pure: text in, facts out.
+- What a killed writer left unfinished at the end of the file is ignored.
+- An interpreter is its token, because a pid comes back.
+"""
 
 from __future__ import annotations
 

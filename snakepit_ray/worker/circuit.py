@@ -1,8 +1,9 @@
-"""Knows whether this worker lets requests in: its side of the pool's circuit breaker.
+"""Whether this worker lets requests in: its side of the pool's circuit breaker.
 
-Rules: a pool without a breaker never comes here; closed costs no message; failures are told to the
-router, who counts for the whole pool; open refuses at once; after that the router names the one request
-that tries."""
+- A pool without a breaker never comes here.
+- A closed circuit costs no message. Failures are reported to the router, which counts for the whole pool.
+- An open circuit refuses requests at once. After its time the router names the one request that tries.
+"""
 
 from __future__ import annotations
 

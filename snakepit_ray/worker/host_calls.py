@@ -1,8 +1,9 @@
-"""Knows what an interpreter may ask of its worker: the methods of bridge/README.md section 3, in one table.
+"""What an interpreter may ask of its worker: the methods of bridge/README.md section 3, in one table.
 
-Rules: the arguments of a call are read on the worker's event loop, so they are small. A method that is not
-there is a structured failure that lists what there is. A method that raises is a failure too, never the end
-of the stream."""
+- The arguments of a call are read on the worker's event loop, so they are small. A method that is not there
+  is a structured failure that lists what there is. A method that raises is a failure too, never the end of
+  the stream.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""Knows which sessions are this worker's own, and which of its interpreters has the state of each, also after
-its process was killed.
+"""Which sessions are this worker's own, and which of its interpreters has the state of each, also after its
+process was killed.
 
-Rules: a session that is known to be its own costs no message; a strict session whose state is in an
-interpreter that is gone is lost until its caller says `rebind`, whoever died along with that; what a process
-before this one knew holds once the router has confirmed it. Hints are not written down: their state went with
-the interpreter, and without it one worker is as good as another."""
+- A session that is known to be its own costs no message.
+- A strict session whose state is in an interpreter that is gone is lost until its caller says `rebind`,
+  whoever died along with that.
+- What a process before this one knew holds once the router has confirmed it. Hints are not written down:
+  their state went with the interpreter, and without it one worker is as good as another.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows what a pool's configuration means for one worker and for one interpreter. Pure."""
+"""What a pool's configuration means for one worker and for one interpreter. Pure."""
 
 from __future__ import annotations
 

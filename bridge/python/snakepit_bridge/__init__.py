@@ -1,6 +1,7 @@
-"""Knows the names that adapters import, and nothing else: each is loaded when it is first asked for.
+"""The names that adapters import, and nothing else: each is loaded when it is first asked for.
 
-Rule: `import snakepit_bridge` costs next to nothing; it imports neither grpc nor numpy nor asyncio.
+- `import snakepit_bridge` costs next to nothing.
+- It imports neither grpc nor numpy nor asyncio.
 """
 
 from __future__ import annotations

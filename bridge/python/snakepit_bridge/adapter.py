@@ -1,8 +1,9 @@
-"""Knows what an adapter is: a class whose marked methods are commands; finds them and makes them callable.
+"""What an adapter is: a class whose marked methods are commands. Finds them and makes them callable.
 
-Rules: one instance per interpreter; flags, signature and callable of each command are resolved once, at
-load; marks are inherited by overriding
-methods; a property is never evaluated to find out.
+- One instance per interpreter.
+- Flags, signature and callable of each command are resolved once, at load.
+- Marks are inherited by overriding methods.
+- A property is never evaluated to find out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Knows where the bytes of a buffer are, and how they are copied without the GIL.
+"""Where the bytes of a buffer are, and how they are copied without the GIL.
 
-Rule: imported by who needs it: ctypes costs time at the start of an interpreter.
+- Imported by who needs it: ctypes costs time at the start of an interpreter.
 """
 
 from __future__ import annotations

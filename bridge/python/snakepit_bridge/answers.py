@@ -1,6 +1,6 @@
-"""Knows how the outcome of a request is written into a frame.
+"""How the outcome of a request is written into a frame.
 
-Rule: the thread that sends writes, so that bytes are copied once.
+- The thread that sends writes, so that bytes are copied once.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Knows the memory that this process shares with its host: arguments are read where they lie, large results
-are written there.
+"""The memory that this process shares with its host: arguments are read where they lie, large results are
+written there.
 
-Rules: one memory each way, of a fixed size, mapped once; an argument's range is released when the last object
-that looks at it is gone, a result's range is used again when the host has released it; what does not fit
-travels in the message, and is said once on stderr.
+- One memory each way, of a fixed size, mapped once.
+- An argument's range is released when the last object that looks at it is gone.
+- A result's range is used again when the host has released it.
+- What does not fit travels in the message, and is said once on stderr.
 """
 
 from __future__ import annotations

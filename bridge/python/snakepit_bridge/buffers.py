@@ -1,6 +1,7 @@
-"""Knows where the bytes of a buffer are: in the message, or in the memory that is shared with the host.
+"""Where the bytes of a buffer are: in the message, or in the memory that is shared with the host.
 
-Rule: what lies in the shared memory is looked at there; only what must be `bytes` is copied out.
+- What lies in the shared memory is looked at there.
+- Only what must be `bytes` is copied out.
 """
 
 from __future__ import annotations

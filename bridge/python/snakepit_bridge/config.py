@@ -1,5 +1,5 @@
-"""Knows the line that a host writes on stdin, and the ready line that answers it (bridge/README.md, sections
-1 and 2).
+"""The line that a host writes on stdin, and the ready line that answers it (bridge/README.md, sections 1
+and 2).
 """
 
 from __future__ import annotations

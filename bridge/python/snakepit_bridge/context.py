@@ -1,8 +1,8 @@
-"""Knows what a running command may ask about its request and of its host.
+"""What a running command may ask about its request and of its host.
 
-Rules: one context per request, bound to the thread or task that runs it; a flag, never a signal, tells of a
-cancellation; a call to the
-host ends when the answer comes, the request is cancelled or the host is gone.
+- One context per request, bound to the thread or task that runs it.
+- A flag, never a signal, tells of a cancellation.
+- A call to the host ends when the answer comes, the request is cancelled or the host is gone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Knows the names that scripts of the wild call before they serve; a bridge does both things by itself."""
+"""The names that scripts of the wild call before they serve. A bridge does both things by itself."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Knows how JSON with tagged buffers becomes Python values again (bridge/README.md, section 4).
+"""How JSON with tagged buffers becomes Python values again (bridge/README.md, section 4).
 
-Rules: whatever the data is, the answer is a value or an error that names the path; nothing is unpickled,
-imported or executed for it; a payload without tags and escapes costs no more than its JSON.
+- Whatever the data is, the answer is a value or an error that names the path.
+- Nothing is unpickled, imported or executed for it.
+- A payload without tags and escapes costs no more than its JSON.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Knows how an exception becomes a structured failure: kind, type, message, traceback, details.
+"""How an exception becomes a structured failure: kind, type, message, traceback, details.
 
-Rules: nothing is imported for it until something fails; the text is always valid UTF-8 and bounded; a
-traceback starts at the user's own frames.
+- Nothing is imported for it until something fails.
+- The text is always valid UTF-8 and bounded.
+- A traceback starts at the user's own frames.
 """
 
 from __future__ import annotations

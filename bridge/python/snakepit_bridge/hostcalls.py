@@ -1,8 +1,8 @@
-"""Knows the calls that commands make to their host: which wait for an answer, and what ends the waiting.
+"""The calls that commands make to their host: which wait for an answer, and what ends the waiting.
 
-Rules: every call ends exactly once: with its answer, with Cancelled when its request is cancelled, or with
-HostError when the host is gone; a
-waiting thread never blocks the reader or the event loop.
+- Every call ends exactly once: with its answer, with Cancelled when its request is cancelled, or with
+  HostError when the host is gone.
+- A waiting thread never blocks the reader or the event loop.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Knows how this process ends when its host does, and that what its commands started ends with it.
+"""How this process ends when its host does, and that what its commands started ends with it.
 
-Rules: end of file on the lifeline means that the host is gone; descendants are found by the token in their
-environment, by the mark of their host and by their parents, never by group or name; the
-parent-death signal only makes us look, because it also comes when the thread that started us ends and its
-process lives on.
+- End of file on the lifeline means that the host is gone.
+- Descendants are found by the token in their environment, by the mark of their host and by their parents,
+  never by group or name.
+- The parent-death signal only makes us look, because it also comes when the thread that started us ends and
+  its process lives on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Knows how an adapter's name becomes an instance: "pkg.module:Class", "pkg.module.Class", "path/file.py",
+"""How an adapter's name becomes an instance: "pkg.module:Class", "pkg.module.Class", "path/file.py",
 "path/file.py:Class".
 
-Rules: each step fails as a StartError that names its stage; a script that serves itself
-(ProtocolHandler.run) takes over while it is being run.
+- Each step fails as a StartError that names its stage.
+- A script that serves itself (ProtocolHandler.run) takes over while it is being run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Knows adapters written as scripts of their own: a handler that registers functions, and
+"""Adapters written as scripts of their own: a handler that registers functions, and
 `ProtocolHandler(handler).run()`.
 
-Rule: `run()` serves when a bridge is running the script, and says what to do when nobody is.
+- `run()` serves when a bridge is running the script, and says what to do when nobody is.
 """
 
 from __future__ import annotations

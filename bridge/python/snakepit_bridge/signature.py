@@ -1,9 +1,8 @@
-"""Knows what arguments a command takes: names and simple types from its signature, checked before it is
-called.
+"""What arguments a command takes: names and simple types from its signature, checked before it is called.
 
-Rules: everything is resolved once, when the adapter is loaded; a call costs two set comparisons and one
-lookup a typed argument; an annotation
-that cannot be resolved, or is not simple, checks nothing.
+- Everything is resolved once, when the adapter is loaded.
+- A call costs two set comparisons and one lookup a typed argument.
+- An annotation that cannot be resolved, or is not simple, checks nothing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Knows two services that every gRPC server is expected to have: grpc.health.v1 and server reflection (v1
-and v1alpha).
+"""Two services that every gRPC server is expected to have: grpc.health.v1 and server reflection (v1 and
+v1alpha).
 
-Rules: only protobuf is needed; their descriptors live in a pool of our own, so that grpcio-health-checking
-and grpcio-reflection may be installed and imported
-beside us; the pool is built when the first reflection call comes. Sources:
-github.com/grpc/grpc/blob/master/doc/{health-checking,server-reflection}.md.
+- Only protobuf is needed.
+- Their descriptors live in a pool of our own, so that grpcio-health-checking and grpcio-reflection may be
+  installed and imported beside us.
+- The pool is built when the first reflection call comes. Sources:
+  github.com/grpc/grpc/blob/master/doc/{health-checking,server-reflection}.md.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Knows how Python values become JSON with tagged buffers; decoding.py knows the way back.
+"""How Python values become JSON with tagged buffers. decoding.py knows the way back.
 
-Rules: what JSON cannot carry gets a `$snakepit` tag (bridge/README.md, section 4) or is an error that names
-the path; nothing is ever pickled; a
-value that needs no change is handed to the JSON encoder as it is, homogeneous lists after one check at C
-speed.
+- What JSON cannot carry gets a `$snakepit` tag (bridge/README.md, section 4) or is an error that names the
+  path.
+- Nothing is ever pickled.
+- A value that needs no change is handed to the JSON encoder as it is, homogeneous lists after one check at
+  C speed.
 
 What becomes of a result:
 

@@ -1,8 +1,9 @@
-"""Knows how JSON and buffers become values again (bridge/README.md section 4).
+"""How JSON and buffers become values again (bridge/README.md section 4).
 
-Rules: what arrives may be damaged or hostile, and every fault of it is an EncodingError (never a
-RecursionError, a MemoryError or a value that claims more than its buffer holds); payloads without tags cost
-one json parse and no walk. An integer that should have been tagged and was not is a float beyond 64 bits.
+- What arrives may be damaged or hostile, and every fault of it is an EncodingError (never a RecursionError,
+  a MemoryError or a value that claims more than its buffer holds).
+- Payloads without tags cost one json parse and no walk. An integer that should have been tagged and was not
+  is a float beyond 64 bits.
 """
 
 from __future__ import annotations

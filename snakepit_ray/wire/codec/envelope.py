@@ -1,8 +1,8 @@
-"""Knows what a worker actor returns: an encoded result that unpickles AS THE VALUE where `ray.get` is called.
+"""What a worker actor returns: an encoded result that unpickles AS THE VALUE where `ray.get` is called.
 
-Rules: the worker actor never decodes (in a process that said `keep_encoded(True)` an envelope stays one);
-large buffers are pickled out of band, so they are views of Ray's object store at the other end; a failure
-to decode is raised by `ray.get` as its own type.
+- The worker actor never decodes (in a process that said `keep_encoded(True)` an envelope stays one).
+- Large buffers are pickled out of band, so they are views of Ray's object store at the other end.
+- A failure to decode is raised by `ray.get` as its own type.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Knows how several chunks of a stream cross Ray in one object.
+"""How several chunks of a stream cross Ray in one object.
 
-Rules: the worker actor never decodes them; a part unpickles as itself, and its reader decodes; a chunk that
-cannot be decoded raises in its place, after those before it."""
+- The worker actor never decodes them.
+- A part unpickles as itself, and its reader decodes.
+- A chunk that cannot be decoded raises in its place, after those before it.
+"""
 
 from __future__ import annotations
 

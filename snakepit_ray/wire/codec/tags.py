@@ -1,4 +1,4 @@
-"""Knows the names and limits that both directions of the codec share (bridge/README.md section 4)."""
+"""The names and limits that both directions of the codec share (bridge/README.md section 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows adapters with `execute_<command>` methods."""
+"""Adapters with `execute_<command>` methods."""
 
 from __future__ import annotations
 

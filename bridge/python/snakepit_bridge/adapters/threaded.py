@@ -1,4 +1,4 @@
-"""Knows adapters whose commands may run at the same time."""
+"""Adapters whose commands may run at the same time."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Knows the showcase commands that need nothing but Python; text.py and arrays.py hold what the others
-compute, streams.py has those that yield.
+"""The showcase commands that need nothing but Python. text.py and arrays.py hold what the others compute,
+streams.py has those that yield.
 
-Rules: numpy is imported by the commands that make arrays, never at the start; counters belong to a session
-and to this interpreter.
+- numpy is imported by the commands that make arrays, never at the start.
+- Counters belong to a session and to this interpreter.
 """
 
 from __future__ import annotations

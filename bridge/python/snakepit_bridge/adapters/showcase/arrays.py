@@ -1,4 +1,4 @@
-"""Knows the arrays of the showcase: numpy where it is there, nested lists where it is not."""
+"""The arrays of the showcase: numpy where it is there, nested lists where it is not."""
 
 from __future__ import annotations
 

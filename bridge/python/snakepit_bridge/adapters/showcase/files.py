@@ -1,6 +1,6 @@
-"""Knows how the showcase reads files: records of CSV, JSON lines and text, lines that are appended to a log.
+"""How the showcase reads files: records of CSV, JSON lines and text, lines that are appended to a log.
 
-Rule: a file is read as it is asked for, and closed however the reader ends.
+- A file is read as it is asked for, and closed however the reader ends.
 """
 
 from __future__ import annotations

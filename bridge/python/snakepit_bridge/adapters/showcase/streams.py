@@ -1,7 +1,8 @@
-"""Knows the showcase commands that yield; files.py and training.py hold what they do to real data.
+"""The showcase commands that yield. files.py and training.py hold what they do to real data.
 
-Rules: a pause ends early when the request is cancelled; what is opened is closed however the stream ends; a
-stream over a file never holds more of it than one chunk.
+- A pause ends early when the request is cancelled.
+- What is opened is closed however the stream ends.
+- A stream over a file never holds more of it than one chunk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Knows what the showcase computes with plain Python: arithmetic, texts, embeddings, bytes."""
+"""What the showcase computes with plain Python: arithmetic, texts, embeddings, bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows how the showcase learns and predicts: logistic regression in plain Python, models as JSON files."""
+"""How the showcase learns and predicts: logistic regression in plain Python, models as JSON files."""
 
 from __future__ import annotations
 
