@@ -14,7 +14,7 @@ from snakepit_ray.cli.clusters import join
 from snakepit_ray.cli.printing import coloured, print_json, table
 from snakepit_ray.client.pool import Pool
 from snakepit_ray.client.start import connect
-from snakepit_ray.core.lifecycle import WorkerState
+from snakepit_ray.core.worker.lifecycle import WorkerState
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.port import ray_port
 

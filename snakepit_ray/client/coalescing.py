@@ -21,7 +21,7 @@ from typing import Any
 
 from snakepit_ray.client.sender import Sender, Sent, awaited, is_unbegun, may_block
 from snakepit_ray.config import CallOptions
-from snakepit_ray.core.batch_size import BurstSize
+from snakepit_ray.core.work.batch_size import BurstSize
 from snakepit_ray.errors import DeadlineExceeded, PoolClosed
 from snakepit_ray.port import ray_port
 from snakepit_ray.wire.codec import BatchOutcome

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 from snakepit_ray.client import listening
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.core.routing import SNAPSHOT_SIZE, RoutingView
-from snakepit_ray.core.turns import Turns
+from snakepit_ray.core.routing.view import SNAPSHOT_SIZE, RoutingView
+from snakepit_ray.core.sessions.turns import Turns
 from snakepit_ray.errors import PoolClosed, SnakepitError
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.messages import Entry, Snapshot, Update

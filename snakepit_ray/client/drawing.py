@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from snakepit_ray.core.batch_size import MOST_BYTES
+from snakepit_ray.core.work.batch_size import MOST_BYTES
 from snakepit_ray.wire.requests import Drawn, drawn_bytes
 
 DRAWING_SECONDS = 0.010  # a chunk that takes longer to encode is sent with what there is

@@ -23,7 +23,7 @@ import ray
 from snakepit_ray.client.drawing import Failed, Item, Source
 from snakepit_ray.client.sender import Sender, Sent, is_unbegun
 from snakepit_ray.config import CallOptions
-from snakepit_ray.core.batch_size import MOST, MOST_BYTES, BatchSize
+from snakepit_ray.core.work.batch_size import MOST, MOST_BYTES, BatchSize
 from snakepit_ray.errors import ConfigError, NotNow, PoolClosed
 from snakepit_ray.port import ray_port
 from snakepit_ray.wire.codec import BatchOutcome

@@ -19,7 +19,7 @@ from snakepit_ray.client import pending
 from snakepit_ray.client.directory import Directory
 from snakepit_ray.client.pending import Ticket
 from snakepit_ray.config import CallOptions
-from snakepit_ray.core.batch_size import SHARE
+from snakepit_ray.core.work.batch_size import SHARE
 from snakepit_ray.errors import DeadlineExceeded, PayloadTooLarge, PoolClosed, SnakepitError, WorkerCrashed
 from snakepit_ray.port import ray_port
 from snakepit_ray.runtimes import resolve_runtime

@@ -7,7 +7,7 @@ import math
 import ray
 
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.core.placing import Demand, Node, described, places
+from snakepit_ray.core.pool.placing import Demand, Node, described, places
 from snakepit_ray.errors import WorkerStartError
 
 # On the nodes that KubeRay and `ray up` start: where there are such, an autoscaler may bring more of them.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from snakepit_ray.core.reporting import Pace
+from snakepit_ray.core.routing.reporting import Pace
 
 
 class WorkerFacts(NamedTuple):

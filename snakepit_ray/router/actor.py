@@ -23,9 +23,9 @@ from collections.abc import AsyncIterator, Sequence
 
 from snakepit_ray import telemetry
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.core.circuit import Admit
-from snakepit_ray.core.rebalancing import Matcher, Move
-from snakepit_ray.core.reporting import Pace, Pacer, Report
+from snakepit_ray.core.pool.circuit import Admit
+from snakepit_ray.core.routing.matching import Matcher, Move
+from snakepit_ray.core.routing.reporting import Pace, Pacer, Report
 from snakepit_ray.errors import PoolClosed
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.listeners import Listeners, Told

@@ -1,4 +1,4 @@
-"""A pool's circuit breaker: core/circuit.py decides, the workers are told."""
+"""A pool's circuit breaker: core/pool/circuit.py decides, the workers are told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 from snakepit_ray import telemetry
 from snakepit_ray.config.pool_config import CircuitBreakerConfig
-from snakepit_ray.core.circuit import Admit, Breaker
+from snakepit_ray.core.pool.circuit import Admit, Breaker
 from snakepit_ray.router.members import Members
 
 

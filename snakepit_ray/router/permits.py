@@ -1,7 +1,7 @@
 """Which of a pool's workers may recycle now.
 
-core/recycling.py decides. A worker that asks for a permit waits here for a while. A hundred workers that want
-one would otherwise be a thousand questions a second.
+core/worker/recycling.py decides. A worker that asks for a permit waits here for a while. A hundred workers
+that want one would otherwise be a thousand questions a second.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from snakepit_ray.core.recycling import Permits
+from snakepit_ray.core.worker.recycling import Permits
 from snakepit_ray.process.awaiting import happens
 
 PERMIT_SECONDS = 10.0

@@ -21,7 +21,7 @@ from typing import Any
 
 from snakepit_ray import telemetry
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.core.rebalancing import Matcher
+from snakepit_ray.core.routing.matching import Matcher
 from snakepit_ray.errors import WorkerStartError
 from snakepit_ray.port import control, ray_port
 from snakepit_ray.port.messages import PoolMemory, WorkerFacts

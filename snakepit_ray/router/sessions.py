@@ -1,7 +1,7 @@
 """Which worker each session lives on, as the router answers it: claims, and what workers say of their own
 sessions after the router was restarted.
 
-- core/affinity.py decides.
+- core/sessions/affinity.py decides.
 - Handles learn each new binding.
 - A worker that believes a session to be its own that lives elsewhere is told so.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from snakepit_ray import telemetry
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.core.affinity import Bindings
+from snakepit_ray.core.sessions.affinity import Bindings
 from snakepit_ray.port.messages import Claimed, Owned
 from snakepit_ray.router.members import Members
 from snakepit_ray.router.updates import Updates

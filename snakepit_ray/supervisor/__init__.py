@@ -1,6 +1,6 @@
 """One worker without Ray: an interpreter, its slots and its queue."""
 
-from snakepit_ray.core.lifecycle import WorkerState
+from snakepit_ray.core.worker.lifecycle import WorkerState
 from snakepit_ray.supervisor.care import CarePolicy
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.outcomes import Answer, Counters, Done, Relayed

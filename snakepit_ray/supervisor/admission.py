@@ -1,11 +1,11 @@
-"""Who runs and who waits at one worker: the asyncio side of core/waiting.py.
+"""Who runs and who waits at one worker: the asyncio side of core/worker/waiting.py.
 
 Rules:
 - Each request that waits gets exactly one verdict: start, move, expired or closed.
 - A request that is rejected, expires or leaves while it waits is never started.
 - A slot belongs to the interpreter that serves. It is given back once, when that interpreter has answered.
-- A request that was sent ahead of a slot (core/ahead.py) waits in the interpreter. It is recalled to its old
-  place in the queue when no slot becomes free for RECALL_SECONDS.
+- A request that was sent ahead of a slot (core/worker/prefetch.py) waits in the interpreter. It is recalled
+  to its old place in the queue when no slot becomes free for RECALL_SECONDS.
 - A request that comes back waits in its old place from that very turn of the loop on, so that no later one
   passes it and the bound of the queue holds.
 - At the bound of what an interpreter may serve (`takes_more`) no request starts while its replacement comes.
@@ -18,8 +18,8 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from snakepit_ray.core.ahead import MOST_AHEAD, Pace
-from snakepit_ray.core.waiting import Slots, Waiting, WaitingQueue
+from snakepit_ray.core.worker.prefetch import MOST_AHEAD, Pace
+from snakepit_ray.core.worker.waiting import Slots, Waiting, WaitingQueue
 from snakepit_ray.supervisor.ports import PoolSide
 
 RECALL_SECONDS = 0.02

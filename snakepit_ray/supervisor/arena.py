@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from snakepit_ray.core.space import Space
+from snakepit_ray.core.worker.space import Space
 from snakepit_ray.errors import EncodingError, PayloadTooLarge
 from snakepit_ray.process.shared_memory import SharedMemory
 from snakepit_ray.process.threads import aside

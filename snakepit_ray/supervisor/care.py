@@ -3,8 +3,8 @@ too much?
 
 Rules:
 - It looks every `health_check_interval` seconds, and at requests as they start and end.
-- An interpreter that is hung (core/health.py) is ended.
-- An interpreter that reached a limit (core/recycling.py) is replaced on purpose. At `max_requests` new
+- An interpreter that is hung (core/worker/health.py) is ended.
+- An interpreter that reached a limit (core/worker/recycling.py) is replaced on purpose. At `max_requests` new
   requests wait a moment for the replacement.
 - A look that fails warns once and counts for nothing."""
 
@@ -18,8 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from snakepit_ray.core.health import Look, Pulse
-from snakepit_ray.core.recycling import Countdown, Limits, Reason, Stage
+from snakepit_ray.core.worker.health import Look, Pulse
+from snakepit_ray.core.worker.recycling import Countdown, Limits, Reason, Stage
 from snakepit_ray.process import usage
 from snakepit_ray.process.shared_memory import NAME as SHARED_NAME
 from snakepit_ray.supervisor.interpreter import Interpreter

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from snakepit_ray.core.handshake import HandshakeError, Ready, StartFailure, parse_ready
+from snakepit_ray.core.worker.handshake import HandshakeError, Ready, StartFailure, parse_ready
 from snakepit_ray.errors import ProtocolMismatch, SnakepitError, WorkerStartError
 from snakepit_ray.process import Child, Exit
 from snakepit_ray.process.awaiting import finish

@@ -8,7 +8,7 @@ Rules:
   the next one for it.
 - An interpreter that says that it leaves (it got SIGTERM) takes no more requests from that moment on. It
   finishes as one that is replaced on purpose.
-- How soon the next one comes is the decision of core/restarts.py.
+- How soon the next one comes is the decision of core/worker/restarts.py.
 - A planned replacement shakes hands before the old one stops taking requests, where the pool asks for
   overlap. One that fails changes nothing. One that was begun early waits for the old one to be spent.
 - A step of an end that fails is tried again (the process has no descriptors for a moment, say), and what
@@ -24,9 +24,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from snakepit_ray.core.handshake import Command
-from snakepit_ray.core.recycling import Reason
-from snakepit_ray.core.restarts import Quarantine, RestartBudget
+from snakepit_ray.core.worker.handshake import Command
+from snakepit_ray.core.worker.recycling import Reason
+from snakepit_ray.core.worker.restarts import Quarantine, RestartBudget
 from snakepit_ray.process import Exit
 from snakepit_ray.process.threads import aside
 from snakepit_ray.rpc.client import HostHandler

@@ -1,7 +1,7 @@
 """What becomes of a worker as its interpreters come, fail and go, as the keeper says.
 
 Rules:
-- The state changes by core/lifecycle.py's table and nowhere else.
+- The state changes by core/worker/lifecycle.py's table and nowhere else.
 - Requests are let in while an interpreter serves, and wait while none does.
 - What ran in a lost interpreter fails in the words of its end. What waits goes on.
 - Why an interpreter was lost is remembered, so that sessions can be told.
@@ -13,9 +13,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from snakepit_ray.core.lifecycle import WorkerEvent, WorkerState, step
-from snakepit_ray.core.recycling import Reason, Stage
-from snakepit_ray.core.restarts import Quarantine
+from snakepit_ray.core.worker.lifecycle import WorkerEvent, WorkerState, step
+from snakepit_ray.core.worker.recycling import Reason, Stage
+from snakepit_ray.core.worker.restarts import Quarantine
 from snakepit_ray.errors import WorkerCrashed
 from snakepit_ray.process import Exit
 from snakepit_ray.supervisor.admission import Admission

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from snakepit_ray.core.lifecycle import WorkerState
+from snakepit_ray.core.worker.lifecycle import WorkerState
 from snakepit_ray.ledger import Entry
 from snakepit_ray.supervisor.outcomes import Relayed
 from snakepit_ray.wire._pb import interpreter_pb2 as pb

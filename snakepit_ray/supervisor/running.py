@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from snakepit_ray.core.runs import IN_INTERPRETER, TOLD_TO_STOP, TRANSITIONS, RunEvent, RunState, step
+from snakepit_ray.core.worker.runs import IN_INTERPRETER, TOLD_TO_STOP, TRANSITIONS, RunEvent, RunState, step
 from snakepit_ray.errors import SnakepitError, WorkerCrashed, WorkerFault
 from snakepit_ray.ledger import Entry
 from snakepit_ray.supervisor.attempt import Attempt

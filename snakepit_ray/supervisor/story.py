@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable
 
 from snakepit_ray import telemetry
-from snakepit_ray.core.recycling import Reason
-from snakepit_ray.core.restarts import Quarantine
+from snakepit_ray.core.worker.recycling import Reason
+from snakepit_ray.core.worker.restarts import Quarantine
 from snakepit_ray.errors import WorkerCrashed, first_line
 from snakepit_ray.supervisor.outcomes import Tally
 from snakepit_ray.telemetry import Why

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from snakepit_ray import telemetry
-from snakepit_ray.core.chunking import FLUSH_BYTES, FLUSH_CHUNKS, Window, flush_in
+from snakepit_ray.core.work.chunking import FLUSH_BYTES, FLUSH_CHUNKS, Window, flush_in
 from snakepit_ray.errors import EncodingError, RequestCancelled
 from snakepit_ray.process.awaiting import happens
 from snakepit_ray.supervisor.interpreter import Interpreter

@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from snakepit_ray.core.lifecycle import WorkerEvent, WorkerState
-from snakepit_ray.core.recycling import Reason
+from snakepit_ray.core.worker.lifecycle import WorkerEvent, WorkerState
+from snakepit_ray.core.worker.recycling import Reason
 from snakepit_ray.errors import NotNow, SnakepitError, WorkerCrashed, WorkerFault
 from snakepit_ray.rpc.client import HostHandler
 from snakepit_ray.supervisor.accounts import Accounts, tally_of

@@ -3,7 +3,7 @@
 Rules:
 - It runs as many small batches. Each is a request like any other: it waits here and moves to a worker that is
   free.
-- Their size follows the time that items take (core/batch_size.py). What one gives back is sent again.
+- Their size follows the time that items take (core/work/batch_size.py). What one gives back is sent again.
 - The batches of a session go one after the other.
 - Every item ends with one result or one error.
 """
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from snakepit_ray.core.batch_size import SHARE, BatchSize
+from snakepit_ray.core.work.batch_size import SHARE, BatchSize
 from snakepit_ray.errors import DeadlineExceeded, NotNow, SnakepitError
 from snakepit_ray.supervisor.accounts import BatchAccount
 from snakepit_ray.supervisor.outcomes import Tally

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.core.circuit import Admit
+from snakepit_ray.core.pool.circuit import Admit
 from snakepit_ray.errors import (
     CircuitOpen,
     DeadlineExceeded,

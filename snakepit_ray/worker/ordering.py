@@ -1,6 +1,6 @@
 """A worker lets the requests of a session begin in the order in which their caller made them.
 
-- core/turns.py decides. Here are the waiting and its bounds.
+- core/sessions/turns.py decides. Here are the waiting and its bounds.
 - A request that is here holds its place until it waits in the supervisor's queue, which keeps the order.
 - One that is sent on to its session's worker holds its place until it has ended, but no longer than
   RELAYED_SECONDS: it has arrived there by then, and is ordered there by its arrival.
@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from snakepit_ray.core.turns import Turnstile
+from snakepit_ray.core.sessions.turns import Turnstile
 from snakepit_ray.process.awaiting import happens
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 

@@ -3,7 +3,7 @@
 Rules:
 - A worker belongs as long as the router lives. It holds on again while the router restarts, and ends itself,
   interpreter first, when that is gone for good.
-- Reports are as few as core/reporting.py allows.
+- Reports are as few as core/routing/reporting.py allows.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable, MutableSequence
 from typing import Any
 
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.core.circuit import Admit
-from snakepit_ray.core.lifecycle import WorkerState
-from snakepit_ray.core.reporting import Decision, Report, Reporter
+from snakepit_ray.core.pool.circuit import Admit
+from snakepit_ray.core.routing.reporting import Decision, Report, Reporter
+from snakepit_ray.core.worker.lifecycle import WorkerState
 from snakepit_ray.errors import PoolNotFound
 from snakepit_ray.port import leftovers, ray_port
 from snakepit_ray.port.messages import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.core.recycling import Limits
+from snakepit_ray.core.worker.recycling import Limits
 from snakepit_ray.process.usage import machine_memory
 from snakepit_ray.runtimes import resolve_runtime
 from snakepit_ray.supervisor import CarePolicy, InterpreterSpec, WorkerPolicy

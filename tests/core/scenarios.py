@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
 
-from snakepit_ray.core.reporting import BUDGET
+from snakepit_ray.core.routing.reporting import BUDGET
 
 ROUTER_LATENCY = 0.003
 DELEGATION = 0.0025

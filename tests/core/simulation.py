@@ -10,10 +10,10 @@ import random
 from collections import Counter
 from statistics import fmean
 
-from snakepit_ray.core.rebalancing import Matcher, Move
-from snakepit_ray.core.reporting import Decision, Pace, Pacer, Report, Reporter
-from snakepit_ray.core.routing import RoutingView
-from snakepit_ray.core.waiting import Slots, Waiting, WaitingQueue
+from snakepit_ray.core.routing.matching import Matcher, Move
+from snakepit_ray.core.routing.reporting import Decision, Pace, Pacer, Report, Reporter
+from snakepit_ray.core.routing.view import RoutingView
+from snakepit_ray.core.worker.waiting import Slots, Waiting, WaitingQueue
 from tests.core.scenarios import (
     DELEGATION,
     NEVER,

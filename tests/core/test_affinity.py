@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from snakepit_ray.core.affinity import Bindings
+from snakepit_ray.core.sessions.affinity import Bindings
 
 WORKERS = ["a", "b", "c"]
 SESSIONS = st.sampled_from([f"s{i}" for i in range(6)])

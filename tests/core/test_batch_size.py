@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray.core.batch_size import (
+from snakepit_ray.core.work.batch_size import (
     DRIFT,
     GROWTH,
     LEAST_WORK,

@@ -7,7 +7,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray.core.chunking import FLUSH_BYTES, FLUSH_CHUNKS, FLUSH_SECONDS, Window, flush_in
+from snakepit_ray.core.work.chunking import FLUSH_BYTES, FLUSH_CHUNKS, FLUSH_SECONDS, Window, flush_in
 
 SIZES = st.lists(st.integers(1, 400_000), min_size=1, max_size=300)
 

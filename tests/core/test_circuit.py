@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from snakepit_ray.core.circuit import TRANSITIONS, Admit, Breaker, Circuit
+from snakepit_ray.core.pool.circuit import TRANSITIONS, Admit, Breaker, Circuit
 
 FAILURES, WINDOW, RESET = 3, 10.0, 5.0
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from snakepit_ray.core.handshake import LONGEST_SECONDS, HandshakeError, Ready, parse_ready
+from snakepit_ray.core.worker.handshake import LONGEST_SECONDS, HandshakeError, Ready, parse_ready
 
 
 def line(timeout: object) -> bytes:

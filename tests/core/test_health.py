@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from snakepit_ray.core.health import Look, Pulse
+from snakepit_ray.core.worker.health import Look, Pulse
 
 TIMEOUT = 10.0
 TICK = 0.01  # what the system counts processor time in

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray.core.lifecycle import MACHINE, TRANSITIONS, WorkerEvent, WorkerState, step
+from snakepit_ray.core.worker.lifecycle import MACHINE, TRANSITIONS, WorkerEvent, WorkerState, step
 from tests.core.test_machine import reachable
 
 

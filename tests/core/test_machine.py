@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.core import lifecycle, runs
 from snakepit_ray.core.machine import Machine, UnknownEvent
+from snakepit_ray.core.worker import lifecycle, runs
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 MACHINES = {

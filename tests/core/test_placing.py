@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from snakepit_ray.core.placing import Demand, Node, described, labelled, places
+from snakepit_ray.core.pool.placing import Demand, Node, described, labelled, places
 
 SMALL = Node({"CPU": 2.0, "memory": 1e9, "node:10.0.0.1": 1.0}, {"zone": "a"})
 LARGE = Node({"CPU": 8.0, "GPU": 2.0, "slot": 1.0}, {"zone": "b"})

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray.core.rebalancing import LOST, Matcher, Move, Rebalancer
+from snakepit_ray.core.routing.matching import LOST, Matcher, Move, Rebalancer
 
 
 class Pool:

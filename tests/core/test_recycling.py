@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from snakepit_ray.core.recycling import (
+from snakepit_ray.core.worker.recycling import (
     ASK_SECONDS,
     EARLIEST,
     HOLD_SECONDS,

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray.core.reporting import (
+from snakepit_ray.core.routing.reporting import (
     ALONE,
     BUDGET,
     CHAIN_PATIENCE,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from snakepit_ray.core.restarts import Quarantine, Restart, RestartBudget, RestartPolicy
+from snakepit_ray.core.worker.restarts import Quarantine, Restart, RestartBudget, RestartPolicy
 
 DEFAULT = RestartPolicy()
 RANDOM = st.floats(0, 0.999999)  # below 1, by more than rounding takes away

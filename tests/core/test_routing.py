@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray.core.routing import RoutingView, stable_hash
+from snakepit_ray.core.routing.view import RoutingView, stable_hash
 
 
 def view_of(n: int, capacity: int = 1) -> RoutingView[str]:
@@ -79,7 +79,7 @@ def test_an_avoided_worker_is_the_last_resort() -> None:
 
 def test_an_unknown_session_hashes_alike_in_every_process() -> None:
     program = (
-        "from snakepit_ray.core.routing import RoutingView\n"
+        "from snakepit_ray.core.routing.view import RoutingView\n"
         "view = RoutingView([(f'w{i}', 1, 0) for i in range(9)])\n"
         "print(*(view.choose_for_session(f's{i}') for i in range(20)))"
     )

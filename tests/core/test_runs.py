@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray.core.runs import (
+from snakepit_ray.core.worker.runs import (
     IN_INTERPRETER,
     MACHINE,
     TOLD_TO_STOP,

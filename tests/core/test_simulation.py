@@ -9,8 +9,8 @@ from collections import Counter
 
 import pytest
 
-from snakepit_ray.core.rebalancing import LOST
-from snakepit_ray.core.reporting import AGAIN
+from snakepit_ray.core.routing.matching import LOST
+from snakepit_ray.core.routing.reporting import AGAIN
 from tests.core.scenarios import NEVER, Result, Scenario, ideal_waits
 from tests.core.scenarios import Request as SimRequest
 from tests.core.simulation import simulate

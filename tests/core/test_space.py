@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from snakepit_ray.core.space import GRAIN, Space
+from snakepit_ray.core.worker.space import GRAIN, Space
 from tests.core import ranges
 from tests.core.ranges import GRAINS, SIZE
 

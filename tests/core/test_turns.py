@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray.core.turns import Turns, Turnstile
+from snakepit_ray.core.sessions.turns import Turns, Turnstile
 
 KEY = ("caller", "alice")
 

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from snakepit_ray.core.waiting import Slots, Waiting, WaitingQueue
+from snakepit_ray.core.worker.waiting import Slots, Waiting, WaitingQueue
 
 FOREVER = float("inf")
 

@@ -22,8 +22,8 @@ from typing import Any
 
 import psutil
 
-from snakepit_ray.core.recycling import Limits
-from snakepit_ray.core.restarts import RestartBudget, RestartPolicy
+from snakepit_ray.core.worker.recycling import Limits
+from snakepit_ray.core.worker.restarts import RestartBudget, RestartPolicy
 from snakepit_ray.supervisor import CarePolicy, Supervisor, WorkerPolicy
 from tests.stress import accounts, inside
 from tests.stress.calls import Caller

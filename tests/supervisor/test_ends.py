@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.core.lifecycle import WorkerState
+from snakepit_ray.core.worker.lifecycle import WorkerState
 from snakepit_ray.errors import PoolClosed, RequestCancelled, WorkerCrashed
 from snakepit_ray.process import tree, usage
 from snakepit_ray.rpc import InterpreterClient

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.core.lifecycle import WorkerState
-from snakepit_ray.core.recycling import Limits, Reason
-from snakepit_ray.core.restarts import RestartBudget, RestartPolicy
+from snakepit_ray.core.worker.lifecycle import WorkerState
+from snakepit_ray.core.worker.recycling import Limits, Reason
+from snakepit_ray.core.worker.restarts import RestartBudget, RestartPolicy
 from snakepit_ray.errors import DeadlineExceeded, QueueTimeout, WorkerCrashed, WorkerStartError
 from snakepit_ray.process import usage
 from snakepit_ray.supervisor import CarePolicy, PoolSide, Record, Supervisor

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from snakepit_ray.core.recycling import Limits
+from snakepit_ray.core.worker.recycling import Limits
 from snakepit_ray.errors import WorkerStartError
 from snakepit_ray.process.threads import aside
 from snakepit_ray.supervisor import CarePolicy, Supervisor

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.core.restarts import RestartBudget, RestartPolicy
+from snakepit_ray.core.worker.restarts import RestartBudget, RestartPolicy
 from snakepit_ray.errors import DeadlineExceeded, WorkerCrashed
 from snakepit_ray.ledger import Entry
 from snakepit_ray.supervisor import Stream, Supervisor

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.core.recycling import Limits
+from snakepit_ray.core.worker.recycling import Limits
 from snakepit_ray.supervisor import CarePolicy, PoolSide, Supervisor
 from snakepit_ray.supervisor import keeper as keeping
 from tests.conftest import interpreters
@@ -57,7 +57,7 @@ async def many_at_once(worker: Supervisor, first: int, count: int) -> list[int]:
 def test_no_interpreter_serves_more_than_its_limit(
     tmp_path: Path, calls: Any, capacity: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("snakepit_ray.core.recycling.HOLD_SECONDS", 20.0)
+    monkeypatch.setattr("snakepit_ray.core.worker.recycling.HOLD_SECONDS", 20.0)
 
     async def body() -> None:
         async with working(tmp_path, capacity=capacity) as worker:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.core.restarts import RestartBudget, RestartPolicy
+from snakepit_ray.core.worker.restarts import RestartBudget, RestartPolicy
 from snakepit_ray.errors import (
     DeadlineExceeded,
     PoolClosed,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from snakepit_ray import telemetry
-from snakepit_ray.core.chunking import FIRST_CHUNKS, FLUSH_CHUNKS
+from snakepit_ray.core.work.chunking import FIRST_CHUNKS, FLUSH_CHUNKS
 from snakepit_ray.errors import (
     DeadlineExceeded,
     QueueTimeout,

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.core.placing import Node
-from snakepit_ray.core.rebalancing import Matcher
-from snakepit_ray.core.reporting import Report
+from snakepit_ray.core.pool.placing import Node
+from snakepit_ray.core.routing.matching import Matcher
+from snakepit_ray.core.routing.reporting import Report
 from snakepit_ray.errors import PoolClosed, WorkerStartError
 from snakepit_ray.port import cluster, ray_port
 from snakepit_ray.port.messages import Hello, PoolMemory, WorkerFacts

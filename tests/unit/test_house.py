@@ -37,7 +37,7 @@ def tops(modules: set[str]) -> set[str]:
 def core_modules() -> list[str]:
     return [
         "snakepit_ray.core",
-        *(f"snakepit_ray.core.{m.name}" for m in pkgutil.iter_modules(core.__path__)),
+        *(module.name for module in pkgutil.walk_packages(core.__path__, "snakepit_ray.core.")),
     ]
 
 

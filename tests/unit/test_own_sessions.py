@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.core.placing import Node
+from snakepit_ray.core.pool.placing import Node
 from snakepit_ray.errors import SessionWorkerLost
 from snakepit_ray.port import cluster, ray_port
 from snakepit_ray.port.messages import Claimed, Hello, Owned, PoolMemory, WorkerFacts

@@ -1,0 +1,1 @@
+"""A pool as a whole: where its workers fit, and when it refuses."""

@@ -1,0 +1,1 @@
+"""Where a request goes, and how waiting requests meet free slots."""

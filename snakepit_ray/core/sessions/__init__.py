@@ -1,0 +1,1 @@
+"""Which worker a session lives on, and the order of its requests."""

@@ -1,0 +1,1 @@
+"""How work is divided: the size of chunks, the credit of streams."""

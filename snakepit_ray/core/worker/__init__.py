@@ -1,0 +1,1 @@
+"""One worker and its interpreter: queue, states, replacement, health."""
