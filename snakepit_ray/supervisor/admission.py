@@ -18,7 +18,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from snakepit_ray.core.worker.prefetch import MOST_AHEAD, Pace
+from snakepit_ray.core.worker.prefetch import MOST_AHEAD, Prefetch
 from snakepit_ray.core.worker.waiting import Slots, Waiting, WaitingQueue
 from snakepit_ray.supervisor.ports import PoolSide
 
@@ -87,7 +87,7 @@ class Admission:
         self._pool = pool
         self._interpreters = interpreters
         self._takes_more = takes_more
-        self.pace = Pace(0)
+        self.prefetch = Prefetch(0)
         self._places: dict[str, int] = {}  # of the requests that were started, and may come back
         self._aside: dict[str, Waiting] = {}  # waiting requests that are held up
         self._recalled: set[str] = set()  # requests that are expected back, before those that came after them
@@ -170,7 +170,7 @@ class Admission:
 
     def took(self, seconds: float) -> None:
         """A command was over in so long."""
-        self.pace.observe(seconds)
+        self.prefetch.observe(seconds)
 
     def release(self, request_id: str) -> None:
         """Gives the slot back; the next that waits starts."""
@@ -213,7 +213,7 @@ class Admission:
             self._renewed = loop.call_later(RECALL_SECONDS, self._interpreters.recall, list(self.slots.ahead))
         self._recalled.clear()  # they are expected from the interpreter before, which may be hung
         self.slots = Slots(self.slots.capacity)
-        self.pace = Pace(MOST_AHEAD if may_go_ahead else 0)
+        self.prefetch = Prefetch(MOST_AHEAD if may_go_ahead else 0)
         self._is_stuck = False
 
     def close(self) -> None:
@@ -289,7 +289,7 @@ class Admission:
         return not self._takes_more(occupied, self.queue.is_full(self._beside))
 
     def _room_ahead(self) -> bool:
-        return not self._is_stuck and len(self.slots.ahead) < self.pace.ahead
+        return not self._is_stuck and len(self.slots.ahead) < self.prefetch.ahead
 
     def _go_ahead(self, request_id: str) -> None:
         self.slots.go_ahead(request_id)

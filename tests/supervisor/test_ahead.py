@@ -27,7 +27,7 @@ async def warmed(worker: Supervisor) -> None:
     """Its commands are known to be short."""
     for number in range(200):
         await value(worker, request("run", f"warm-{number}", tag="warm"))
-        if number >= SHORT and worker.admission.pace.ahead:
+        if number >= SHORT and worker.admission.prefetch.ahead:
             return
     raise AssertionError("no command took less than SHORT_SECONDS")
 

@@ -16,7 +16,7 @@ SHORT_SECONDS = 0.001
 FADES = 0.9  # of the longest, with each command after it
 
 
-class Pace:
+class Prefetch:
     """How long the commands of one interpreter take. Nothing is known before the first. `most`: what may ever
     be sent ahead to it."""
 

@@ -6,32 +6,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from snakepit_ray.core.worker.prefetch import MOST_AHEAD, SHORT_SECONDS, Pace
+from snakepit_ray.core.worker.prefetch import MOST_AHEAD, SHORT_SECONDS, Prefetch
 from snakepit_ray.core.worker.waiting import Slots
 
 
 def test_nothing_is_sent_ahead_before_anything_is_known() -> None:
-    assert Pace().ahead == 0
+    assert Prefetch().ahead == 0
 
 
 @given(st.lists(st.floats(0, SHORT_SECONDS, exclude_max=True), min_size=1))
 def test_short_commands_let_others_go_ahead(seconds: list[float]) -> None:
-    pace = Pace()
+    prefetch = Prefetch()
     for one in seconds:
-        pace.observe(one)
-        assert pace.ahead == MOST_AHEAD
+        prefetch.observe(one)
+        assert prefetch.ahead == MOST_AHEAD
 
 
 @given(before=st.integers(0, 100), long=st.floats(SHORT_SECONDS, 100))
 def test_one_long_command_ends_it_for_a_while_and_not_for_ever(before: int, long: float) -> None:
-    pace = Pace()
+    prefetch = Prefetch()
     for _ in range(before):
-        pace.observe(SHORT_SECONDS / 10)
-    pace.observe(long)
-    assert pace.ahead == 0
+        prefetch.observe(SHORT_SECONDS / 10)
+    prefetch.observe(long)
+    assert prefetch.ahead == 0
     short = 0
-    while not pace.ahead:
-        pace.observe(SHORT_SECONDS / 10)
+    while not prefetch.ahead:
+        prefetch.observe(SHORT_SECONDS / 10)
         short += 1
     assert short <= 130, "for 100 s; after 10 ms it is 22"
 
