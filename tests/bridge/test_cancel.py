@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -73,11 +74,13 @@ def test_what_waits_in_the_interpreter_never_runs_once_it_is_cancelled(bridge) -
 
 @pytest.mark.parametrize("command", WAITING)
 def test_the_bridge_itself_ends_a_command_whose_budget_is_used_up(stream, command: str) -> None:
+    began = time.monotonic()
     request = stream.request(command, {"tag": "budget"}, budget_ms=50)
     reply = stream.reply(request)
     assert reply.failure.kind == pb.Failure.DEADLINE
     assert "its budget ended" in reply.failure.message
-    assert 40_000 <= reply.ran_us < 5_000_000
+    assert time.monotonic() - began >= 0.04  # it begins when the request arrives, not when the command does
+    assert 0 < reply.ran_us < 5_000_000
 
 
 def test_a_waiting_request_whose_budget_is_used_up_never_runs(bridge) -> None:
