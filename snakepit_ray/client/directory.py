@@ -229,7 +229,7 @@ class Directory:
 
 
 _directories: dict[str, Directory] = {}
-_links_lock = threading.Lock()
+_directories_lock = threading.Lock()
 
 
 def _unpickle(config: PoolConfig, router: Any, snapshot: Snapshot) -> Directory:
@@ -240,7 +240,7 @@ def directory_of(config: PoolConfig, router: Any, snapshot: Snapshot, *, is_old:
     """This process's directory of the pool that `router` runs. Made when there is none. `is_old`: the
     snapshot has travelled, and there may be a newer one."""
     key = ray_port.id_of(router)
-    with _links_lock:
+    with _directories_lock:
         directory = _directories.get(key)
         if directory is None or directory.closed or not directory.is_current():
             for old in [name for name, known in _directories.items() if known.closed]:

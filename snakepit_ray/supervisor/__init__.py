@@ -6,7 +6,7 @@ from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.outcomes import Answer, Counters, Done, Relayed
 from snakepit_ray.supervisor.ports import OtherWorkers, PoolSide, Ports, Record
 from snakepit_ray.supervisor.streams import Stream
-from snakepit_ray.supervisor.supervisor import Supervisor, WorkerPolicy
+from snakepit_ray.supervisor.supervisor import OnSlot, Supervisor, WorkerPolicy
 
 __all__ = [
     "Answer",
@@ -15,6 +15,7 @@ __all__ = [
     "Done",
     "Interpreter",
     "InterpreterSpec",
+    "OnSlot",
     "OtherWorkers",
     "PoolSide",
     "Ports",

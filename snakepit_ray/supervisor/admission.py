@@ -117,9 +117,7 @@ class Admission:
 
     def start_now(self, request_id: str) -> bool:
         """Takes a slot if nobody waits for one: the way of nearly all requests of a pool that is not full."""
-        if not self.is_open or len(self.queue) or self._recalled:
-            return False
-        if self._takes_more is not None and self._is_spent():
+        if not self.is_open or len(self.queue) or self._recalled or self._is_spent():
             return False
         if not self.slots.acquire(request_id):
             if not self._room_ahead() or self.queue.is_full(self._beside):

@@ -178,17 +178,12 @@ class Requests:
             self._memory.over(request)
 
     async def _execute_here(self, request: pb.Request, *, movable: bool) -> Any:
-        options = request.options
-        pinned = bool(request.session and options.affinity)
-        if pinned and not options.rebind:
-            self._pool_link.sessions.check(
-                request.session
-            )  # at once, not after a wait for the next interpreter
-        on_slot = partial(self._pool_link.sessions.enter, request.session, options.rebind) if pinned else None
-        if options.turn:
+        on_slot = self._pool_link.sessions.on_slot(request)
+        if request.options.turn:
             self._ordering.begins(request)
         try:
-            done = await self._supervisor.run(request, may_move=movable and not pinned, on_slot=on_slot)
+            may_move = movable and on_slot is None
+            done = await self._supervisor.run(request, may_move=may_move, on_slot=on_slot)
         except WorkerCrashed as crash:
             return crashed(request, crash)
         if isinstance(done, Relayed):

@@ -22,7 +22,8 @@ from snakepit_ray.errors import PoolNotFound, SessionQuotaExceeded, SessionWorke
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.messages import Claimed, Owned
 from snakepit_ray.process.session_log import Home, SessionLog
-from snakepit_ray.supervisor import Supervisor
+from snakepit_ray.supervisor import OnSlot, Supervisor
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 CLAIM_AGAIN = 0.5  # of session_ttl: a session is claimed anew long before the router may have let it expire
 Ask = Callable[[str, bool, bool, int], Awaitable[Claimed | None]]
@@ -81,6 +82,17 @@ class OwnSessions:
             about = {"session": session, "pool": self._config.name, "worker_id": self._worker_id}
             telemetry.emit("session.lost", {}, {**about, "reason": why})
             raise SessionWorkerLost.of(session, why, mine.epoch, epoch)
+
+    def on_slot(self, request: pb.Request) -> OnSlot | None:
+        """What is to be called when a strict session's request has its slot; None for any other request.
+
+        Raises SessionWorkerLost at once, not after a wait for the next interpreter."""
+        options = request.options
+        if not (request.session and options.affinity):
+            return None
+        if not options.rebind:
+            self.check(request.session)
+        return partial(self.enter, request.session, options.rebind)
 
     def enter(self, session: str, rebind: bool) -> Callable[[], None] | None:
         """A strict session's request is about to run: `check`, unless the caller accepts another interpreter

@@ -118,12 +118,7 @@ class Streams:
         self._pool_link.delegate_ended(free and request.options.more)
 
     def _here(self, request: pb.Request, around: AsyncExitStack) -> Chunks:
-        options, on_slot = request.options, None
-        if request.session and options.affinity:
-            sessions = self._pool_link.sessions
-            if not options.rebind:
-                sessions.check(request.session)
-            on_slot = partial(sessions.enter, request.session, options.rebind)
+        on_slot = self._pool_link.sessions.on_slot(request)
         around.callback(self._memory.over, request)
         stream = Stream(self._supervisor, request, on_slot=on_slot)
         self._ordering.begins(request)

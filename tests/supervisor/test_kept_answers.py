@@ -39,6 +39,7 @@ class Life:
         self.memory = Memory(About(worker_id, "node"), self.ledger, number)
         pool_link: Any = SimpleNamespace(
             memory=SimpleNamespace(size=1),
+            sessions=SimpleNamespace(on_slot=lambda request: None),
             delegate_arrived=lambda *args: None,
             delegate_ended=lambda more: None,
             state_changed=lambda state: None,

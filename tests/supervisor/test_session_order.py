@@ -31,7 +31,8 @@ class Alone:
 def service(worker: Supervisor, tmp_path: Path) -> Any:
     ledger: Any = SimpleNamespace(recall=lambda _: UNKNOWN, found=True)
     gate: Any = SimpleNamespace(idle=True)
-    pool_link: Any = SimpleNamespace(memory=SimpleNamespace(size=1))
+    sessions = SimpleNamespace(on_slot=lambda request: None)
+    pool_link: Any = SimpleNamespace(memory=SimpleNamespace(size=1), sessions=sessions)
     peers: Any = Alone()
     memory = Memory(About("w-0", "node"), ledger, 1)
     return Requests(PoolConfig(size=1), memory, worker, pool_link, peers, gate)
