@@ -23,7 +23,7 @@ COLUMNS = (
     "worker_id",
     "state",
     "pid",
-    "node_id",
+    "node_name",
     "running",
     "waiting",
     "requests",
@@ -86,14 +86,11 @@ def _print(name: str, pool: dict[str, Any]) -> None:
 
 
 def _print_workers(workers: list[dict[str, Any]]) -> None:
-    rows = [COLUMNS, *(tuple(_short(worker[column]) for column in COLUMNS) for worker in workers)]
+    rows = [COLUMNS, *(tuple(str(worker[column]) for column in COLUMNS) for worker in workers)]
     header, *lines = table(rows, "  ")
     print(header)
     for line, worker in zip(lines, workers, strict=True):
         state = str(worker["state"])
         print(line.replace(state, coloured(state, STATE_COLOURS.get(state, "bad")), 1))
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text[:12] if len(text) == 56 else text  # a Ray node id in hex
+        if worker["error"]:
+            print(f"    {coloured(worker['error'].strip(), 'bad')}")

@@ -24,6 +24,11 @@ def nodes() -> list[Node]:
     return [Node(node["Resources"], node["Labels"] or {}) for node in ray.nodes() if node["Alive"]]
 
 
+def node_names() -> dict[str, str]:
+    """Ray's name of each node that is alive, by its id."""
+    return {node["NodeID"]: node["NodeName"] for node in ray.nodes() if node["Alive"]}
+
+
 def demand(config: PoolConfig) -> Demand:
     """What one worker of the pool asks Ray for."""
     asked = {"CPU": config.num_cpus, "GPU": config.num_gpus, **config.resources}

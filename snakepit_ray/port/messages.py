@@ -11,7 +11,8 @@ from snakepit_ray.core.routing.reporting import Pace
 
 class WorkerFacts(NamedTuple):
     """What a worker says of itself. Times are seconds since 1970; `pid` is the interpreter's, 0 when there is
-    none. `rss_bytes` is the memory of the interpreter and its children, as worker_max_memory counts it."""
+    none. `rss_bytes` is the memory of the interpreter and its children, as worker_max_memory counts it.
+    `node_name` is Ray's name of the node, `error` why the worker does not serve: the router adds both."""
 
     worker_id: str
     node_id: str
@@ -35,6 +36,8 @@ class WorkerFacts(NamedTuple):
     timeouts: tuple[tuple[str, float], ...] = ()  # seconds, of commands that declare one
     present: int = 0  # calls that it serves, also those whose requests another worker runs
     counts_from: int = 0  # the incarnation that began to count: those after it on this node go on
+    node_name: str = ""
+    error: str = ""
 
 
 class Owned(NamedTuple):

@@ -36,5 +36,5 @@ class PoolCircuit:
         return Admit(True) if self._breaker is None else self._breaker.admit(time.monotonic())
 
     def _set(self, open_for: float) -> None:
-        for member in self._members.present():
+        for member in self._members.alive():
             member.actor.set_circuit.remote(open_for)

@@ -33,5 +33,5 @@ class Leases:
     async def _tell(self) -> None:
         await asyncio.sleep(max(TOGETHER_SECONDS, len(self._members.by_id) / MESSAGES_A_SECOND))
         gone, self._gone, self._telling = self._gone, [], None
-        for member in self._members.present():
+        for member in self._members.alive():
             member.actor.drop_callers.remote(gone)

@@ -1,92 +1,125 @@
-"""The router's table of workers, its versions, and what the pool adds up to. Plain data.
+"""The router's table of workers: the roster's rows, the actors, what each said last, and what the pool adds
+up to. Plain data.
 
 Rules:
 - The table's version rises with every change that a handle must know, and starts above those of a router
   before this one.
 - Counters of workers that left are kept, so that a pool's numbers never fall.
+- Every worker that the pool is to have has its facts, also one that has not come yet.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from snakepit_ray.core.pool.roster import Roster
+from snakepit_ray.core.pool.row import ALIVE, Row, RowState
+from snakepit_ray.core.worker.lifecycle import WorkerState
 from snakepit_ray.port.messages import COUNTED, Entry, PoolStats, WorkerFacts
 
 MOST_DEPARTED = 1000
+LOST_WORDS = "its actor died; Ray starts it again"
 
 
 @dataclass
 class Member:
-    """One worker as the router knows it.
+    """One worker as the router knows it. `actor`: None before Ray has taken it. `facts`: what it said last,
+    None before it reported."""
 
-    `state`: expected (its actor is not created yet), spawned (its actor has not reported yet), starting,
-    ready, quarantined, lost (its actor died and will be restarted), leaving, failed. `actor`: None while
-    expected. `overdue`: it may still come, but nobody waits for it any more; `error` says why it has not
-    come, or could not start. `here`: its actor has reported; `settled`: its first start has ended, well or
-    not."""
-
-    worker_id: str
+    row: Row
     actor: Any = None
-    state: str = "expected"
-    overdue: bool = False
-    here: asyncio.Event = field(default_factory=asyncio.Event)
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
     facts: WorkerFacts | None = None
     load: float = 0.0
-    error: Exception | None = None
     watch: asyncio.Task[None] | None = None
 
     @property
-    def incarnation(self) -> int:
-        """Of its actor's process, 0 when it was never heard of."""
-        return self.facts.epoch[0] if self.facts is not None else 0
+    def worker_id(self) -> str:
+        """What users see, such as "default-0"."""
+        return self.row.worker_id
+
+    @property
+    def state(self) -> RowState:
+        """The roster's."""
+        return self.row.state
+
+    def described(self, capacity: int, node_names: Mapping[str, str]) -> WorkerFacts:
+        """What `pool.workers()` shows. A worker whose actor is not there is starting, to a user. Its error
+        says why it does not serve."""
+        row = self.row
+        facts = self.facts or _unheard(row.worker_id, capacity)
+        if row.state not in ALIVE:
+            facts = facts._replace(
+                state=WorkerState.STARTING.value, pid=0, running=0, waiting=0, present=0, rss_bytes=0
+            )
+        error = str(row.error) if row.error is not None else ""
+        if row.state is RowState.LOST and not error:
+            error = LOST_WORDS
+        return facts._replace(node_name=node_names.get(facts.node_id, ""), error=error)
 
 
-@dataclass
+def _unheard(worker_id: str, capacity: int) -> WorkerFacts:
+    numbers: dict[str, Any] = dict.fromkeys(
+        (*COUNTED, "pid", "actor_pid", "running", "waiting", "rss_bytes"), 0
+    )
+    state = WorkerState.STARTING.value
+    return WorkerFacts(
+        worker_id, node_id="", epoch=(0, 0), state=state, capacity=capacity, started_at=0.0, **numbers
+    )
+
+
 class Members:
     """All workers of one pool."""
 
-    capacity: int
-    size: int = 0  # how many workers the pool is to have
-    version: int = 1
-    load_version: int = 1
-    by_id: dict[str, Member] = field(default_factory=dict)
-    _departed: dict[str, float] = field(default_factory=dict)  # when each worker left for good
-    left: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
+    def __init__(self, capacity: int, roster: Roster) -> None:
+        self.capacity = capacity
+        self.roster = roster
+        self.load_version = 1
+        self.by_id: dict[str, Member] = {}
+        self.left = dict.fromkeys(COUNTED, 0)
+        self._departed: dict[str, float] = {}  # when each worker left for good
 
-    def add(self, member: Member) -> None:
-        self.by_id[member.worker_id] = member
+    @property
+    def size(self) -> int:
+        """How many workers the pool is to have."""
+        return self.roster.size
+
+    @property
+    def version(self) -> int:
+        """Of the table that handles hold."""
+        return self.roster.version
+
+    def add(self, row: Row) -> Member:
+        """A worker that is on the roster now."""
+        member = self.by_id[row.worker_id] = Member(row)
+        return member
 
     def ready(self) -> list[Member]:
         """Those that requests are sent to."""
-        return self.in_state("ready")
+        return self.in_state(RowState.READY)
 
-    def in_state(self, *states: str) -> list[Member]:
-        return [member for member in self.by_id.values() if member.state in states]
+    def in_state(self, *states: RowState) -> list[Member]:
+        """Those whose row is in one of these states."""
+        return [member for member in self.by_id.values() if member.row.state in states]
 
-    def present(self) -> list[Member]:
+    def alive(self) -> list[Member]:
         """Those whose actor lives: they can be told something."""
-        return self.in_state("ready", "starting", "quarantined", "leaving")
+        return self.in_state(*ALIVE)
 
     def failed(self) -> list[Member]:
         """Those that could not start, and those that nobody waits for any more."""
-        return [m for m in self.by_id.values() if m.state == "failed" or (m.overdue and m.state != "ready")]
+        return [member for member in self.by_id.values() if member.row.is_failed]
 
     def judged(self) -> list[Member]:
         """Those whose first start has ended, well or not, and those that nobody waits for any more."""
-        return [m for m in self.by_id.values() if m.overdue or m.settled.is_set()]
+        return [member for member in self.by_id.values() if member.row.is_judged]
 
-    def set_state(self, member: Member, state: str) -> None:
-        """A change that handles see when it concerns the ready ones."""
-        seen = "ready" in (member.state, state)
-        member.state = state
-        self.version += seen
-        if state in ("ready", "failed"):
-            member.settled.set()
+    def reported(self) -> int:
+        """How many workers have reported since this router began."""
+        return sum(member.row.is_here for member in self.by_id.values())
 
     def remove(self, member: Member) -> None:
         """A worker that left: its counters stay, and since when it is gone."""
@@ -95,28 +128,29 @@ class Members:
             while len(self._departed) > MOST_DEPARTED:
                 del self._departed[next(iter(self._departed))]
             if member.facts is not None:
-                self._keep_counters(member)
+                self._keep_counters(member.facts)
 
     def departed(self, worker_id: str) -> float | None:
         """Seconds since a worker left for good; None of one that did not, or long ago."""
         left_at = self._departed.get(worker_id)
         return None if left_at is None else time.monotonic() - left_at
 
-    def said(self, member: Member, facts: WorkerFacts) -> bool:
+    def heard(self, member: Member, facts: WorkerFacts) -> bool:
         """What a worker says of itself now; whether its actor was restarted. On another node that counts from
         0: what it had counted stays in the pool's numbers, as it was last heard."""
-        restarted = 0 < member.incarnation < facts.epoch[0]
-        if restarted and facts.counts_from > member.incarnation:
-            self._keep_counters(member)
+        before, member.facts = member.facts, facts
+        restarted = before is not None and 0 < before.epoch[0] < facts.epoch[0]
+        if before is not None and restarted and facts.counts_from > before.epoch[0]:
+            self._keep_counters(before)
             self.left["restarts"] += 1
-        member.facts = facts
         return restarted
 
-    def _keep_counters(self, member: Member) -> None:
+    def _keep_counters(self, facts: WorkerFacts) -> None:
         for name in COUNTED:
-            self.left[name] = self.left.get(name, 0) + getattr(member.facts, name)
+            self.left[name] = self.left.get(name, 0) + getattr(facts, name)
 
     def set_load(self, member: Member, load: float) -> None:
+        """A worker's load, as it reported it or as it was sent there."""
         member.load = load
         self.load_version += 1
 
@@ -128,25 +162,26 @@ class Members:
                 m.actor,
                 self.capacity,
                 round(m.load),
-                m.incarnation,
+                m.row.incarnation,
                 m.facts.timeouts if m.facts is not None else (),
             )
             for m in self.ready()
         ]
 
     def loads(self) -> dict[str, int]:
+        """Of each worker that requests are sent to."""
         return {member.worker_id: round(member.load) for member in self.ready()}
 
     def stats(self, facts: Iterable[WorkerFacts], sessions: int) -> PoolStats:
         """The pool's numbers from what its workers said just now."""
-        said = list(facts)
-        total = {name: self.left.get(name, 0) + sum(getattr(f, name) for f in said) for name in COUNTED}
-        serving = [f for f in said if f.state == "ready"]
+        heard = list(facts)
+        total = {name: self.left.get(name, 0) + sum(getattr(f, name) for f in heard) for name in COUNTED}
+        serving = [f for f in heard if f.state == WorkerState.READY]
         return PoolStats(
-            workers=len(self.by_id) - len(self.in_state("leaving")) - len(self.failed()),
+            workers=len(self.by_id) - len(self.in_state(RowState.LEAVING)) - len(self.failed()),
             available=sum(f.running < f.capacity for f in serving),
-            busy=sum(f.running > 0 for f in said),
-            waiting=sum(f.waiting for f in said),
+            busy=sum(f.running > 0 for f in heard),
+            waiting=sum(f.waiting for f in heard),
             sessions=sessions,
             **total,
         )

@@ -41,6 +41,7 @@ class Updates:
         self._bindings: deque[tuple[str, str, int]] = deque(maxlen=RECENT_BINDINGS)
         self._table_changed = asyncio.Event()
         self._anything_changed = asyncio.Event()
+        self._asked = asyncio.Event()  # a handle has asked: it knows the table that it named
 
     def table_changed(self) -> None:
         """The table, or how far a start has come."""
@@ -62,6 +63,8 @@ class Updates:
     async def next(self, handle_id: str, version: int, load: int, binding: int, timeout: float) -> Update:
         """What is new after these versions; waits for it at most `timeout` seconds."""
         watcher = self._watchers[handle_id] = Watcher(version)
+        self._asked.set()
+        self._asked = asyncio.Event()
         await self.known.wait()
         began = time.monotonic()
         try:
@@ -91,11 +94,22 @@ class Updates:
             members.size,
         )
 
-    def everyone_knows(self, version: int) -> bool:
-        """Whether no handle that still asks is known to hold a table older than `version`."""
+    async def known_to_all(self, version: int, timeout: float) -> bool:
+        """Waits at most `timeout` seconds until no handle that still asks has a table older than `version`;
+        whether that is so."""
+        deadline = time.monotonic() + timeout
+        while behind := self._behind(version):
+            now = time.monotonic()
+            if now >= deadline:
+                return False
+            silent_at = min(watcher.left_at for watcher in behind) + SILENT_SECONDS
+            await happens(self._asked, min(silent_at, deadline) - now)
+        return True
+
+    def _behind(self, version: int) -> list[Watcher]:
         silent = time.monotonic() - SILENT_SECONDS
         self._watchers = {name: w for name, w in self._watchers.items() if w.left_at > silent}
-        return all(watcher.version >= version for watcher in self._watchers.values())
+        return [watcher for watcher in self._watchers.values() if watcher.version < version]
 
     async def table(self, timeout: float) -> None:
         """Waits for a change of the table."""

@@ -186,6 +186,15 @@ class WorkerActor:
             await asyncio.sleep(0.02)
         return True
 
+    async def until_idle(self, timeout: float) -> bool:
+        """Waits until nothing waits, runs or is served here; whether that was within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while self.requests.present or self.supervisor.running or self.supervisor.waiting:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
     async def stop(self) -> None:
         """Ends the interpreter. The router ends the actor after it."""
         self.pool_link.stop()

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snakepit_ray.config import PoolConfig
+from snakepit_ray.core.pool.row import Row, RowState
 from snakepit_ray.ledger import Ledger
 from snakepit_ray.port.messages import PoolMemory, WorkerFacts
-from snakepit_ray.router.members import COUNTED, Member, Members
+from snakepit_ray.router.members import COUNTED, Members
+from snakepit_ray.router.reconciler import make_roster
 from snakepit_ray.supervisor import Counters
 from snakepit_ray.worker import pool_notes
 
@@ -57,10 +60,9 @@ def test_notes_that_are_damaged_or_half_written_are_none(place: int, number: int
 @pytest.mark.parametrize(("counts_from", "expected"), [(1, 9), (2, 14)])
 def test_a_restarted_worker_goes_on_counting_or_begins_anew(counts_from: int, expected: int) -> None:
     """On its own node it goes on; on another one what it had counted stays as it was last heard."""
-    members = Members(1)
-    member = Member("p-0", None, "ready")
-    members.add(member)
-    members.said(member, facts(1, 1, requests=5))
+    members = Members(1, make_roster(PoolConfig(name="p"), 1))
+    member = members.add(Row("p-0", 0, RowState.READY))
+    members.heard(member, facts(1, 1, requests=5))
     now = facts(2, counts_from, requests=9)
-    assert members.said(member, now)
+    assert members.heard(member, now)
     assert members.stats([now], 0).requests == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,17 +13,18 @@ import pytest
 
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.pool.placing import Node
+from snakepit_ray.core.pool.row import Row, RowState
 from snakepit_ray.core.routing.matching import Matcher
 from snakepit_ray.core.routing.reporting import Report
 from snakepit_ray.errors import PoolClosed, WorkerStartError
 from snakepit_ray.port import cluster, ray_port
 from snakepit_ray.port.messages import Hello, PoolMemory, WorkerFacts
 from snakepit_ray.port.naming import WorkerName
-from snakepit_ray.router import beginning, hiring, roster
+from snakepit_ray.router import beginning, reconciler
 from snakepit_ray.router.actor import RouterActor
-from snakepit_ray.router.members import Member, Members
+from snakepit_ray.router.members import Members
 from snakepit_ray.router.outlook import Outlook
-from snakepit_ray.router.roster import Roster
+from snakepit_ray.router.reconciler import Reconciler, make_roster
 from snakepit_ray.router.updates import Updates
 from snakepit_ray.worker import spawn
 
@@ -55,7 +57,9 @@ class World:
         self.stopped: list[str] = []
         self.deaths: dict[str, Exception] = {}
         self.held_back = asyncio.Event()  # the end of this event's wait is the end of every start
-        self.creating = asyncio.Event()
+        self.idle = asyncio.Event()  # no worker has anything to do
+        self.died: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self.restarts: Counter[str] = Counter()
 
     def actor(self, worker_id: str) -> Actor:
         return Actor(self, worker_id)
@@ -63,11 +67,18 @@ class World:
     async def _belong(self, worker_id: str) -> None:
         if worker_id in self.deaths:
             raise self.deaths[worker_id]
-        await asyncio.Event().wait()
+        await self.died[worker_id].wait()
+        raise ray_port.ActorUnavailable("it died", None)
 
     async def _start(self, worker_id: str) -> WorkerFacts:
         await self.held_back.wait()
+        return facts(worker_id, "ready", epoch=(1 + self.restarts[worker_id], 1))
+
+    async def _get_facts(self, worker_id: str) -> WorkerFacts:
         return facts(worker_id, "ready")
+
+    async def _until_idle(self, worker_id: str) -> bool:
+        return self.idle.is_set()
 
     async def _stop(self, worker_id: str) -> None:
         self.stopped.append(worker_id)
@@ -104,24 +115,26 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(ray_port, "workers_named", lambda: [])
     monkeypatch.setattr(ray_port, "when_raylet_dies", lambda act: None)
     monkeypatch.setattr(cluster, "nodes", lambda: [Node({"CPU": 2.0})])
-    monkeypatch.setattr(roster, "UNBORN_SECONDS", 0.01)
+    monkeypatch.setattr(cluster, "node_names", lambda: {"n": "node-a"})
+    monkeypatch.setattr(reconciler, "UNBORN_SECONDS", 0.01)
     return SimpleNamespace(make=make)
 
 
 class Stage:
-    """A roster with all that belongs to it."""
+    """A reconciler with all that belongs to it."""
 
     def __init__(self, world: World, **settings: Any) -> None:
         self.world = world
         self.config = PoolConfig(name="p", **settings)
-        self.members = Members(1)
-        self.roster = Roster(self.config, self.members, Matcher(), Updates(self.members))
-        self.outlook = Outlook(self.config, self.members)
+        self.members = Members(1, make_roster(self.config, 1))
+        updates = Updates(self.members)
+        self.reconciler = Reconciler(self.config, self.members, Matcher(), updates)
+        self.outlook = Outlook(self.config, self.members, updates, beginning.Beginning(0.0))
 
     def arrive(self, *worker_ids: str) -> None:
         for worker_id in worker_ids:
             self.world.here.add(worker_id)
-            self.roster.arrived(facts(worker_id))
+            self.reconciler.arrived(facts(worker_id))
 
 
 def run(body: Callable[[], Awaitable[None]]) -> None:
@@ -137,7 +150,7 @@ def test_no_more_workers_are_born_at_once_than_have_their_turn(world: SimpleName
     async def body() -> None:
         there = world.make()
         stage = Stage(there, size=10, startup_batch_size=3)
-        stage.roster.spawn(10)
+        stage.reconciler.begin()
         came: set[str] = set()
         most = 0
         there.held_back.set()
@@ -152,7 +165,7 @@ def test_no_more_workers_are_born_at_once_than_have_their_turn(world: SimpleName
         assert most == 3
         assert stage.outlook.is_over() and stage.outlook.progress() == (10, 0, 10)
         assert there.created == [f"p-{i}" for i in range(10)]
-        await stage.roster.dismiss()
+        await stage.reconciler.dismiss()
 
     run(body)
 
@@ -160,13 +173,13 @@ def test_no_more_workers_are_born_at_once_than_have_their_turn(world: SimpleName
 def test_who_does_not_come_gives_its_turn_away_and_joins_later(
     world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hiring, "ARRIVAL_SECONDS", 0.05)
+    monkeypatch.setattr(reconciler, "ARRIVAL_SECONDS", 0.05)
 
     async def body() -> None:
         there = world.make()
         there.held_back.set()
         stage = Stage(there, size=2, startup_batch_size=1, startup_timeout=0.05, num_cpus=1)
-        stage.roster.spawn(2)
+        stage.reconciler.begin()
         await until(lambda: "p-1" in there.created)
         stage.arrive("p-1")
         await until(stage.outlook.is_over)
@@ -175,7 +188,7 @@ def test_who_does_not_come_gives_its_turn_away_and_joins_later(
         assert "p-0" in error and "CPU 1" in error and "within 0.05 s" in error
         stage.arrive("p-0")
         await until(lambda: stage.outlook.progress() == (2, 0, 2))
-        await stage.roster.dismiss()
+        await stage.reconciler.dismiss()
 
     run(body)
 
@@ -185,7 +198,7 @@ def test_who_can_have_no_room_is_told_at_once(world: SimpleNamespace) -> None:
         there = world.make()
         there.held_back.set()
         stage = Stage(there, size=5, num_cpus=1)
-        stage.roster.spawn(5)
+        stage.reconciler.begin()
         await until(lambda: len(there.created) == 5)
         assert stage.outlook.progress() == (0, 3, 5)
         assert not stage.outlook.is_hopeless(), "two have room"
@@ -193,7 +206,7 @@ def test_who_can_have_no_room_is_told_at_once(world: SimpleNamespace) -> None:
         await until(stage.outlook.is_over)
         assert stage.outlook.progress() == (2, 3, 5)
         assert "asks for CPU 1: it has 1 node with at most CPU 2" in str(stage.outlook.start_error())
-        await stage.roster.dismiss()
+        await stage.reconciler.dismiss()
 
     run(body)
 
@@ -215,12 +228,12 @@ def test_an_actor_that_cannot_be_created_says_why(world: SimpleNamespace) -> Non
         text = "an error raised in its creation task\nModuleNotFoundError: No module named 'snakepit_ray'"
         there.deaths = {f"p-{i}": ray_port.RayError(text) for i in range(2)}
         stage = Stage(there, size=2)
-        stage.roster.spawn(2)
+        stage.reconciler.begin()
         await until(stage.outlook.is_hopeless)
         error = stage.outlook.start_error()
         assert isinstance(error, WorkerStartError)
         assert "No module named 'snakepit_ray'" in str(error) and "Install snakepit-ray" in str(error)
-        await stage.roster.dismiss()
+        await stage.reconciler.dismiss()
 
     run(body)
 
@@ -230,11 +243,11 @@ def test_everyone_who_asks_for_the_end_waits_for_it_and_nobody_is_left(world: Si
         there = world.make()
         there.held_back.set()
         stage = Stage(there, size=4, startup_batch_size=2)
-        stage.roster.spawn(4)
+        stage.reconciler.begin()
         await until(lambda: len(there.created) == 2)
-        await until(lambda: stage.members.by_id["p-0"].state == "spawned")
+        await until(lambda: stage.members.by_id["p-0"].state is RowState.SPAWNED)
         stage.arrive("p-0")
-        await asyncio.gather(stage.roster.dismiss(), stage.roster.dismiss())
+        await asyncio.gather(stage.reconciler.dismiss(), stage.reconciler.dismiss())
         assert sorted(there.ended) == sorted(there.created), "also who waited for room"
         assert there.stopped.count("p-0") == 1
         assert len(there.created) <= 3, "nobody is created for a pool that ends"
@@ -247,15 +260,15 @@ def test_shrinking_does_not_wait_for_a_worker_that_waits_for_room(world: SimpleN
         there = world.make()
         there.held_back.set()
         stage = Stage(there, size=2)
-        stage.roster.spawn(2)
+        stage.reconciler.begin()
         await until(lambda: len(there.created) == 2)
         stage.arrive("p-0")
         await until(lambda: len(stage.members.ready()) == 1)
-        await stage.roster.resize(1)
+        await stage.reconciler.resize(1)
         assert list(stage.members.by_id) == ["p-0"]
         assert there.ended == ["p-1"]
         assert stage.outlook.progress() == (1, 0, 1)
-        await stage.roster.dismiss()
+        await stage.reconciler.dismiss()
 
     run(body)
 
@@ -292,12 +305,87 @@ def test_a_router_that_is_told_to_start_late_starts(world: SimpleNamespace) -> N
     run(body)
 
 
+def test_every_wanted_worker_has_a_row_with_its_state_its_node_and_its_last_error(
+    world: SimpleNamespace,
+) -> None:
+    async def body() -> None:
+        there = world.make()
+        there.held_back.set()
+        text = "in its creation task\nModuleNotFoundError: No module named 'x'"
+        there.deaths["p-1"] = ray_port.RayError(text)
+        there.here = {"p-0"}
+        router = RouterActor(PoolConfig(name="p", size=3), detached=True)
+        await router.start()
+        hold = asyncio.ensure_future(router.hold(Hello(facts("p-0"), PoolMemory(), [])))
+        await until(lambda: len(router.members.ready()) == 1 and len(router.members.failed()) == 1)
+        rows = {row.worker_id: row for row in await router.workers()}
+        assert [(name, row.state) for name, row in rows.items()] == [
+            ("p-0", "ready"),
+            ("p-1", "starting"),
+            ("p-2", "starting"),
+        ]
+        assert rows["p-0"].node_name == "node-a" and rows["p-0"].error == ""
+        assert "No module named 'x'" in rows["p-1"].error and rows["p-1"].pid == 0
+        assert rows["p-2"].error == rows["p-2"].node_name == "", "it is on its way"
+        hold.cancel()
+        await router.shutdown()
+
+    run(body)
+
+
+def test_a_worker_whose_actor_died_says_so_until_it_is_back(world: SimpleNamespace) -> None:
+    async def body() -> None:
+        there = world.make()
+        there.held_back.set()
+        stage = Stage(there, size=1)
+        stage.reconciler.begin()
+        await until(lambda: there.created)
+        stage.arrive("p-0")
+        await until(lambda: stage.members.ready())
+        there.died["p-0"].set()
+        await until(lambda: not stage.members.ready())
+        shown = stage.members.by_id["p-0"].described(1, {"n": "node-a"})
+        assert (shown.state, shown.node_name, shown.pid) == ("starting", "node-a", 0)
+        assert shown.error == "its actor died; Ray starts it again"
+        there.died["p-0"].clear()
+        there.restarts["p-0"] += 1
+        stage.reconciler.arrived(facts("p-0", epoch=(2, 1)))
+        await until(lambda: stage.members.ready())
+        assert stage.members.by_id["p-0"].described(1, {}).error == ""
+        await stage.reconciler.dismiss()
+
+    run(body)
+
+
+def test_a_drain_waits_for_every_worker_and_no_longer_than_it_may(world: SimpleNamespace) -> None:
+    async def body() -> None:
+        there = world.make()
+        there.held_back.set()
+        router = RouterActor(PoolConfig(name="p", size=2), detached=True)
+        await router.start()
+        await until(lambda: len(there.created) == 2)
+        there.here = set(there.created)
+        hellos = [Hello(facts(worker_id), PoolMemory(), []) for worker_id in there.created]
+        holds = [asyncio.ensure_future(router.hold(hello)) for hello in hellos]
+        await until(lambda: len(router.members.ready()) == 2)
+        assert not await router.drain(0.01), "p-0 and p-1 still run something"
+        there.idle.set()
+        assert await router.drain(5.0)
+        assert router.updates.closed
+        for hold in holds:
+            hold.cancel()
+        await router.shutdown()
+
+    run(body)
+
+
 def test_a_full_worker_hears_where_there_is_room_and_how_full_the_pool_is(world: SimpleNamespace) -> None:
     async def body() -> None:
-        world.make()
+        there = world.make()
         router = RouterActor(PoolConfig(name="p", size=3), detached=True)
         for number, load in enumerate([5.0, 1.0, 0.0]):
-            router.members.add(Member(f"p-{number}", object(), "ready", load=load))
+            member = router.members.add(Row(f"p-{number}", number, RowState.READY))
+            member.actor, member.load = there.actor(f"p-{number}"), load
         order, *pool = await router.room("p-0")
         assert order is not None and order.target == "p-2"
         assert pool == [1, 2]
@@ -318,7 +406,7 @@ def test_a_router_that_nobody_asks_any_more_ends_its_pool(
         there = world.make()
         never_told = RouterActor(PoolConfig(name="p", size=1), detached=True)
         await until(lambda: there.ended == ["router of p"])
-        assert never_told.roster.closed
+        assert never_told.members.roster.is_closed
         there.ended.clear()
         cut = RouterActor(PoolConfig(name="q", size=2), detached=True)
         await cut.start()
@@ -344,11 +432,11 @@ def test_a_router_that_was_restarted_finds_who_waits_for_room(
 
     async def body() -> None:
         there = world.make()
-        router = RouterActor(PoolConfig(name="p", size=1), detached=True)
+        router = RouterActor(PoolConfig(name="p", size=2), detached=True)
         await until(lambda: router.members.by_id)
         assert list(router.members.by_id) == ["p-3"] and router.beginning.over
         await router.start()
-        router.roster.spawn(1)
+        router.reconciler.begin()
         await until(lambda: there.created)
         assert there.created == ["p-4"], "no number is given twice"
         await router.shutdown()
