@@ -206,10 +206,9 @@ class InterpreterClient:
 
     async def _write(self) -> None:
         try:
-            with _speaking():
-                while self._outgoing.ByteSize():
-                    frame, self._outgoing = self._outgoing, pb.ToInterpreter()
-                    await self._stream.write(frame)
+            while self._outgoing.ByteSize():
+                frame, self._outgoing = self._outgoing, pb.ToInterpreter()
+                await self._stream.write(frame)
         except Exception as error:  # noqa: BLE001 - the requests in a frame that was not sent must hear of it
             if not self._is_broken:
                 self._is_broken = True

@@ -1,9 +1,10 @@
 """One worker without Ray: an interpreter, its slots and its queue."""
 
 from snakepit_ray.core.worker.lifecycle import WorkerState
+from snakepit_ray.supervisor.accounts import Counters
 from snakepit_ray.supervisor.care import CarePolicy
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
-from snakepit_ray.supervisor.outcomes import Answer, Counters, Done, Relayed
+from snakepit_ray.supervisor.outcomes import Answer, Done, Relayed
 from snakepit_ray.supervisor.ports import OtherWorkers, PoolSide, Ports, Record
 from snakepit_ray.supervisor.streams import Stream
 from snakepit_ray.supervisor.supervisor import OnSlot, Supervisor, WorkerPolicy

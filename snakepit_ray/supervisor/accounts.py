@@ -11,26 +11,66 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from collections.abc import MutableSequence
+from typing import Any
 
 from snakepit_ray.errors import RequestCancelled, SnakepitError, WorkerCrashed
-from snakepit_ray.supervisor.outcomes import Counters, Done, Relayed, Tally
+from snakepit_ray.supervisor.outcomes import Done, Relayed, Tally, tally_of
 from snakepit_ray.supervisor.story import Story
+from snakepit_ray.telemetry import listening
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import BatchEnvelope
 
-A = TypeVar("A", bound="Account")
+
+def _counter(place: int) -> Any:
+    def get(counters: Counters) -> int:
+        return int(counters._words[place])
+
+    def put(counters: Counters, number: int) -> None:
+        counters._words[place] = number
+
+    return property(get, put)
+
+
+class Counters:
+    """What this worker has done. `requests` are those that have their outcome: a value, an error, or they
+    were cancelled. `restarts` are interpreters, and worker actors, that came after a loss.
+
+    `words` is where the numbers are: memory that outlives this process goes on counting in the next one."""
+
+    SIZE = 8
+
+    def __init__(self, words: MutableSequence[int] | memoryview | None = None) -> None:
+        self._words: Any = [0] * self.SIZE if words is None else words
+
+    requests: int = _counter(0)
+    errors: int = _counter(1)
+    cancelled: int = _counter(2)
+    queue_timeouts: int = _counter(3)
+    saturated: int = _counter(4)
+    delegated: int = _counter(5)
+    recycled: int = _counter(6)
+    restarts: int = _counter(7)
+
+    def count(self, items: int, failed: int = 0, cancelled: int = 0) -> None:
+        """So many requests have their outcome."""
+        self._words[0] += items
+        self._words[1] += failed
+        self._words[2] += cancelled
 
 
 class Account:
-    """The account of one request of `size` calls; `is_` says what it came to. `tally` is what its end counts
-    for."""
+    """The account of one request of `size` calls, open until the block around it ends. `is_` says what the
+    request came to; what the block raises is its outcome else."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.tally: Tally | None = Tally(size, 0)
+    __slots__ = ("_accounts", "_began", "_request", "size", "tally")
+
+    def __init__(self, accounts: Accounts, request: pb.Request, size: int, tally: Tally | None) -> None:
+        self.size = size  # calls that have no outcome yet
+        self.tally = tally  # what an end without an error counts for; None: nothing
+        self._accounts = accounts
+        self._request = request
+        self._began = time.monotonic()
 
     def is_(self, outcome: object) -> None:
         """The outcome: Done, Relayed, an envelope. Anything else is one value."""
@@ -43,20 +83,25 @@ class Account:
         elif isinstance(outcome, SnakepitError):
             self.tally = Tally(self.size, self.size)
 
-
-class BatchAccount(Account):
-    """The account of a batch that runs in parts: `size` of its items have no outcome yet, and its end without
-    an error counts for nothing."""
-
-    def __init__(self, accounts: Accounts, size: int) -> None:
-        super().__init__(size)
-        self.tally = None
-        self._accounts = accounts
-
     def ended(self, part: pb.Request, began: float, tally: Tally, error: str = "") -> None:
-        """Some of the items, which went as `part`, have their outcomes."""
+        """Some calls of a batch, which went as `part`, have their outcomes."""
         self.size -= tally.items
         self._accounts.ended(part, began, tally, error)
+
+    def __enter__(self) -> Account:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            if self.tally is not None:
+                self._accounts.ended(self._request, self._began, self.tally)
+        elif isinstance(error, (RequestCancelled, asyncio.CancelledError, GeneratorExit)):
+            self._accounts.cancelled(self._request, self._began, self.size)
+        elif isinstance(error, SnakepitError):
+            begun = error.begun if isinstance(error, WorkerCrashed) else None
+            failed = begun or self.size
+            tally = Tally(failed, failed)
+            self._accounts.ended(self._request, self._began, tally, type(error).__name__)
 
 
 class Accounts:
@@ -66,50 +111,28 @@ class Accounts:
         self._counters = counters
         self._story = story
 
-    def opened(self, request: pb.Request) -> AbstractContextManager[Account]:
-        """While it is open the request has no outcome. What the block raises is its outcome, else what the
-        account was told. A request that another worker has sent here is counted there."""
-        return self._until_its_end(request, Account(request.batch.count or 1))
+    def opened(self, request: pb.Request) -> Account:
+        """While it is open the request has no outcome. A request that another worker has sent here is counted
+        there."""
+        size = request.batch.count or 1
+        return Account(self, request, size, Tally(size, 0))
 
-    def divided(self, request: pb.Request, size: int) -> AbstractContextManager[BatchAccount]:
-        """Around a batch of `size` items whose first request this is. What the block raises is the outcome of
-        the items that have none."""
-        return self._until_its_end(request, BatchAccount(self, size))
-
-    @contextmanager
-    def _until_its_end(self, request: pb.Request, account: A) -> Iterator[A]:
-        began = time.monotonic()
-        try:
-            yield account
-        except (RequestCancelled, asyncio.CancelledError, GeneratorExit):
-            self._cancelled(request, began, account.size)
-            raise
-        except SnakepitError as error:
-            begun = error.begun if isinstance(error, WorkerCrashed) else None
-            failed = begun or account.size
-            self.ended(request, began, Tally(failed, failed), type(error).__name__)
-            raise
-        if account.tally is not None:
-            self.ended(request, began, account.tally)
+    def divided(self, request: pb.Request, size: int) -> Account:
+        """Around a batch of `size` items whose first request this is, and that runs in parts. What the block
+        raises is the outcome of the items that have none."""
+        return Account(self, request, size, None)
 
     def ended(self, request: pb.Request, began: float, tally: Tally, error: str = "") -> None:
         """Counts what `tally` says, unless another worker does."""
         if request.options.hops:
             return
-        self._counters.requests += tally.items
-        self._counters.errors += tally.failed
-        self._story.executed(request, began, tally, error)
+        self._counters.count(tally.items, tally.failed)
+        if listening["request.executed"]:
+            self._story.executed(request, began, tally, error)
 
-    def _cancelled(self, request: pb.Request, began: float, items: int) -> None:
+    def cancelled(self, request: pb.Request, began: float, items: int) -> None:
+        """Its caller wants so many calls of it no more."""
         if request.options.hops:
             return
-        self._counters.requests += items
-        self._counters.cancelled += items
+        self._counters.count(items, cancelled=items)
         self._story.cancelled(request, began, items)
-
-
-def tally_of(reply: pb.Reply, size: int) -> Tally:
-    """What an interpreter's answer to a request of `size` calls counts for."""
-    if reply.HasField("failure"):
-        return Tally(size, size)
-    return Tally(reply.items if size > 1 else 1, len(reply.failures))

@@ -4,7 +4,7 @@ Rules:
 - Each request that waits gets exactly one verdict: start, move, expired or closed.
 - A request that is rejected, expires or leaves while it waits is never started.
 - A slot belongs to the interpreter that serves. It is given back once, when that interpreter has answered.
-- A request that was sent ahead of a slot (core/worker/prefetch.py) waits in the interpreter. It is recalled
+- A request that was sent ahead of a slot (core/worker/slots.py) waits in the interpreter. It is recalled
   to its old place in the queue when no slot becomes free for RECALL_SECONDS.
 - A request that comes back waits in its old place from that very turn of the loop on, so that no later one
   passes it and the bound of the queue holds.
@@ -18,8 +18,8 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from snakepit_ray.core.worker.prefetch import MOST_AHEAD, Prefetch
-from snakepit_ray.core.worker.waiting import Slots, Waiting, WaitingQueue
+from snakepit_ray.core.worker.slots import MOST_AHEAD, Prefetch, Slots
+from snakepit_ray.core.worker.waiting import Waiting, WaitingQueue
 from snakepit_ray.supervisor.ports import PoolSide
 
 RECALL_SECONDS = 0.02
@@ -117,13 +117,15 @@ class Admission:
 
     def start_now(self, request_id: str) -> bool:
         """Takes a slot if nobody waits for one: the way of nearly all requests of a pool that is not full."""
-        if not self.is_open or len(self.queue) or self._recalled or self._is_spent():
+        if not self.is_open or self.queue.waiting or self._recalled:
+            return False
+        if self._takes_more is not None and self._is_spent():
             return False
         if not self.slots.acquire(request_id):
             if not self._room_ahead() or self.queue.is_full(self._beside):
                 return False
             self._go_ahead(request_id)
-        self._places[request_id] = self.queue.next_seq()
+        self._places[request_id] = next(self.queue.places)
         return True
 
     def holds(self, request_id: str) -> bool:
@@ -144,7 +146,7 @@ class Admission:
         The bound does not refuse it."""
         place = self._places.get(request_id)
         self._forget(request_id)
-        seq = self.queue.next_seq() if place is None else place
+        seq = next(self.queue.places) if place is None else place
         self.queue.put_back(Waiting(request_id, seq, since, expires_at, movable))
         return self._entered(request_id)
 
@@ -239,7 +241,7 @@ class Admission:
         return moved
 
     def _settle(self) -> None:
-        if len(self.queue) or self._aside:
+        if self.queue.waiting or self._aside:
             self._decide_who_goes(self._clock())
         try:
             self._pool.queue_changed()

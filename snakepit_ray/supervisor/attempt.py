@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
@@ -23,13 +24,14 @@ from snakepit_ray.errors import (
     first_line,
 )
 from snakepit_ray.ledger import ALL
-from snakepit_ray.supervisor.outcomes import Sink
+from snakepit_ray.supervisor.outcomes import Closing, Sink, TooLate
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 
 class Attempt:
     """One request on its way through this worker. `begun_before` says how many calls of it an earlier process
-    of this worker, or another worker, has begun, or may have: 0, or ALL where nobody can tell."""
+    of this worker, or another worker, has begun, or may have: 0, or ALL where nobody can tell. `ends_at` is
+    when its budget is used up, of time.monotonic(); inf without one."""
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class Attempt:
         self.task = task
         self.budget = budget
         self.began = self.entered = time.monotonic()  # of the first try; of this one
+        self.ends_at = math.inf if budget is None else self.began + budget
         self.number = max(1, request.attempt)
         self.is_back = False  # it waits in the queue already: it was there, or ran, before
         self.may_move = False
@@ -62,11 +65,6 @@ class Attempt:
         return time.monotonic() - self.began
 
     @property
-    def left(self) -> float | None:
-        """Seconds of its budget; None without one."""
-        return None if self.budget is None else self.budget - (time.monotonic() - self.began)
-
-    @property
     def may_have_begun(self) -> bool:
         """Whether any try of it may have begun, here or elsewhere."""
         return self.crash is not None or self._begun_before(self.request) > 0
@@ -75,10 +73,9 @@ class Attempt:
     def expires_at(self) -> float:
         """When it has waited for too long, of time.monotonic()."""
         queued = self.entered + self.request.options.queue_ms / 1000
-        if self.budget is None:
-            return queued
-        ends = self.began + self.budget
-        return ends if self.may_have_begun else min(ends, queued)
+        if self.may_have_begun and self.budget is not None:
+            return self.ends_at
+        return min(self.ends_at, queued)
 
     @property
     def terms(self) -> tuple[float, float, bool]:
@@ -96,6 +93,20 @@ class Attempt:
         return crash
 
     # ---- what its caller is told ---------------------------------------------------------------------------
+
+    def told(self, error: Exception) -> SnakepitError:
+        """What its caller is told of the error that ended its last try."""
+        if isinstance(error, TooLate | Closing):
+            told = self.too_late(error.began) if isinstance(error, TooLate) else self.closed(error.began)
+            told.__cause__ = None  # they are words between the rooms of a worker
+            return told
+        if isinstance(error, NotNow):
+            return self.refused(error)
+        if isinstance(error, SnakepitError):
+            return error
+        failed = self.failed(error)
+        failed.__cause__ = error
+        return failed
 
     def too_late(self, began: bool = False) -> DeadlineExceeded:
         """Its budget is used up. `began`: it may have begun in this try."""

@@ -15,10 +15,10 @@ from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 
 class Cargo:
-    """Buffers by request."""
+    """Buffers by request. `buffers` is empty while no request here has any."""
 
     def __init__(self) -> None:
-        self._buffers: dict[str, Sequence[Any]] = {}
+        self.buffers: dict[str, Sequence[Any]] = {}
 
     @contextmanager
     def of(self, request_id: str, buffers: Sequence[Any]) -> Iterator[None]:
@@ -26,15 +26,13 @@ class Cargo:
         if not buffers:
             yield
             return
-        self._buffers[request_id] = buffers
+        self.buffers[request_id] = buffers
         try:
             yield
         finally:
-            del self._buffers[request_id]
+            del self.buffers[request_id]
 
     def beside(self, request: pb.Request) -> Sequence[Any]:
         """The buffers that `request` names by index; none for most."""
-        if not self._buffers:
-            return ()
-        own = self._buffers.get(request.id)  # of a part that another worker has sent here
-        return own if own is not None else self._buffers.get(request.id.partition("/")[0], ())
+        own = self.buffers.get(request.id)  # of a part that another worker has sent here
+        return own if own is not None else self.buffers.get(request.id.partition("/")[0], ())

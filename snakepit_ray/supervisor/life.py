@@ -18,9 +18,9 @@ from snakepit_ray.core.worker.recycling import Reason, Stage
 from snakepit_ray.core.worker.restarts import Quarantine
 from snakepit_ray.errors import WorkerCrashed
 from snakepit_ray.process import Exit
+from snakepit_ray.supervisor.accounts import Counters
 from snakepit_ray.supervisor.admission import Admission
 from snakepit_ray.supervisor.interpreter import Interpreter
-from snakepit_ray.supervisor.outcomes import Counters
 from snakepit_ray.supervisor.ports import PoolSide
 from snakepit_ray.supervisor.running import Running
 from snakepit_ray.supervisor.story import Story

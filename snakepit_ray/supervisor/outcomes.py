@@ -1,8 +1,8 @@
-"""What a worker counts, and how a request went on."""
+"""How a request went on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableSequence, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from snakepit_ray.errors import SnakepitError
@@ -10,42 +10,18 @@ from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 
-def _counter(place: int) -> Any:
-    def get(counters: Counters) -> int:
-        return int(counters._words[place])
-
-    def put(counters: Counters, number: int) -> None:
-        counters._words[place] = number
-
-    return property(get, put)
-
-
-class Counters:
-    """What this worker has done. `requests` are those that have their outcome: a value, an error, or they
-    were cancelled. `restarts` are interpreters, and worker actors, that came after a loss.
-
-    `words` is where the numbers are: memory that outlives this process goes on counting in the next one."""
-
-    SIZE = 8
-
-    def __init__(self, words: MutableSequence[int] | memoryview | None = None) -> None:
-        self._words: Any = [0] * self.SIZE if words is None else words
-
-    requests: int = _counter(0)
-    errors: int = _counter(1)
-    cancelled: int = _counter(2)
-    queue_timeouts: int = _counter(3)
-    saturated: int = _counter(4)
-    delegated: int = _counter(5)
-    recycled: int = _counter(6)
-    restarts: int = _counter(7)
-
-
 class Tally(NamedTuple):
     """The calls of a request that have an outcome, and those of them that failed."""
 
     items: int
     failed: int
+
+
+def tally_of(reply: pb.Reply, size: int) -> Tally:
+    """What an interpreter's answer to a request of `size` calls counts for."""
+    if reply.HasField("failure"):
+        return Tally(size, size)
+    return Tally(reply.items if size > 1 else 1, len(reply.failures))
 
 
 class Sink(Protocol):

@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from snakepit_ray.core.worker.runs import IN_INTERPRETER, TOLD_TO_STOP, TRANSITIONS, RunEvent, RunState, step
@@ -35,13 +36,12 @@ log = logging.getLogger("snakepit_ray.worker")
 
 @dataclass(eq=False)
 class Run:
-    """A request in an interpreter; `deadline` is of time.monotonic(), None without a budget."""
+    """A request in an interpreter."""
 
     attempt: Attempt
     request: pb.Request
     interpreter: Interpreter
     outcome: asyncio.Future[Answer | Exception]
-    deadline: float | None
     mark: Entry | None = None  # where the interpreter says what it has begun of it
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     state: RunState = RunState.ENTERED
@@ -107,7 +107,7 @@ class Running:
     def works(self, interpreter: Interpreter, now: float) -> bool:
         """Whether something runs in it that is within its budget and was not told to stop."""
         return any(
-            not run.stopping and (run.deadline is None or now < run.deadline) for run in self.of(interpreter)
+            run.state not in TOLD_TO_STOP and now < run.attempt.ends_at for run in self.of(interpreter)
         )
 
     async def run(
@@ -121,11 +121,11 @@ class Running:
         called before it is sent and says where its mark is; `beside` are the buffers that travel beside it.
         Raises Recalled, TooLate, Closing, WorkerCrashed, and whatever kept it from being sent."""
         loop = asyncio.get_running_loop()
-        request, left = attempt.request, attempt.left
-        deadline = None if left is None else time.monotonic() + left
-        run = self._runs[request.id] = Run(attempt, request, interpreter, loop.create_future(), deadline)
+        request = attempt.request
+        run = self._runs[request.id] = Run(attempt, request, interpreter, loop.create_future())
         try:
-            if left is not None:
+            if attempt.budget is not None:
+                left = max(0.0, attempt.ends_at - time.monotonic())
                 run.timers.append(loop.call_later(left, self._overdue, run))
             if beside:
                 request = await interpreter.arena.carry(request, beside)
@@ -135,7 +135,7 @@ class Running:
         except BaseException:
             self._not_sent(run, request)
             raise
-        if not run.sent:
+        if run.state not in IN_INTERPRETER:
             self._not_sent(run, request)
         try:
             outcome = await run.outcome
@@ -153,18 +153,18 @@ class Running:
         self._over(run, Closing(False))
 
     def _send(self, run: Run, request: pb.Request) -> None:
-        if run.deadline is not None:
-            request.budget_ms = max(1, int((run.deadline - time.monotonic()) * 1000))
+        if run.attempt.budget is not None:
+            request.budget_ms = max(1, int((run.attempt.ends_at - time.monotonic()) * 1000))
         request.mark = 0 if run.mark is None else run.mark.word + 1
         sink = run.attempt.sink
         on_chunk = None if sink is None else sink.opened(run.interpreter)
-        run.interpreter.client.request(request, lambda reply: self._answered(run, reply), on_chunk)
+        run.interpreter.client.request(request, partial(self._answered, run), on_chunk)
         run.happened(RunEvent.SEND)
 
     def _answered(self, run: Run, reply: pb.Reply | None) -> None:
         if reply is None:
             return  # the stream ended: `lose` gives these their outcome, with the child's last words
-        began = not (_says_unbegun(reply) and not self._begun(run))
+        began = not (reply.HasField("failure") and _says_unbegun(reply) and not self._begun(run))
         if began:
             run.interpreter.served += max(1, reply.items)
             self._took(reply.ran_us / 1e6)
@@ -270,10 +270,9 @@ class Running:
             if run.mark is not None:
                 run.mark.left()
         finally:
-            if run.outcome.done() or not _goes_on(outcome):
-                self._released(
-                    run.request.id
-                )  # first: the next is sent before this one's answer is looked at
+            if run.outcome.done() or isinstance(outcome, Answer) or not _goes_on(outcome):
+                # First: the next is sent before this one's answer is looked at.
+                self._released(run.request.id)
                 run.settle(outcome)
             else:
                 run.settle(outcome)  # first: it has its turn before those that start after it
@@ -299,7 +298,7 @@ def _says_unbegun(reply: pb.Reply) -> bool:
     return stopped and not reply.ran_us
 
 
-def _goes_on(outcome: Answer | Exception) -> bool:
+def _goes_on(outcome: Exception) -> bool:
     """Whether a run that ended so waits for another try in its old place."""
     if isinstance(outcome, WorkerCrashed):
         return not outcome.may_have_started

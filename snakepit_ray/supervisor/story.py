@@ -1,7 +1,8 @@
 """Which telemetry events a worker emits and what they say. The last ones of its life are kept.
 
 Rules:
-- What happens with every request costs one look-up while nobody listens.
+- What happens with every request costs one look-up while nobody listens. `ran` and `executed` are called only
+  where somebody does.
 - What happens to the worker itself is always remembered, so that its errors and `snakepit-ray status
   --detailed` can tell it.
 """
@@ -16,7 +17,7 @@ from snakepit_ray import telemetry
 from snakepit_ray.core.worker.recycling import Reason
 from snakepit_ray.core.worker.restarts import Quarantine
 from snakepit_ray.errors import WorkerCrashed, first_line
-from snakepit_ray.supervisor.outcomes import Tally
+from snakepit_ray.supervisor.outcomes import Tally, tally_of
 from snakepit_ray.telemetry import Why
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
@@ -88,11 +89,11 @@ class Story:
     # ---- requests -----------------------------------------------------------------------------------------
 
     def enqueued(self, request: pb.Request, position: int) -> None:
-        if telemetry.enabled("queue.enqueued"):
+        if telemetry.listening["queue.enqueued"]:
             telemetry.emit("queue.enqueued", {"position": position}, self._about(request))
 
     def dequeued(self, request: pb.Request, began: float) -> None:
-        if telemetry.enabled("queue.dequeued"):
+        if telemetry.listening["queue.dequeued"]:
             telemetry.emit("queue.dequeued", {"waited": time.monotonic() - began}, self._about(request))
 
     def timed_out(self, request: pb.Request, waited: float, limit: float) -> None:
@@ -104,7 +105,7 @@ class Story:
 
     def full(self, capacity: int, load: int) -> None:
         """A request found all slots taken, and waits."""
-        if telemetry.enabled("pool.capacity_reached"):
+        if telemetry.listening["pool.capacity_reached"]:
             about = {**self._who, "rejected": False}
             telemetry.emit("pool.capacity_reached", {"capacity": capacity, "load": load}, about)
 
@@ -118,14 +119,14 @@ class Story:
         telemetry.emit("pool.saturated", size, {**self._who, **others})
 
     def moved(self, request: pb.Request, target: str, began: float) -> None:
-        if telemetry.enabled("delegation.moved"):
+        if telemetry.listening["delegation.moved"]:
             about = {"pool": self._pool, "from_worker": self._who["worker_id"], "to_worker": target}
             waited = {"waited": time.monotonic() - began}
             telemetry.emit("delegation.moved", waited, {**about, "command": request.command})
 
     def not_moved(self, request: pb.Request, target: str) -> None:
         """Another worker refused a waiting request."""
-        if telemetry.enabled("delegation.failed"):
+        if telemetry.listening["delegation.failed"]:
             about = {"pool": self._pool, "from_worker": self._who["worker_id"], "to_worker": target}
             telemetry.emit("delegation.failed", {}, {**about, "command": request.command})
 
@@ -133,22 +134,21 @@ class Story:
         about = {**self._who, "command": request.command, "error": type(error).__name__}
         telemetry.emit("request.retried", {"attempt": attempt, "delay": delay}, about)
 
-    def ran(self, request: pb.Request, reply: pb.Reply, tally: Tally) -> None:
+    def ran(self, request: pb.Request, reply: pb.Reply) -> None:
         """A command ended in the interpreter."""
-        if telemetry.enabled("worker.request"):
-            about = {**self._where, **self._about(request), "result": "error" if tally.failed else "ok"}
-            telemetry.emit("worker.request", {"duration": reply.ran_us / 1e6, **tally._asdict()}, about)
+        tally = tally_of(reply, request.batch.count or 1)
+        about = {**self._where, **self._about(request), "result": "error" if tally.failed else "ok"}
+        telemetry.emit("worker.request", {"duration": reply.ran_us / 1e6, **tally._asdict()}, about)
 
     def executed(self, request: pb.Request, began: float, tally: Tally, error: str = "") -> None:
         """A caller has its outcome: told by the worker that the request came to first."""
-        if telemetry.enabled("request.executed"):
-            taken = {"duration_us": (time.monotonic() - began) * 1e6, **tally._asdict()}
-            about = {**self._about(request), "success": not tally.failed, "error": error or None}
-            telemetry.emit("request.executed", taken, about)
+        taken = {"duration_us": (time.monotonic() - began) * 1e6, **tally._asdict()}
+        about = {**self._about(request), "success": not tally.failed, "error": error or None}
+        telemetry.emit("request.executed", taken, about)
 
     def cancelled(self, request: pb.Request, began: float, items: int) -> None:
         """Its caller wants it no more."""
-        if telemetry.enabled("request.cancelled"):
+        if telemetry.listening["request.cancelled"]:
             taken = {"duration_us": (time.monotonic() - began) * 1e6, "items": items}
             telemetry.emit("request.cancelled", taken, self._about(request))
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 
 from snakepit_ray.core.worker.lifecycle import WorkerEvent, WorkerState
 from snakepit_ray.core.worker.recycling import Reason
-from snakepit_ray.errors import NotNow, SnakepitError, WorkerCrashed, WorkerFault
+from snakepit_ray.errors import WorkerCrashed, WorkerFault
 from snakepit_ray.rpc.client import HostHandler
-from snakepit_ray.supervisor.accounts import Accounts, tally_of
+from snakepit_ray.supervisor.accounts import Accounts, Counters
 from snakepit_ray.supervisor.admission import Admission
 from snakepit_ray.supervisor.attempt import Attempt
 from snakepit_ray.supervisor.care import Care, CarePolicy
@@ -31,11 +31,12 @@ from snakepit_ray.supervisor.cargo import Cargo
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.keeper import Keeper
 from snakepit_ray.supervisor.life import Life
-from snakepit_ray.supervisor.outcomes import Closing, Counters, Done, Recalled, Relayed, Sink, TooLate
+from snakepit_ray.supervisor.outcomes import Closing, Done, Recalled, Relayed, Sink, TooLate
 from snakepit_ray.supervisor.ports import Ports
 from snakepit_ray.supervisor.running import Running
 from snakepit_ray.supervisor.story import Story
 from snakepit_ray.supervisor.waiting_room import WaitingRoom
+from snakepit_ray.telemetry import listening
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 MOST_LOSSES = 5  # interpreters that may die with one request before they begin it: it may be what kills them
@@ -90,7 +91,8 @@ class Supervisor:
             self,
             (lambda occupied, is_full: self._care.takes_more(occupied, is_full)) if limited else None,
         )
-        self._runs = Running(policy.cancel_grace, self.admission.release, self._took, self._came_back)
+        took = self._took if limited else self.admission.took
+        self._runs = Running(policy.cancel_grace, self.admission.release, took, self._came_back)
         self.life = Life(
             self.admission,
             self._runs,
@@ -221,7 +223,11 @@ class Supervisor:
         attempt = self._enter(request, sink)
         attempt.may_move = may_move
         try:
-            return await self._until_done(attempt, on_slot)
+            while True:
+                try:
+                    return await self._try(attempt, on_slot)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is told from here
+                    await self._go_on_after(attempt, error)
         except BaseException as error:
             if request.id not in self._runs:
                 was_waiting = self.admission.leave(request.id)
@@ -250,24 +256,15 @@ class Supervisor:
         )
         return attempt
 
-    async def _until_done(self, attempt: Attempt, on_slot: OnSlot | None) -> Done | Relayed:
-        while True:
-            try:
-                return await self._try(attempt, on_slot)
-            except Recalled:
-                attempt.is_back = True
-            except WorkerCrashed as crash:
-                await self._again_after(attempt, crash)
-            except TooLate as late:
-                raise attempt.too_late(late.began) from None
-            except Closing as closing:
-                raise attempt.closed(closing.began) from None
-            except NotNow as refusal:
-                raise attempt.refused(refusal)  # noqa: B904 - its cause is said there
-            except SnakepitError:
-                raise
-            except Exception as error:
-                raise attempt.failed(error) from error
+    async def _go_on_after(self, attempt: Attempt, error: Exception) -> None:
+        """A try has ended without an answer: returns when the request waits for the next one. Raises what its
+        caller is told."""
+        if isinstance(error, Recalled):
+            attempt.is_back = True
+        elif isinstance(error, WorkerCrashed):
+            await self._again_after(attempt, error)
+        else:
+            raise attempt.told(error)
 
     async def _again_after(self, attempt: Attempt, crash: WorkerCrashed) -> None:
         """The interpreter died with it: returns when it waits for another try. Raises where there is none."""
@@ -313,7 +310,7 @@ class Supervisor:
         request = attempt.request
         if attempt.sink is not None or not self._stays(request):
             return False
-        in_time = attempt.left is None or attempt.left > pause
+        in_time = time.monotonic() + pause < attempt.ends_at
         return in_time and self.is_idempotent(request) and attempt.number <= request.options.retries
 
     def _stays(self, request: pb.Request) -> bool:
@@ -329,7 +326,8 @@ class Supervisor:
     async def _try(self, attempt: Attempt, on_slot: OnSlot | None) -> Done | Relayed:
         request = attempt.request
         request.attempt = attempt.number
-        if attempt.is_back or self.is_held_up(request.id) or not self.admission.start_now(request.id):
+        is_held_up = bool(request.session) and self.is_held_up(request.id)
+        if attempt.is_back or is_held_up or not self.admission.start_now(request.id):
             # Another worker would not know that it must not run again.
             attempt.may_move = attempt.may_move and not self.must_not_run_again(request)
             relayed = await self._waiting_room.enter(attempt)
@@ -338,26 +336,23 @@ class Supervisor:
         # It has a slot of the interpreter that serves: nothing is awaited until it is in the book of what
         # runs there.
         attempt.is_back = False
-        self._refuse_a_second_run(attempt)
+        if self.must_not_run_again(request):
+            raise attempt.begun_elsewhere()
         undo = None if on_slot is None else on_slot()
-        if attempt.left is not None and attempt.left <= 0:
+        now, interpreter = time.monotonic(), self.keeper.interpreter
+        if now >= attempt.ends_at:
             raise TooLate(False)
-        interpreter, waited = self.interpreter, attempt.waited
         assert interpreter is not None
         try:
-            answer = await self._runs.run(
-                attempt, interpreter, self.ports.record.begins, self.cargo.beside(request)
-            )
+            beside = self.cargo.beside(request) if self.cargo.buffers else ()
+            answer = await self._runs.run(attempt, interpreter, self.ports.record.begins, beside)
         except (Recalled, WorkerCrashed) as error:
             if undo is not None and not getattr(error, "may_have_started", False):
                 undo()
             raise
-        return self._done(attempt, Done(answer, waited, attempt.number, interpreter.child.pid))
-
-    def _done(self, attempt: Attempt, done: Done) -> Done:
-        request, reply = attempt.request, done.answer.reply
-        self.story.ran(request, reply, tally_of(reply, request.batch.count or 1))
-        return done
+        if listening["worker.request"]:
+            self.story.ran(request, answer.reply)
+        return Done(answer, now - attempt.began, attempt.number, interpreter.child.pid)
 
     def recall(self, ids: list[str]) -> list[str]:
         """Takes requests back that have not begun in their interpreter (see Running)."""
@@ -371,14 +366,9 @@ class Supervisor:
         """A session's switch point: its request does not enter an interpreter while another of it is in the
         one before."""
         session = self._present[request_id].request.session
-        return bool(session) and self._runs.elsewhere(session, self.interpreter)
+        return bool(session) and self._runs.elsewhere(session, self.keeper.interpreter)
 
     def must_not_run_again(self, request: pb.Request) -> bool:
-        """Whether it may have begun in an earlier life of this worker, and a second run may do harm."""
+        """Whether it may have begun in an earlier life of this worker, and a second run may do harm: Ray
+        sends a request again when its actor has died."""
         return self.ports.record.begun_before(request) > 0 and not self.is_idempotent(request)
-
-    def _refuse_a_second_run(self, attempt: Attempt) -> None:
-        """Ray sends a request again when its actor has died: what had begun then runs again only if that does
-        no harm."""
-        if self.must_not_run_again(attempt.request):
-            raise attempt.begun_elsewhere()

@@ -15,9 +15,10 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from snakepit_ray.errors import PoolSaturated, QueueTimeout
+from snakepit_ray.supervisor.accounts import Counters
 from snakepit_ray.supervisor.admission import CLOSED, START, Admission, Expired, Move, Verdict
 from snakepit_ray.supervisor.attempt import Attempt
-from snakepit_ray.supervisor.outcomes import Closing, Counters, Relayed, TooLate
+from snakepit_ray.supervisor.outcomes import Closing, Relayed, TooLate
 from snakepit_ray.supervisor.ports import OtherWorkers
 from snakepit_ray.supervisor.story import Story
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
@@ -128,7 +129,7 @@ class WaitingRoom:
         return relayed
 
     def _waited_too_long(self, attempt: Attempt) -> None:
-        if attempt.left is not None and attempt.left <= 0:
+        if time.monotonic() >= attempt.ends_at:
             raise TooLate(False)
         self._counters.queue_timeouts += 1
         request = attempt.request
@@ -142,9 +143,10 @@ def _to_send_on(attempt: Attempt) -> pb.Request:
     """A copy to send on: one hop more, and what is left of its times."""
     moved = pb.Request()
     moved.CopyFrom(attempt.request)
-    if attempt.left is not None:
-        moved.budget_ms = max(1, int(attempt.left * 1000))
-    spent = int((time.monotonic() - attempt.entered) * 1000)
+    now = time.monotonic()
+    if attempt.budget is not None:
+        moved.budget_ms = max(1, int((attempt.ends_at - now) * 1000))
+    spent = int((now - attempt.entered) * 1000)
     moved.options.queue_ms = max(1, moved.options.queue_ms - spent)
     moved.options.hops += 1
     return moved

@@ -18,6 +18,7 @@ from snakepit_ray.telemetry.bus import (
     emit,
     enabled,
     listen_far,
+    listening,
     patterns,
 )
 from snakepit_ray.telemetry.events import CUSTOM, EVENTS, Event, Why
@@ -39,5 +40,6 @@ __all__ = [
     "emit",
     "enabled",
     "listen_far",
+    "listening",
     "patterns",
 ]

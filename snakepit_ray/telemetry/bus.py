@@ -184,8 +184,9 @@ class Tap(_Listener):
 
 _lock = threading.Lock()
 _listeners: tuple[_Listener, ...] = ()
-# Both are replaced as a whole, never changed: `emit` reads them without the lock.
-_by_event: dict[str, tuple[_Listener, ...]] = dict.fromkeys(EVENTS, ())
+# Who hears each event of EVENTS. A hot path looks here before it gathers what nobody hears. Each value is
+# replaced as a whole, so `emit` reads it without the lock.
+listening: dict[str, tuple[_Listener, ...]] = dict.fromkeys(EVENTS, ())
 _far: Far | None = None
 
 
@@ -281,7 +282,7 @@ def patterns() -> tuple[str, ...]:
 
 
 def _listening(event: str) -> tuple[_Listener, ...]:
-    listeners = _by_event.get(event)
+    listeners = listening.get(event)
     if listeners is None:
         if not event.startswith(CUSTOM):
             raise ConfigError.unknown("telemetry event", [event], tuple(EVENTS))
@@ -302,20 +303,20 @@ def _check(occurrence: Occurrence) -> None:
 
 
 def _change(change: Callable[[tuple[_Listener, ...]], tuple[_Listener, ...]]) -> None:
-    global _listeners, _by_event
+    global _listeners
     with _lock:
         _listeners = change(_listeners)
-        _by_event = {event: tuple(one for one in _listeners if one.matches(event)) for event in EVENTS}
+        listening.update({event: tuple(one for one in _listeners if one.matches(event)) for event in EVENTS})
         far = _far
     if far is not None:
         far.changed()
 
 
 def _forget_in_a_forked_child() -> None:
-    global _lock, _listeners, _by_event, _far
+    global _lock, _listeners, _far
     _lock = threading.Lock()
     _listeners, _far = (), None
-    _by_event = dict.fromkeys(EVENTS, ())
+    listening.update(dict.fromkeys(EVENTS, ()))
 
 
 os.register_at_fork(after_in_child=_forget_in_a_forked_child)

@@ -1,4 +1,4 @@
-"""How a call becomes a Request, and a Reply becomes a value or an error. No Ray, no process.
+"""How a call becomes a Request. No Ray, no process.
 
 Rules:
 - What cannot be sent fails here, at the call site, before anything left the process.
@@ -7,19 +7,17 @@ Rules:
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pickle import PickleBuffer
 from typing import Any, NamedTuple, TypeAlias
 
 from snakepit_ray.config import CallOptions, PoolConfig
 from snakepit_ray.config.checks import MAX_BUDGET
-from snakepit_ray.errors import ConfigError, SnakepitError, WorkerCrashed, failure_to_error
+from snakepit_ray.errors import ConfigError
 from snakepit_ray.runtimes import Runtime, has_hooks, runtime_ref
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import (
     BatchEnvelope,
-    BatchPart,
     Encoded,
     Envelope,
     Item,
@@ -38,7 +36,6 @@ AFFINITY = {
     "hint": pb.AFFINITY_HINT,
     "strict_queue": pb.AFFINITY_STRICT_QUEUE,
 }
-KINDS = {value.number: value.name for value in pb.Failure.Kind.DESCRIPTOR.values}
 
 
 class Budgeted(NamedTuple):
@@ -261,61 +258,3 @@ def _payload(text: bytes, buffers: Sequence[Any], beside: list[Any], threshold: 
         else:
             payload.buffers.add().inline = bytes(buffer)
     return payload
-
-
-def outcome(
-    reply: pb.Reply, buffers: Sequence[Any], request: pb.Request, info: tuple[Any, ...] | None
-) -> Envelope | BatchEnvelope:
-    """The envelope of a reply's value, whose buffers are `buffers`. Raises the error that a failed reply
-    describes."""
-    if reply.WhichOneof("outcome") == "failure":
-        raise error_of(reply.failure, request.command)
-    if request.batch.count:
-        return batch_of([_part(reply, buffers, request.command, info)], request)
-    return Envelope(
-        json=reply.value.json,
-        buffers=buffers,
-        info=info,
-        runtime=request.options.runtime,
-        command=request.command,
-        is_kept=request.options.encoded,
-    )
-
-
-def batch_of(parts: Sequence[BatchPart], request: pb.Request) -> BatchEnvelope:
-    """The envelope of a batch that ran in one or more parts."""
-    options = request.options
-    return BatchEnvelope(parts, options.errors, options.info, options.runtime, request.command)
-
-
-def crashed(request: pb.Request, crash: WorkerCrashed) -> BatchEnvelope:
-    """What is left of a batch whose interpreter has died: the items that had begun fail, the others are given
-    back. Raises `crash` where there are none of them."""
-    if not crash.begun or crash.begun >= request.batch.count:
-        raise crash
-    return batch_of([failed_part(crash.begun, crash)], request)
-
-
-def failed_part(size: int, error: SnakepitError) -> BatchPart:
-    """Items of a batch that failed together."""
-    nothing = b"[" + b",".join([b"null"] * size) + b"]"
-    return BatchPart(nothing, size, (), [(index, error) for index in range(size)])
-
-
-def _part(reply: pb.Reply, buffers: Sequence[Any], command: str, info: tuple[Any, ...] | None) -> BatchPart:
-    failures = [(item.index, error_of(item.failure, command)) for item in reply.failures]
-    return BatchPart(reply.value.json, reply.items, buffers, failures, info)
-
-
-def error_of(failure: pb.Failure, command: str) -> SnakepitError:
-    """The typed error of a structured failure."""
-    details: Mapping[str, Any] = json.loads(failure.details_json) if failure.details_json else {}
-    return failure_to_error(
-        KINDS.get(failure.kind, "INTERNAL"),
-        failure.type,
-        failure.message,
-        failure.traceback,
-        failure.language,
-        dict(details),
-        command,
-    )

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 from snakepit_ray.core.work.batch_size import SHARE, BatchSize
 from snakepit_ray.errors import DeadlineExceeded, NotNow, SnakepitError
-from snakepit_ray.supervisor.accounts import BatchAccount
+from snakepit_ray.supervisor.accounts import Account
 from snakepit_ray.supervisor.outcomes import Tally
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import BatchEnvelope, BatchPart, nbytes
-from snakepit_ray.wire.requests import batch_of, failed_part
+from snakepit_ray.wire.replies import batch_of, failed_part
 
 FIRST_SIZE = 256  # of the first batches, at most: what takes long in them is given back
 AGAIN_SECONDS = 0.02
@@ -41,7 +41,7 @@ class BatchRun:
     """One batch: `sources` are the requests that its items came in, `run` runs a request anywhere in the
     pool, `account` is told what became of each part."""
 
-    def __init__(self, sources: list[pb.Request], slots: int, run: Run, account: BatchAccount) -> None:
+    def __init__(self, sources: list[pb.Request], slots: int, run: Run, account: Account) -> None:
         self._sources = sources
         self._run = run
         self._account = account

@@ -25,11 +25,12 @@ from snakepit_ray.ledger import ALL, LARGEST, NOT_BEGUN, UNKNOWN, Begun, Ended, 
 from snakepit_ray.supervisor import Answer, Done, Record, Relayed
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import BatchEnvelope, Envelope, Info
-from snakepit_ray.wire.requests import outcome
+from snakepit_ray.wire.replies import outcome
 
 # Seconds waited, the interpreter's pid, and the attempt; the serialized Reply follows.
 FACTS = struct.Struct("=dIH")
 MOST_ATTEMPTS = 2**16 - 1
+PART = "/"  # in the id of a part of a divided batch; looked for first, for most requests are none
 SETTLE_SECONDS = 5.0  # an interpreter ends with its host, and takes what it started along
 
 
@@ -56,21 +57,19 @@ class Memory(Record):
 
     def arrives(self, request: pb.Request) -> State:
         """What was known of the request before it came. To be asked once, before anything is done for it."""
-        if _is_part(request):
+        if PART in request.id and _is_part(request):
             return UNKNOWN
         state = self._ledger.recall(request.id)
-        if state is UNKNOWN and self._comes_again_to_a_stranger(request):
+        # It was sent to an earlier life of this worker, whose ledger is not here (another node): whatever was
+        # sent to that may have begun there.
+        is_earlier = 0 < request.options.incarnation < self._incarnation
+        if state is UNKNOWN and is_earlier and not self._ledger.found:
             state = Begun(ALL)
         if not isinstance(state, Plain):
             self._begun[request.id] = _calls(state)
             if not self._ledger.settled:
                 self._unsettled.add(request.id)
         return state
-
-    def _comes_again_to_a_stranger(self, request: pb.Request) -> bool:
-        """It was sent to an earlier life of this worker, whose ledger is not here (another node): whatever
-        was sent to that may have begun there."""
-        return not self._ledger.found and 0 < request.options.incarnation < self._incarnation
 
     def begun_before(self, request: pb.Request) -> int:
         """Calls of the request that have begun, or may have, before it came or at another worker that died
@@ -96,7 +95,7 @@ class Memory(Record):
 
     def begins(self, request: pb.Request, marked: bool) -> Entry | None:
         """The request is about to reach the interpreter; its entry where that stores to it."""
-        if _is_part(request):
+        if PART in request.id and _is_part(request):
             self._note_whole(request.id)
         entry = self._entries[request.id] = self._ledger.begin(request.id, marked=marked)
         return entry if marked else None
@@ -104,7 +103,7 @@ class Memory(Record):
     def moves(self, request_id: str, place: int) -> None:
         """The request, which came here first, is about to be sent to the worker of that number, counted from
         1."""
-        if "/" in request_id:
+        if PART in request_id:
             self._note_whole(request_id)
         self._entries[request_id] = self._ledger.begin(request_id, place)
 
@@ -134,7 +133,7 @@ class Memory(Record):
         """The interpreter has answered `request`, and nobody has heard of it yet."""
         answer, waited, attempt, pid = done
         reply = answer.reply
-        if request.stream or _is_part(request) or len(reply.value.json) > LARGEST:
+        if request.stream or len(reply.value.json) > LARGEST or (PART in request.id and _is_part(request)):
             return  # `over` ends it
         if answer.buffers and not all(place.HasField("inline") for place in reply.value.buffers):
             return
@@ -201,7 +200,7 @@ def _calls(state: State) -> int:
 
 def _is_part(request: pb.Request) -> bool:
     """Whether it is a part of a batch that is divided at this worker."""
-    return not request.options.hops and "/" in request.id
+    return not request.options.hops and PART in request.id
 
 
 def _noted_as(request: pb.Request) -> str:
@@ -210,4 +209,4 @@ def _noted_as(request: pb.Request) -> str:
 
 
 def _whole(request_id: str) -> str:
-    return request_id.partition("/")[0]
+    return request_id.partition(PART)[0]

@@ -21,7 +21,8 @@ from snakepit_ray.port.messages import Delegated, Refused
 from snakepit_ray.supervisor import Relayed, Supervisor
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import BatchEnvelope, Info
-from snakepit_ray.wire.requests import crashed, unpack
+from snakepit_ray.wire.replies import crashed
+from snakepit_ray.wire.requests import unpack
 from snakepit_ray.worker.batches import BatchRun
 from snakepit_ray.worker.circuit import Gate
 from snakepit_ray.worker.memory import Memory
@@ -91,9 +92,18 @@ class Requests:
             answer = await self._served.answer(request_id)
             if answer is not None:  # else it was cancelled
                 return answer
-        with self._served.serving(request_id) as answers:
-            answers.append(await serve())
-            return answers[0]
+        self._served[request_id] = None
+        answer, error = None, None
+        try:
+            answer = await serve()
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            waiting = self._served.pop(request_id)
+            if waiting is not None and not waiting.done():
+                waiting.set_result((answer, error))
+        return answer
 
     async def _in_turn(self, request: pb.Request, values: tuple[Any, ...]) -> Any:
         """Serves a request of a session's order, or one with buffers beside it."""

@@ -18,7 +18,8 @@ from snakepit_ray.port.messages import Refused
 from snakepit_ray.supervisor import Stream, Supervisor
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Envelope, Info, Part
-from snakepit_ray.wire.requests import error_of, parcel
+from snakepit_ray.wire.replies import error_of
+from snakepit_ray.wire.requests import parcel
 from snakepit_ray.worker.circuit import Gate
 from snakepit_ray.worker.memory import Memory
 from snakepit_ray.worker.ordering import Ordering

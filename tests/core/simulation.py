@@ -13,7 +13,8 @@ from statistics import fmean
 from snakepit_ray.core.routing.matching import Matcher, Move
 from snakepit_ray.core.routing.reporting import Decision, Pace, Pacer, Report, Reporter
 from snakepit_ray.core.routing.view import RoutingView
-from snakepit_ray.core.worker.waiting import Slots, Waiting, WaitingQueue
+from snakepit_ray.core.worker.slots import Slots
+from snakepit_ray.core.worker.waiting import Waiting, WaitingQueue
 from tests.core.scenarios import (
     DELEGATION,
     NEVER,

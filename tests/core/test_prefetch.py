@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from snakepit_ray.core.worker.prefetch import MOST_AHEAD, SHORT_SECONDS, Prefetch
-from snakepit_ray.core.worker.waiting import Slots
+from snakepit_ray.core.worker.slots import MOST_AHEAD, SHORT_SECONDS, Prefetch, Slots
 
 
 def test_nothing_is_sent_ahead_before_anything_is_known() -> None:

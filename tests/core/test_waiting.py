@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from snakepit_ray.core.worker.waiting import Slots, Waiting, WaitingQueue
+from snakepit_ray.core.worker.slots import Slots
+from snakepit_ray.core.worker.waiting import Waiting, WaitingQueue
 
 FOREVER = float("inf")
 
@@ -103,7 +104,7 @@ class QueueAgainstList(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         assert len(self.queue) <= self.limit + self.returned
-        live = set(self.queue._live.values())
+        live = set(self.queue.waiting.values())
         assert {w for w in self.model if w.expires_at > self.now} <= live <= set(self.model)
         assert self.queue.movable == sum(w.movable for w in live)
         assert len(self.queue) == len(live)

@@ -12,7 +12,7 @@ from snakepit_ray.errors import RequestCancelled, SnakepitError, WorkerCrashed
 from snakepit_ray.supervisor import Done, Stream, Supervisor
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Part, encode_args
-from snakepit_ray.wire.requests import error_of, outcome
+from snakepit_ray.wire.replies import error_of, outcome
 from tests.stress import inside
 from tests.stress.accounts import CANCELLED, PART, VALUE, End, Fate
 from tests.stress.plan import Call

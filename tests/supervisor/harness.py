@@ -25,7 +25,7 @@ from snakepit_ray.supervisor import (
     WorkerPolicy,
 )
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
-from snakepit_ray.wire.requests import outcome
+from snakepit_ray.wire.replies import outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = str(ROOT / "tests/adapters/log.py") + ":Log"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.core.worker.prefetch import MOST_AHEAD
 from snakepit_ray.core.worker.recycling import Reason
+from snakepit_ray.core.worker.slots import MOST_AHEAD
 from snakepit_ray.errors import DeadlineExceeded, PoolSaturated, QueueTimeout, WorkerCrashed
 from snakepit_ray.supervisor import Supervisor
 from snakepit_ray.supervisor.running import Running

@@ -21,7 +21,8 @@ from snakepit_ray.process import usage
 from snakepit_ray.supervisor import Done, Stream, Supervisor
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import encode_args
-from snakepit_ray.wire.requests import _payload, outcome
+from snakepit_ray.wire.replies import outcome
+from snakepit_ray.wire.requests import _payload
 from tests.supervisor import harness
 
 THRESHOLD = 10_240

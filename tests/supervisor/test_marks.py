@@ -19,7 +19,7 @@ from snakepit_ray.supervisor import Stream, Supervisor
 from snakepit_ray.supervisor.supervisor import MOST_LOSSES
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Part
-from snakepit_ray.wire.requests import crashed
+from snakepit_ray.wire.replies import crashed
 from tests.supervisor.harness import POLICY, Marked, executed, marked, request, stop, until, value
 
 

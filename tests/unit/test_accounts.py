@@ -10,8 +10,8 @@ import pytest
 
 from snakepit_ray import telemetry
 from snakepit_ray.errors import CommandError, QueueTimeout, RequestCancelled, WorkerCrashed
-from snakepit_ray.supervisor.accounts import Accounts
-from snakepit_ray.supervisor.outcomes import Answer, Counters, Done, Relayed
+from snakepit_ray.supervisor.accounts import Accounts, Counters
+from snakepit_ray.supervisor.outcomes import Answer, Done, Relayed
 from snakepit_ray.supervisor.story import Story
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import BatchEnvelope, BatchPart

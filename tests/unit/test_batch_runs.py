@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snakepit_ray import telemetry
 from snakepit_ray.errors import DeadlineExceeded, PoolSaturated, WorkerCrashed
+from snakepit_ray.supervisor import Counters
 from snakepit_ray.supervisor.accounts import Accounts
-from snakepit_ray.supervisor.outcomes import Counters, Tally
+from snakepit_ray.supervisor.outcomes import Tally
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import BatchEnvelope, BatchPart
 from snakepit_ray.wire.codec.batches import RETURN
@@ -37,6 +40,14 @@ def answer(request: pb.Request, most: int | None = None, seconds: float = 1e-5) 
     chosen = json.loads(request.args.json)[begin : begin + count][:most]
     info = ("w", (1, 1), 1, "n", request.id, 0.0, seconds * len(chosen), 1, False)
     return BatchEnvelope([BatchPart(json.dumps(chosen).encode(), len(chosen), (), (), info)])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _listener() -> Iterator[None]:
+    """Events are gathered only where somebody listens."""
+    handle = telemetry.attach("request.*", lambda *event: None)
+    yield
+    handle.detach()
 
 
 class Books:

@@ -1,4 +1,4 @@
-"""Which requests wait at one worker and which ones hold a slot.
+"""Which requests wait at one worker.
 
 - FIFO by `seq`.
 - Every id that was admitted leaves exactly once (popped, expired, removed or taken away).
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heapify, heappop, heappush
+from itertools import count
 from typing import NamedTuple
 
 _SLACK = 32  # dead heap entries that are tolerated before a heap is rebuilt
@@ -76,19 +77,19 @@ class WaitingQueue:
         if limit is not None and limit < 0:
             raise ValueError(f"limit must be None or >= 0, got {limit}")
         self.limit = limit
-        self._live: dict[str, Waiting] = {}
-        self._order = _Index(self._live)
-        self._movable_order = _Index(self._live)
-        self._expiry = _Index(self._live, by_expiry=True)
+        self.waiting: dict[str, Waiting] = {}  # by id; not to be changed from outside
+        self.places = count()  # behind all others: the next one, also for who does not wait yet
+        self._order = _Index(self.waiting)
+        self._movable_order = _Index(self.waiting)
+        self._expiry = _Index(self.waiting, by_expiry=True)
         self._due: deque[Waiting] = deque()  # expired, not yet reported
         self._movable = 0
-        self._next_seq = 0
 
     def __len__(self) -> int:
-        return len(self._live)
+        return len(self.waiting)
 
     def __contains__(self, id: str) -> bool:
-        return id in self._live
+        return id in self.waiting
 
     def __repr__(self) -> str:
         limit = "unbounded" if self.limit is None else f"limit {self.limit}"
@@ -101,7 +102,7 @@ class WaitingQueue:
 
     def is_full(self, beside: int = 0) -> bool:
         """Whether nobody more may wait; `beside`: those that wait elsewhere, and count."""
-        return self.limit is not None and len(self._live) + beside >= self.limit
+        return self.limit is not None and len(self.waiting) + beside >= self.limit
 
     def offer(self, id: str, now: float, expires_at: float, movable: bool, beside: int = 0) -> bool:
         """Admit a request at the end of the queue; False when the queue is full (see `is_full`).
@@ -109,17 +110,12 @@ class WaitingQueue:
         Raises ValueError when the id waits already. Those expired by `now` no longer hold a place.
         """
         self._sweep(now)
-        if id in self._live:
+        if id in self.waiting:
             raise ValueError(f"request {id!r} waits already")
         if self.is_full(beside):
             return False
-        self._insert(Waiting(id, self.next_seq(), now, expires_at, movable))
+        self._insert(Waiting(id, next(self.places), now, expires_at, movable))
         return True
-
-    def next_seq(self) -> int:
-        """A place behind all others, for somebody who does not wait yet and may come back to it."""
-        self._next_seq += 1
-        return self._next_seq - 1
 
     def pop(self, now: float) -> Waiting | None:
         """The next to start, oldest first, never an expired one; None when nobody waits."""
@@ -142,7 +138,7 @@ class WaitingQueue:
 
     def remove(self, id: str) -> Waiting | None:
         """Cancel. None when the id does not wait here (it started, expired, is away, or was never here)."""
-        waiting = self._live.get(id)
+        waiting = self.waiting.get(id)
         return None if waiting is None else self._take(waiting)
 
     def take_movable(self, n: int, now: float) -> list[Waiting]:
@@ -163,7 +159,7 @@ class WaitingQueue:
         It was admitted once, so the bound does not refuse it. If it expired meanwhile, `expire` will report
         it. Raises ValueError when the id waits already.
         """
-        if waiting.id in self._live:
+        if waiting.id in self.waiting:
             raise ValueError(f"request {waiting.id!r} waits already")
         self._insert(waiting)
 
@@ -180,7 +176,7 @@ class WaitingQueue:
         return None if waiting is None else waiting.enqueued_at
 
     def _insert(self, waiting: Waiting) -> None:
-        self._live[waiting.id] = waiting
+        self.waiting[waiting.id] = waiting
         self._order.push(waiting)
         self._expiry.push(waiting)
         if waiting.movable:
@@ -189,72 +185,17 @@ class WaitingQueue:
         self._trim()
 
     def _take(self, waiting: Waiting) -> Waiting:
-        del self._live[waiting.id]
+        del self.waiting[waiting.id]
         self._movable -= waiting.movable
         self._trim()
         return waiting
 
     def _trim(self) -> None:
-        self._order.trim(len(self._live))
-        self._expiry.trim(len(self._live))
+        self._order.trim(len(self.waiting))
+        self._expiry.trim(len(self.waiting))
         self._movable_order.trim(self._movable)
 
     def _sweep(self, now: float) -> None:
         """Set the expired apart, so that no other operation can meet one."""
         while (waiting := self._expiry.head()) is not None and waiting.expires_at <= now:
             self._due.append(self._take(waiting))
-
-
-class Slots:
-    """Who runs: at most `capacity` ids at a time; and who was sent ahead of a slot, each of which takes the
-    next one that is free, the oldest first."""
-
-    def __init__(self, capacity: int) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity must be >= 1, got {capacity}")
-        self.capacity = capacity
-        self.ahead: dict[str, None] = {}
-        self._running: set[str] = set()
-
-    def __repr__(self) -> str:
-        ahead = f", {len(self.ahead)} ahead" if self.ahead else ""
-        return f"<Slots {self.running}/{self.capacity} running{ahead}>"
-
-    def __contains__(self, id: str) -> bool:
-        return id in self._running or id in self.ahead
-
-    @property
-    def running(self) -> int:
-        return len(self._running)
-
-    @property
-    def free(self) -> int:
-        return self.capacity - len(self._running)
-
-    def acquire(self, id: str) -> bool:
-        """Take a slot; False when none is free. Raises ValueError when the id holds one already."""
-        if id in self:
-            raise ValueError(f"request {id!r} runs already")
-        if len(self._running) >= self.capacity:
-            return False
-        self._running.add(id)
-        return True
-
-    def go_ahead(self, id: str) -> None:
-        """Takes the next slot that will be free, or one that is. Raises ValueError as `acquire` does."""
-        if not self.acquire(id):
-            self.ahead[id] = None
-
-    def release(self, id: str) -> bool:
-        """Give the slot back, or the place ahead of one; False when the id held none (safe to call twice)."""
-        if id in self.ahead:
-            del self.ahead[id]
-            return True
-        if id not in self._running:
-            return False
-        self._running.remove(id)
-        if self.ahead:
-            following = next(iter(self.ahead))
-            del self.ahead[following]
-            self._running.add(following)
-        return True
