@@ -46,7 +46,7 @@ class QueueAgainstList(RuleBasedStateMachine):
         if room:
             self.admitted.add(name)
             seq = 1 + max((w.seq for w in [*self.model, *self.limbo]), default=-1)
-            newest = self.queue._live.get(name)
+            newest = self.queue.waiting.get(name)
             seq = newest.seq if newest else seq
             self.model.append(Waiting(name, seq, self.now, self.now + lifetime, movable))
         else:
