@@ -2,12 +2,13 @@
 
 from snakepit_ray.core.worker.lifecycle import WorkerState
 from snakepit_ray.supervisor.accounts import Counters
-from snakepit_ray.supervisor.care import CarePolicy
+from snakepit_ray.supervisor.dispatch import OnSlot
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.outcomes import Answer, Done, Relayed
+from snakepit_ray.supervisor.policy import CarePolicy, WorkerPolicy
 from snakepit_ray.supervisor.ports import OtherWorkers, PoolSide, Ports, Record
 from snakepit_ray.supervisor.streams import Stream
-from snakepit_ray.supervisor.supervisor import OnSlot, Supervisor, WorkerPolicy
+from snakepit_ray.supervisor.supervisor import Load, Supervisor
 
 __all__ = [
     "Answer",
@@ -16,6 +17,7 @@ __all__ = [
     "Done",
     "Interpreter",
     "InterpreterSpec",
+    "Load",
     "OnSlot",
     "OtherWorkers",
     "PoolSide",

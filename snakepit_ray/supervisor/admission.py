@@ -16,41 +16,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from snakepit_ray.core.worker.slots import MOST_AHEAD, Prefetch, Slots
 from snakepit_ray.core.worker.waiting import Waiting, WaitingQueue
 from snakepit_ray.supervisor.ports import PoolSide
+from snakepit_ray.supervisor.verdicts import CLOSED, START, Expired, Move, Verdict
 
 RECALL_SECONDS = 0.02
 log = logging.getLogger("snakepit_ray.worker")
-
-
-class Start(NamedTuple):
-    """The slot is held: run."""
-
-
-class Move(NamedTuple):
-    """Take the request to `target` (a worker id); if it is refused there, `come_back` puts it in its old
-    place."""
-
-    target: str
-    chained: bool = False
-
-
-class Expired(NamedTuple):
-    """It waited as long as it may."""
-
-    waited: float
-
-
-class Closed(NamedTuple):
-    """The worker has stopped."""
-
-
-Verdict = Start | Move | Expired | Closed
-START = Start()
-CLOSED = Closed()
 
 
 class Interpreters(Protocol):
@@ -84,6 +58,7 @@ class Admission:
         self.slots = Slots(capacity)
         self.queue = WaitingQueue(limit)
         self.is_open = False
+        self.sends_away = False  # requests that may move go elsewhere
         self._pool = pool
         self._interpreters = interpreters
         self._takes_more = takes_more

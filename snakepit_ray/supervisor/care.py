@@ -15,31 +15,23 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from snakepit_ray.core.worker.health import Look, Pulse
-from snakepit_ray.core.worker.recycling import Countdown, Limits, Reason, Stage
+from snakepit_ray.core.worker.recycling import Countdown, Reason, Stage
 from snakepit_ray.process import usage
 from snakepit_ray.process.shared_memory import NAME as SHARED_NAME
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.keeper import Keeper
+from snakepit_ray.supervisor.policy import CarePolicy
 from snakepit_ray.supervisor.running import Running
+from snakepit_ray.supervisor.serving import Serving
 from snakepit_ray.supervisor.story import Story
 from snakepit_ray.telemetry import Why
 
 ANSWER_SECONDS = 2.0  # for one health check, at most
 FAILED_SECONDS = 0.2  # after a look that failed, beside the pause between two looks
 log = logging.getLogger("snakepit_ray.worker")
-
-
-@dataclass(frozen=True)
-class CarePolicy:
-    """Seconds between looks, seconds of silence that mean hung, and the limits of an interpreter's life."""
-
-    interval: float = 5.0
-    silence: float = 10.0
-    limits: Limits = field(default_factory=Limits)
 
 
 class Care:
@@ -49,6 +41,7 @@ class Care:
         self,
         policy: CarePolicy,
         keeper: Keeper,
+        serving: Serving,
         running: Running,
         story: Story,
         resume: Callable[[], None],
@@ -59,6 +52,7 @@ class Care:
         self._countdown: Countdown | None = None  # of the interpreter that serves
         self._resuming: asyncio.TimerHandle | None = None
         self._keeper = keeper
+        self._serving = serving
         self._running = running
         self._story = story
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,7 +80,7 @@ class Care:
 
     def answered(self) -> None:
         """An interpreter has answered: the replacement of the one that serves may be due."""
-        interpreter, countdown = self._keeper.interpreter, self._countdown
+        interpreter, countdown = self._serving.interpreter, self._countdown
         if countdown is None or interpreter is None:
             return
         countdown.observe(time.monotonic(), interpreter.served)
@@ -139,7 +133,7 @@ class Care:
     async def _look(self, interpreter: Interpreter, pulse: Pulse) -> None:
         await self._check_pulse(interpreter, pulse)
         await interpreter.arena.rest(interpreter.client.trim)
-        if interpreter is self._keeper.interpreter:
+        if interpreter is self._serving.interpreter:
             await self._check_limits(interpreter)
 
     def _warn_once(self, message: str, *about: object) -> None:

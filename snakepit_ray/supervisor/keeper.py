@@ -24,7 +24,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from snakepit_ray.core.worker.handshake import Command
 from snakepit_ray.core.worker.recycling import Reason
 from snakepit_ray.core.worker.restarts import Quarantine, RestartBudget
 from snakepit_ray.process import Exit
@@ -32,11 +31,10 @@ from snakepit_ray.process.threads import aside
 from snakepit_ray.rpc.client import HostHandler
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.life import Life
+from snakepit_ray.supervisor.serving import Serving
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
-PERMIT_AGAIN = (
-    0.2  # seconds between two questions for the permit to recycle; the router waits with its answer
-)
+PERMIT_AGAIN = 0.2  # seconds between two questions for the permit to recycle; the router answers late
 STANDBY_SECONDS = 5.0  # for the old one to be spent; a replacement that waits costs memory and the permit
 RECYCLE_AGAIN = 5.0  # seconds after a planned replacement that could not be started
 STEP_AGAIN = 0.2  # seconds after a step of an end, or of keeping, that failed
@@ -50,15 +48,14 @@ class Keeper:
     def __init__(
         self,
         make_spec: Callable[[], InterpreterSpec],
-        incarnation: int,
+        serving: Serving,
         on_host_call: HostHandler,
         forward: Callable[[str, str], None],
         life: Life,
         *,
         overlap: bool,
     ) -> None:
-        self.epoch = pb.Epoch(incarnation=incarnation, number=1)
-        self.interpreter: Interpreter | None = None
+        self._serving = serving
         self.budget = RestartBudget()
         self._make_spec = make_spec
         self._on_host_call = on_host_call
@@ -71,7 +68,7 @@ class Keeper:
         self._beginning: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
-        self._serves = False  # `interpreter` takes requests
+        self._serves = False  # the present interpreter takes requests
         self._watchers: dict[Interpreter, asyncio.Task[None]] = {}
         self._retired: dict[Interpreter, asyncio.Future[Reason]] = {}  # of each: it is to finish what it runs
         self._retiring: list[Interpreter] = []  # those that end: they are being finished or buried
@@ -88,7 +85,7 @@ class Keeper:
         await asyncio.shield(self._beginning)  # whoever comes meanwhile waits for the same start
 
     async def _begin_keeping(self) -> None:
-        await self._begin(self.epoch)
+        await self._begin(self._serving.epoch)
         self._watching = asyncio.ensure_future(self._keep())
 
     async def stop(self) -> None:
@@ -99,28 +96,18 @@ class Keeper:
                 task.cancel()
                 await asyncio.wait([task])
         ending: list[asyncio.Future[Any]] = []
-        if self.interpreter is not None:
-            ending.append(asyncio.ensure_future(self._insist(self.interpreter.stop, "be ended")))
+        present = self._serving.interpreter
+        if present is not None:
+            ending.append(asyncio.ensure_future(self._insist(present.stop, "be ended")))
         if ending or self._watchers:  # those that end already are ended by their watchers, soon now
             await asyncio.wait([*ending, *self._watchers.values()])
 
     def kill_now(self) -> None:
         """Ends every interpreter at once with what it started; those that are starting see their lifeline
         end."""
-        for interpreter in (self.interpreter, self._fresh, *self._retiring):
+        for interpreter in (self._serving.interpreter, self._fresh, *self._retiring):
             if interpreter is not None:
                 interpreter.kill_now()
-
-    def command(self, name: str) -> Command | None:
-        """What the interpreter said of a command; None when it has none of that name or there is no
-        interpreter."""
-        return self.interpreter.ready.commands.get(name) if self.interpreter is not None else None
-
-    @property
-    def timeouts(self) -> tuple[tuple[str, float], ...]:
-        """The timeouts that commands declare, in seconds."""
-        commands = self.interpreter.ready.commands if self.interpreter is not None else {}
-        return tuple((name, one.timeout) for name, one in commands.items() if one.timeout is not None)
 
     def recycle(self, reason: Reason, *, early: bool = False) -> None:
         """Wishes for a planned replacement; one at a time. `early`: it is made ready, and serves when it is
@@ -141,7 +128,7 @@ class Keeper:
         self._install(await self._launch(epoch), epoch)
 
     def _install(self, interpreter: Interpreter, epoch: pb.Epoch) -> None:
-        self.epoch, self.interpreter = epoch, interpreter
+        self._serving.epoch, self._serving.interpreter = epoch, interpreter
         loop = asyncio.get_running_loop()
         self._wanted, self._spent = loop.create_future(), loop.create_future()
         self._retired[interpreter] = loop.create_future()
@@ -149,9 +136,6 @@ class Keeper:
         interpreter.client.leaving.add_done_callback(lambda _: self._leaves(interpreter))
         self._serves = True
         self._life.serving(interpreter)
-
-    def _next_epoch(self) -> pb.Epoch:
-        return pb.Epoch(incarnation=self.epoch.incarnation, number=self.epoch.number + 1)
 
     async def _keep(self) -> None:
         while True:
@@ -163,7 +147,7 @@ class Keeper:
 
     async def _tend(self) -> None:
         """Waits until another interpreter is to serve, and sees that it does."""
-        interpreter, wanted = self.interpreter, self._wanted
+        interpreter, wanted = self._serving.interpreter, self._wanted
         assert interpreter is not None
         assert wanted is not None
         await _first(*_ends(interpreter), wanted)
@@ -183,7 +167,7 @@ class Keeper:
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await _first(lost, exited, retired, stopping)
-            if self._stopping.is_set() and interpreter is self.interpreter and not retired.done():
+            if self._stopping.is_set() and interpreter is self._serving.interpreter and not retired.done():
                 return  # `stop` ends it
             task = asyncio.current_task()
             assert task is not None
@@ -203,9 +187,9 @@ class Keeper:
 
     def _lose(self, interpreter: Interpreter) -> None:
         """It takes no more requests, not by our wish. Safe to repeat."""
-        if self._serves and interpreter is self.interpreter:
+        if self._serves and interpreter is self._serving.interpreter:
             self._serves = False
-            self.epoch = self._next_epoch()
+            self._serving.epoch = self._serving.next_epoch()
             self._tell(self._life.down)
 
     def _tell(self, event: Callable[..., None], *about: Any) -> None:
@@ -217,9 +201,9 @@ class Keeper:
 
     def _leaves(self, interpreter: Interpreter) -> None:
         """It has said that it ends."""
-        serves = self._serves and interpreter is self.interpreter
+        serves = self._serves and interpreter is self._serving.interpreter
         if serves and not (interpreter.gone or self._stopping.is_set()):
-            self._life.replaced(self.epoch.number)
+            self._life.replaced(self._serving.epoch.number)
             self._lose(interpreter)
             self._retired[interpreter].set_result(Reason.TERMINATED)
 
@@ -271,7 +255,7 @@ class Keeper:
             else:
                 await asyncio.sleep(verdict.delay)
             try:
-                await self._begin(self.epoch)
+                await self._begin(self._serving.epoch)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next try comes, and the story has the words
                 self._life.start_failed(error, time.monotonic() - self._launched_at)
                 served, lived = 0, 0.0
@@ -304,7 +288,7 @@ class Keeper:
             self._life.recycling_over()
 
     async def _recycle_with_overlap(self, old: Interpreter, reason: Reason) -> None:
-        epoch = self._next_epoch()
+        epoch = self._serving.next_epoch()
         try:
             fresh = await self._launch(epoch)
         except Exception as error:  # noqa: BLE001 - the old one serves on; the story has the words
@@ -314,7 +298,7 @@ class Keeper:
             return
         await self._stand_by(fresh, old)
         if self._serves:
-            self._life.replaced(self.epoch.number)
+            self._life.replaced(self._serving.epoch.number)
             watcher = self._retire(old, reason)
             watcher.add_done_callback(lambda _: self._life.recycling_over())
         else:  # the old one was lost, or left, meanwhile: its watcher sees to that
@@ -341,14 +325,14 @@ class Keeper:
         return self._watchers[old]
 
     async def _recycle_in_place(self, old: Interpreter, reason: Reason) -> None:
-        self._life.replaced(self.epoch.number)
+        self._life.replaced(self._serving.epoch.number)
         self._lose(old)
         await asyncio.wait([self._retire(old, reason)])
         await self._begin_or_restart()
 
     async def _begin_or_restart(self) -> None:
         try:
-            await self._begin(self.epoch)
+            await self._begin(self._serving.epoch)
         except Exception as error:  # noqa: BLE001 - from here on it is a loss like others
             self._life.start_failed(error, time.monotonic() - self._launched_at)
             await self._restart(0, 0.0)

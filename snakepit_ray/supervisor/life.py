@@ -59,6 +59,7 @@ class Life:
         """Moves the state; whoever must know is told."""
         before, self.state = self.state, step(self.state, event)
         if self.state is not before:
+            self._admission.sends_away = self.state in (WorkerState.DRAINING, WorkerState.QUARANTINED)
             self._story.tell(f"{before} -> {self.state}")
             try:
                 self._pool.state_changed(self.state)

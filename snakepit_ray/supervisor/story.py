@@ -20,6 +20,7 @@ from snakepit_ray.errors import WorkerCrashed, first_line
 from snakepit_ray.supervisor.outcomes import Tally, tally_of
 from snakepit_ray.telemetry import Why
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import Epoch
 
 REMEMBERED = 50
 IN_ERRORS = 5
@@ -29,7 +30,7 @@ class Story:
     """The events of one worker. Times are seconds; `began` is of time.monotonic(). `epoch` says the present
     one."""
 
-    def __init__(self, pool: str, worker_id: str, epoch: Callable[[], pb.Epoch]) -> None:
+    def __init__(self, pool: str, worker_id: str, epoch: Callable[[], Epoch]) -> None:
         self._who = {"pool": pool, "worker_id": worker_id}
         self._pool = pool
         self._epoch = epoch
@@ -154,12 +155,11 @@ class Story:
 
     @property
     def _number(self) -> int:
-        return int(self._epoch().number)
+        return self._epoch().number
 
     @property
     def _where(self) -> dict[str, object]:
-        epoch = self._epoch()
-        return {**self._who, "epoch": (epoch.incarnation, epoch.number)}
+        return {**self._who, "epoch": tuple(self._epoch())}
 
     def _about(self, request: pb.Request) -> dict[str, object]:
         return {**self._who, "command": request.command, "session": request.session or None}

@@ -17,9 +17,10 @@ from snakepit_ray import telemetry
 from snakepit_ray.core.work.chunking import FLUSH_BYTES, FLUSH_CHUNKS, Window, flush_in
 from snakepit_ray.errors import EncodingError, RequestCancelled
 from snakepit_ray.process.awaiting import happens
+from snakepit_ray.supervisor.dispatch import OnSlot
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.outcomes import Done, Relayed
-from snakepit_ray.supervisor.supervisor import OnSlot, Supervisor
+from snakepit_ray.supervisor.supervisor import Supervisor
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Piece
 
@@ -41,7 +42,7 @@ class Stream:
         self._interpreter: Interpreter | None = None
         self._changed = asyncio.Event()
         self._about = {"command": request.command, "pool": supervisor.pool, "worker_id": supervisor.worker_id}
-        running = supervisor.run(request, may_move=False, on_slot=on_slot, sink=self)
+        running = supervisor.dispatch.run(request, may_move=False, on_slot=on_slot, sink=self)
         self._call = asyncio.ensure_future(running)
         self._call.add_done_callback(self._ended)
 

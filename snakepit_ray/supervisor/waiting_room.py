@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 from snakepit_ray.errors import PoolSaturated, QueueTimeout
 from snakepit_ray.supervisor.accounts import Counters
-from snakepit_ray.supervisor.admission import CLOSED, START, Admission, Expired, Move, Verdict
+from snakepit_ray.supervisor.admission import Admission
 from snakepit_ray.supervisor.attempt import Attempt
 from snakepit_ray.supervisor.outcomes import Closing, Relayed, TooLate
 from snakepit_ray.supervisor.ports import OtherWorkers
 from snakepit_ray.supervisor.story import Story
+from snakepit_ray.supervisor.verdicts import CLOSED, START, Expired, Move, Verdict
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 T = TypeVar("T")

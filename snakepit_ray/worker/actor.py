@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any
 
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.errors import SnakepitError
 from snakepit_ray.ledger import Ledger
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.listeners import Listeners, Told
@@ -52,6 +51,7 @@ class WorkerActor:
         self.session_log = SessionLog.open(name, config.max_sessions)
         incarnation = self.ledger.next_incarnation(time.time_ns() // 1_000_000)
         memory = Memory(About(worker_id, self.node_id), self.ledger, incarnation)
+        self._counters = Counters(self.ledger.counts)
         host = HostCalls(worker_id, config.name, self.node_id, lambda: self.epoch)
         self.supervisor = Supervisor(
             lambda: interpreter_spec(config, worker_id, self.ledger.descriptor),
@@ -62,10 +62,10 @@ class WorkerActor:
             on_host_call=host.serve,
             forward=self._forward,
             ports=partial(self._ports, router_id, memory),
-            counters=Counters(self.ledger.counts),
+            counters=self._counters,
         )
         if self.ledger.found:
-            self.supervisor.counters.restarts += 1
+            self._counters.restarts += 1
         else:
             self.ledger.counts[-1] = incarnation
         self._memory_used = 0
@@ -97,15 +97,8 @@ class WorkerActor:
         # Whatever an earlier worker of this node left behind goes before anything new starts.
         await asyncio.to_thread(registry.sweep)
         if self.ledger.found:  # restarted: what Ray sends again waits already, and the router may be away
-            self._restarted = asyncio.ensure_future(self._start_by_itself())
+            self._restarted = asyncio.ensure_future(self.supervisor.try_to_start())
         await self.pool_link.run()
-
-    async def _start_by_itself(self) -> None:
-        began = time.monotonic()
-        try:
-            await self.supervisor.start()
-        except SnakepitError as error:  # the router tries again, and shows it
-            self.supervisor.story.start_failed(error, time.monotonic() - began)
 
     def _raylet_died(self) -> None:
         """This node is no node any more: nobody could reach or end what runs here."""
@@ -140,7 +133,7 @@ class WorkerActor:
 
     def set_queue_limit(self, limit: int | None) -> None:
         """This worker's share of max_queue_size."""
-        self.supervisor.admission.queue.limit = limit
+        self.supervisor.limit_queue(limit)
 
     async def move(self, order: MoveOrder) -> int:
         """Sends waiting requests to another worker; how many went."""
@@ -202,7 +195,7 @@ class WorkerActor:
 
     def facts(self) -> WorkerFacts:
         """What `pool.workers()` shows of this worker."""
-        supervisor, counters = self.supervisor, self.supervisor.counters
+        supervisor, counters = self.supervisor, self._counters
         interpreter = supervisor.interpreter
         return WorkerFacts(
             worker_id=self.worker_id,
@@ -210,7 +203,7 @@ class WorkerActor:
             pid=interpreter.child.pid if interpreter is not None and interpreter.child.alive else 0,
             actor_pid=os.getpid(),
             epoch=self.epoch,
-            state=supervisor.state.value,
+            state=str(supervisor.state),
             capacity=self.config.capacity,
             running=supervisor.running,
             waiting=supervisor.waiting,
@@ -224,7 +217,7 @@ class WorkerActor:
             delegated=counters.delegated,
             rss_bytes=self._memory_used,
             started_at=interpreter.started_at if interpreter is not None else self.started_at,
-            timeouts=supervisor.keeper.timeouts,
+            timeouts=supervisor.timeouts,
             present=self.requests.present,
             counts_from=self.ledger.counts[-1],
         )
@@ -241,7 +234,7 @@ class WorkerActor:
 
     async def get_story(self) -> list[str]:
         """The last events of this worker's life, the oldest first."""
-        return self.supervisor.story.last(50)
+        return self.supervisor.last_events(50)
 
     async def probe(self) -> dict[str, Any]:
         """What tests and `doctor` look at: did this process decode a value, what did it import, health of the
@@ -258,7 +251,8 @@ class WorkerActor:
     @property
     def epoch(self) -> tuple[int, int]:
         """(incarnation, number) of the interpreter that serves now."""
-        return self.supervisor.epoch.incarnation, self.supervisor.epoch.number
+        incarnation, number = self.supervisor.epoch
+        return incarnation, number
 
     # ---- data ---------------------------------------------------------------------------------------------
 

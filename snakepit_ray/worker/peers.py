@@ -107,9 +107,8 @@ class Peers(OtherWorkers):
 
     def _owner(self, request: pb.Request, claimed: Claimed, strict: bool) -> tuple[str, pb.Request]:
         if claimed.actor is None:
-            epoch = self._supervisor.epoch
             gone = f"worker {claimed.owner} is gone"
-            raise SessionWorkerLost.of(request.session, gone, None, (epoch.incarnation, epoch.number))
+            raise SessionWorkerLost.of(request.session, gone, None, self._supervisor.epoch)
         self.actors[claimed.owner] = claimed.actor
         # A hint that finds its worker busy is refused there and runs here.
         return claimed.owner, _one_hop_more(request, may_wait=strict)
@@ -136,11 +135,11 @@ class Peers(OtherWorkers):
         if actor is None:
             return None
         request.options.chained = chained
-        request.options.more = bool(self._supervisor.admission.queue.movable)
+        request.options.more = bool(self._supervisor.movable)
         request.options.incarnation = 0  # of another worker than the one it was sent to
         self._memory.moves(request.id, 1 + number_of(target))
         # Sent again by Ray it would be counted twice there: what becomes of it is decided here.
-        beside = parcel(self._supervisor.cargo.beside(request))
+        beside = parcel(self._supervisor.beside(request))
         ref = actor.execute.options(max_task_retries=0).remote(request.SerializeToString(), *beside)
         try:
             value = await ray_port.owned(ref)

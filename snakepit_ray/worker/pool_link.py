@@ -176,17 +176,7 @@ class PoolLink(PoolSide):
 
     def queue_changed(self) -> None:
         """Reports to the router what it must know."""
-        admission = self._supervisor.admission
-        queue = admission.queue
-        self._act(
-            self._reporter.observe(
-                admission.free if self._supervisor.state is WorkerState.READY else 0,
-                queue.movable,
-                queue.oldest_movable_at(),
-                admission.slots.running + admission.waiting,
-                time.monotonic(),
-            )
-        )
+        self._act(self._reporter.observe(*self._supervisor.load(), time.monotonic()))
 
     def _act(self, decision: Decision) -> None:
         if decision.report is not None and self._router is not None and not self._stopped:
@@ -218,7 +208,7 @@ class PoolLink(PoolSide):
     def obey(self, order: MoveOrder) -> int:
         """Sends waiting requests to another worker; how many went."""
         self._actors[order.target] = order.actor
-        taken = self._supervisor.admission.move(order.requests, order.target)
+        taken = self._supervisor.move(order.requests, order.target)
         self._reporter.moved(order.requests, taken)
         if taken < order.requests:
             missing = order.requests - taken
@@ -248,7 +238,7 @@ class PoolLink(PoolSide):
 
     async def hand_over(self) -> None:
         """A leaver's waiters go to other workers."""
-        waiting = self._supervisor.admission.queue.movable
+        waiting = self._supervisor.movable
         order = await self.room() if waiting else None
         if order is not None:
             self.obey(order._replace(requests=max(1, waiting // 2)))

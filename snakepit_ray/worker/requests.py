@@ -3,7 +3,6 @@
 Rules:
 - A request is counted once, where it first arrived.
 - Bytes are moved, no value is decoded.
-- A delegated request that finds no free slot is refused at once, so that it keeps its place where it was.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from snakepit_ray.wire.replies import crashed
 from snakepit_ray.wire.requests import unpack
 from snakepit_ray.worker.batches import BatchRun
 from snakepit_ray.worker.circuit import Gate
+from snakepit_ray.worker.delegations import Delegations
 from snakepit_ray.worker.memory import Memory
 from snakepit_ray.worker.ordering import Ordering
 from snakepit_ray.worker.peers import Peers
@@ -56,8 +56,14 @@ class Requests:
         self.present = 0  # calls that this worker serves, wherever their requests are
         self._served = Present()
         self._ordering = Ordering()
+        self._dispatch = supervisor.dispatch
+        self._admission = supervisor.admission
+        self._accounts = supervisor.accounts
         self._cargo = supervisor.cargo
-        self._streams = Streams(supervisor, pool_link, peers, memory, gate, self._ordering, self._stream_info)
+        self._delegations = Delegations(supervisor, pool_link)
+        self._streams = Streams(
+            supervisor, pool_link, peers, memory, gate, self._ordering, self._delegations, self._stream_info
+        )
 
     async def execute(self, blob: bytes, values: tuple[Any, ...]) -> Any:
         """Runs one serialized Request: an Envelope, or to a worker that delegates Delegated or Refused."""
@@ -116,7 +122,7 @@ class Requests:
     async def _enter(self, request: pb.Request, *, movable: bool) -> Any:
         if request.options.hops:
             return await self._execute_delegated(request)
-        with self._supervisor.accounts.opened(request) as account:
+        with self._accounts.opened(request) as account:
             if self._gate.idle:
                 answer = await self._execute(request, movable=movable)
             else:
@@ -130,7 +136,7 @@ class Requests:
         size = sum(source.batch.count for source in sources)
         self._memory.arrives(sources[0])
         try:
-            with self._supervisor.accounts.divided(sources[0], size) as account:
+            with self._accounts.divided(sources[0], size) as account:
                 batch = BatchRun(sources, workers * self._config.capacity, self._part, account)
                 async with self._ordering.in_turn(sources[0]):
                     return await self._spread(batch, sources, values)
@@ -169,7 +175,7 @@ class Requests:
                 return answer
         known = self._memory.recall(request)
         if known is not None:
-            return Delegated(known.value, self._supervisor.admission.free > 0)
+            return Delegated(known.value, self._supervisor.free > 0)
         return await self._memory.may_have_begun(request.id)
 
     async def _part(self, request: pb.Request) -> Any:
@@ -178,7 +184,7 @@ class Requests:
     async def _execute(self, request: pb.Request, *, movable: bool) -> Any:
         state = self._memory.arrives(request)
         try:
-            if request.session or self._supervisor.takes_none or self._memory.begun_before(request):
+            if request.session or self._admission.sends_away or self._memory.begun_before(request):
                 with self._ordering.sent_on(request):
                     relayed = await self._peers.elsewhere(request, state)
                 if relayed is not None:
@@ -193,7 +199,7 @@ class Requests:
             self._ordering.begins(request)
         try:
             may_move = movable and on_slot is None
-            done = await self._supervisor.run(request, may_move=may_move, on_slot=on_slot)
+            done = await self._dispatch.run(request, may_move=may_move, on_slot=on_slot)
         except WorkerCrashed as crash:
             return crashed(request, crash)
         if isinstance(done, Relayed):
@@ -204,12 +210,9 @@ class Requests:
     async def _execute_delegated(self, request: pb.Request) -> Refused | Delegated:
         """Runs another worker's request. Its error travels as a value: Ray would wrap it twice, and its
         sender is to know that the slot is free again."""
-        options = request.options
-        if not options.may_wait:
-            accepted = bool(self._supervisor.admission.free)
-            self._pool_link.delegate_arrived(accepted, options.chained)
-            if not accepted:
-                return Refused(self._supervisor.worker_id)
+        refusal = self._delegations.refusal(request.options)
+        if refusal is not None:
+            return refusal
         self._memory.arrives(request)
         answer: Any
         try:
@@ -218,14 +221,12 @@ class Requests:
             answer = error
         finally:
             self._memory.over(request)
-        free = self._supervisor.admission.free > 0
-        self._pool_link.delegate_ended(free and options.more)
-        return Delegated(answer, free)
+        return Delegated(answer, self._delegations.ended(request.options))
 
     def _stream_info(self, request: pb.Request, waited: float, ran: float) -> Info:
-        epoch, interpreter = self._supervisor.epoch, self._supervisor.interpreter
+        interpreter = self._supervisor.interpreter
         pid = interpreter.child.pid if interpreter is not None else 0
-        return self._memory.info(request, (epoch.incarnation, epoch.number), pid, waited, ran, 1)
+        return self._memory.info(request, self._supervisor.epoch, pid, waited, ran, 1)
 
     async def _unpacked(self, requests: Sequence[pb.Request], values: tuple[Any, ...]) -> list[Any]:
         """The buffers that travel beside the requests; the values that Ray resolved for refs are among them

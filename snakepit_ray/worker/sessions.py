@@ -78,7 +78,7 @@ class OwnSessions:
         that serves now."""
         mine, epoch = self._mine.get(session), self._epoch()
         if mine is not None and mine.epoch not in (None, epoch):
-            why = self._supervisor.life.why_ended(mine.epoch[1]) if mine.epoch[0] == epoch[0] else "crashed"
+            why = self._supervisor.why_ended(mine.epoch[1]) if mine.epoch[0] == epoch[0] else "crashed"
             about = {"session": session, "pool": self._config.name, "worker_id": self._worker_id}
             telemetry.emit("session.lost", {}, {**about, "reason": why})
             raise SessionWorkerLost.of(session, why, mine.epoch, epoch)
@@ -165,8 +165,8 @@ class OwnSessions:
         return now - mine.claimed_at > self._config.session_ttl * CLAIM_AGAIN
 
     def _epoch(self) -> tuple[int, int]:
-        epoch = self._supervisor.epoch
-        return epoch.incarnation, epoch.number
+        incarnation, number = self._supervisor.epoch
+        return incarnation, number
 
     # ---- claims -------------------------------------------------------------------------------------------
 

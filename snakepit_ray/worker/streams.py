@@ -21,6 +21,7 @@ from snakepit_ray.wire.codec import Envelope, Info, Part
 from snakepit_ray.wire.replies import error_of
 from snakepit_ray.wire.requests import parcel
 from snakepit_ray.worker.circuit import Gate
+from snakepit_ray.worker.delegations import Delegations
 from snakepit_ray.worker.memory import Memory
 from snakepit_ray.worker.ordering import Ordering
 from snakepit_ray.worker.peers import Peers
@@ -55,6 +56,7 @@ class Streams:
         memory: Memory,
         gate: Gate,
         ordering: Ordering,
+        delegations: Delegations,
         info: Describe,
     ) -> None:
         self._supervisor = supervisor
@@ -63,6 +65,9 @@ class Streams:
         self._memory = memory
         self._gate = gate
         self._ordering = ordering
+        self._delegations = delegations
+        self._accounts = supervisor.accounts
+        self._cargo = supervisor.cargo
         self._info = info
         self._open: dict[str, Chunks] = {}
         self._closed: dict[str, None] = {}
@@ -84,7 +89,7 @@ class Streams:
             del self._closed[request.id]
             raise RequestCancelled.because("the stream was closed", request.command, may_have_started=False)
         async with AsyncExitStack() as around:
-            around.enter_context(self._supervisor.accounts.opened(request))
+            around.enter_context(self._accounts.opened(request))
             if request.options.hops:
                 yield self._delegated(request, around)
                 return
@@ -105,18 +110,11 @@ class Streams:
         return self._here(request, around)
 
     def _delegated(self, request: pb.Request, around: AsyncExitStack) -> Chunks:
-        options = request.options
-        if not options.may_wait:
-            accepted = bool(self._supervisor.admission.free)
-            self._pool_link.delegate_arrived(accepted, options.chained)
-            if not accepted:
-                return _Refusal(self._supervisor.worker_id)
-        around.callback(self._delegate_ended, request)
+        refusal = self._delegations.refusal(request.options)
+        if refusal is not None:
+            return _Refusal(refusal)
+        around.callback(self._delegations.ended, request.options)
         return self._here(request, around)
-
-    def _delegate_ended(self, request: pb.Request) -> None:
-        free = self._supervisor.admission.free > 0
-        self._pool_link.delegate_ended(free and request.options.more)
 
     def _here(self, request: pb.Request, around: AsyncExitStack) -> Chunks:
         on_slot = self._pool_link.sessions.on_slot(request)
@@ -130,7 +128,7 @@ class Streams:
         request.options.chained = True
         request.options.more = False
         request.options.incarnation = 0  # of another worker than the one it was sent to
-        beside = parcel(self._supervisor.cargo.beside(request))
+        beside = parcel(self._cargo.beside(request))
         generator = ray_port.stream(actor, AHEAD, request.SerializeToString(), *beside)
         return _There(target, generator, partial(ray_port.end_stream, generator, actor, request.id))
 
@@ -210,8 +208,8 @@ class _There:
 class _Refusal:
     """The one chunk that says that this worker has no free slot."""
 
-    def __init__(self, worker_id: str) -> None:
-        self._chunks = [Refused(worker_id)]
+    def __init__(self, refusal: Refused) -> None:
+        self._chunks = [refusal]
 
     async def next(self) -> Refused | None:
         return self._chunks.pop() if self._chunks else None

@@ -46,7 +46,7 @@ def about(worker: Supervisor, request_id: str) -> str:
     """Where a request that does not end is."""
     run = worker._runs._runs.get(request_id)
     places = {
-        "present": request_id in worker._present,
+        "present": request_id in worker.dispatch.present,
         "queued": request_id in worker.admission.queue,
         "has a slot": request_id in worker.admission.slots,
         "run": run and {name: getattr(run, name) for name in ("sent", "stopping", "recalled", "overdue")},
@@ -92,14 +92,14 @@ def held(worker: Supervisor) -> dict[str, list[Any]]:
     """What a worker that has stopped still holds: all of it should be empty."""
     client = worker.interpreter.client if worker.interpreter is not None else None
     return {
-        "present requests": list(worker._present),
+        "present requests": list(worker.dispatch.present),
         "runs": list(worker._runs._runs),
         "places": list(worker.admission._places),
         "verdicts": list(worker.admission._verdicts),
         "held up": list(worker.admission._aside),
         "recalled": list(worker.admission._recalled),
         "marks": list(worker_marks(worker)),
-        "buffers": list(worker.cargo._buffers),
+        "buffers": list(worker.cargo.buffers),
         "answers": list(client._answers) if client is not None else [],
         "streams": list(client._streams) if client is not None else [],
         "care": [task for task in worker._care._tasks if not task.done()],

@@ -16,7 +16,7 @@ from snakepit_ray.core.worker.restarts import RestartBudget, RestartPolicy
 from snakepit_ray.errors import DeadlineExceeded, WorkerCrashed
 from snakepit_ray.ledger import Entry
 from snakepit_ray.supervisor import Stream, Supervisor
-from snakepit_ray.supervisor.supervisor import MOST_LOSSES
+from snakepit_ray.supervisor.dispatch import MOST_LOSSES
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Part
 from snakepit_ray.wire.replies import crashed

@@ -24,7 +24,7 @@ from snakepit_ray.errors import (
 )
 from snakepit_ray.ledger import Entry, Ledger
 from snakepit_ray.supervisor import Relayed, Stream, Supervisor
-from snakepit_ray.supervisor.supervisor import MOST_LOSSES
+from snakepit_ray.supervisor.dispatch import MOST_LOSSES
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.supervisor.harness import POLICY, Marked, executed, request, run, stop, supervisor, until, value
 from tests.supervisor.test_ahead import warmed
@@ -48,7 +48,13 @@ def nothing_is_left(worker: Supervisor) -> bool:
     """No request, no run, no mark, no place of the memory, no slot."""
     ledger = worker.ports.record.ledger  # type: ignore[attr-defined]
     marks = [one for one in ledger._entries.values() if getattr(one, "_inside", False)]
-    books = (worker._present, worker._runs._runs, marks, worker.admission._verdicts, worker.admission._aside)
+    books = (
+        worker.dispatch.present,
+        worker._runs._runs,
+        marks,
+        worker.admission._verdicts,
+        worker.admission._aside,
+    )
     return not any(books) and not worker.waiting
 
 
@@ -182,7 +188,7 @@ def break_the_views(worker: Supervisor, patch: pytest.MonkeyPatch) -> None:
 
 
 def break_the_budget(worker: Supervisor, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(worker, "_budget", lambda request: float("nan"))
+    patch.setattr(worker.dispatch, "_budget", lambda request: float("nan"))
 
 
 @pytest.mark.parametrize("damage", [break_the_request, break_the_views, break_the_budget])

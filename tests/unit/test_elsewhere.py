@@ -51,8 +51,8 @@ async def outcome_of(owner: Owner, ledger: Ledger, *, strict: bool) -> Relayed |
     pool_link: Any = SimpleNamespace(sessions=SimpleNamespace(claim=claim), refused=refused.append)
     worker: Any = SimpleNamespace(
         is_idempotent=lambda request: False,
-        admission=SimpleNamespace(queue=SimpleNamespace(movable=0)),
-        cargo=SimpleNamespace(beside=lambda request: []),
+        movable=0,
+        beside=lambda request: [],
     )
     peers = Peers("test", memory, worker, pool_link, {})
     request = pb.Request(id="r", command="run", session="s")

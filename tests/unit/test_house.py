@@ -63,6 +63,18 @@ def test_the_readmes_map_has_every_room_and_no_other() -> None:
     assert mapped == rooms
 
 
+def test_nobody_outside_reaches_through_a_supervisor() -> None:
+    """Its users see names of its own: what is inside may be arranged in another way."""
+    through = re.compile(r"supervisor\.\w+\.\w+")
+    found = {
+        f"{path.name}: {line.strip()}"
+        for path in (ROOT / "snakepit_ray/worker").glob("*.py")
+        for line in path.read_text().splitlines()
+        if through.search(line) and not line.startswith(("from ", "import "))
+    }
+    assert not found
+
+
 def test_the_page_of_settings_has_every_setting_with_its_default() -> None:
     page = (ROOT / "snakepit_ray/docs/configuration.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| `?(.+?)`? \|", page, re.MULTILINE))

@@ -19,6 +19,7 @@ from snakepit_ray.port.messages import Claimed, Hello, Owned, PoolMemory, Worker
 from snakepit_ray.process.session_log import SessionLog
 from snakepit_ray.router import actor as router
 from snakepit_ray.router.actor import RouterActor
+from snakepit_ray.wire.codec import Epoch
 from snakepit_ray.worker import sessions, spawn
 from snakepit_ray.worker.sessions import OwnSessions
 
@@ -28,8 +29,8 @@ class Worker:
 
     def __init__(self, base: Path, life: int, owner: str = "w-0", life_of_state: int = 0) -> None:
         self.supervisor: Any = SimpleNamespace(
-            epoch=SimpleNamespace(incarnation=life, number=1),
-            life=SimpleNamespace(why_ended=lambda number: "crashed"),
+            epoch=Epoch(life, 1),
+            why_ended=lambda number: "crashed",
         )
         self.asked: list[str] = []
         self.answer = Claimed(owner, None, 7, life_of_state)
@@ -196,7 +197,7 @@ def test_a_router_does_not_wait_for_ever_for_a_worker_that_does_not_come_back(
 def test_a_session_whose_first_request_never_began_has_no_state_anywhere(tmp_path: Path) -> None:
     async def body() -> None:
         worker = Worker(tmp_path, 1)
-        sessions, epoch = worker.sessions, worker.supervisor.epoch
+        sessions, supervisor = worker.sessions, worker.supervisor
 
         def enters(name: str) -> Callable[[], None] | None:
             return sessions.enter(name, rebind=False)
@@ -205,13 +206,15 @@ def test_a_session_whose_first_request_never_began_has_no_state_anywhere(tmp_pat
         for name in ("new", "sent by another worker"):
             undo = enters(name)
             assert undo is not None
-            epoch.number += 1  # the interpreter died before it began the request
+            supervisor.epoch = supervisor.epoch._replace(
+                number=supervisor.epoch.number + 1
+            )  # the interpreter died before it began the request
             undo()
             again = enters(name)  # in the next one
             assert again is not None
             assert enters(name) is None, "another request was there before"
             again()  # by then the other may have begun
-            epoch.number += 1
+            supervisor.epoch = supervisor.epoch._replace(number=supervisor.epoch.number + 1)
             with pytest.raises(SessionWorkerLost):
                 enters(name)
         assert worker.asked == ["new"], "the claim stays"
