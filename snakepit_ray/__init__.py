@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 # What editors and type checkers read. At run time `_HOMES` is the same, and a test compares them.
 if TYPE_CHECKING:
     from snakepit_ray import errors, telemetry
+    from snakepit_ray.client.halt import HALT
     from snakepit_ray.client.pool import Pool
     from snakepit_ray.client.session import Session
     from snakepit_ray.client.start import Pools, connect, get_stats, run_as_script, shutdown, start, start_all
-    from snakepit_ray.client.stream import HALT
     from snakepit_ray.config import Affinity, CallOptions, PoolConfig
     from snakepit_ray.errors import (
         CallerFault,
@@ -132,7 +132,7 @@ _HOMES = {
     "Affinity": "config",
     "Reply": "wire.codec",
     "Progress": "wire.codec",
-    "HALT": "client.stream",
+    "HALT": "client.halt",
     "Epoch": "wire.codec",
     "Runtime": "runtimes",
     "BaseRuntime": "runtimes",

@@ -20,16 +20,18 @@ import time
 from typing import Any, NamedTuple
 
 from snakepit_ray.client import listening
+from snakepit_ray.client.status import Status, running_and_waiting
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.routing.view import SNAPSHOT_SIZE, RoutingView
 from snakepit_ray.core.sessions.turns import Turns
 from snakepit_ray.errors import PoolClosed, SnakepitError
 from snakepit_ray.port import ray_port
-from snakepit_ray.port.messages import Entry, Snapshot, Update
+from snakepit_ray.port.messages import Entry, Snapshot, Update, WorkerCounts
 
 POLL_SECONDS = 20.0
 AGAIN_SECONDS = 0.5
 ASK_SECONDS = 5.0
+SESSION_OVER = "the Ray session that it belongs to was shut down"
 FRESH_SECONDS = 1.0  # that the first call of a handle from elsewhere may wait for the present table
 
 
@@ -50,7 +52,10 @@ class Directory:
         self._is_old = is_old
         self.router = router
         self.closed = False
-        self.size = snapshot.size or config.size or 0  # how many workers the pool is to have
+        self._counts = snapshot.counts
+        self._loads: dict[str, int] = {}  # as the workers have reported them, by worker
+        self._heard_at = time.monotonic()
+        self._is_told = False  # the router tells this process of every change
         self.updates = 0
         self._why = "it was shut down"
         self._id = secrets.token_hex(8)
@@ -130,7 +135,7 @@ class Directory:
     def check_open(self) -> None:
         """Raises PoolClosed when the pool is known to have ended, or the Ray session that it belongs to."""
         if not self.closed and not self.is_current():
-            self._why = "the Ray session that it belongs to was shut down"
+            self._why = SESSION_OVER
             self.close()
         if self.closed:
             raise PoolClosed.named(self.config.name, self._why)
@@ -143,6 +148,20 @@ class Directory:
     def workers(self) -> int:
         """Workers that this process knows to be ready."""
         return len(self._view)
+
+    def status(self) -> Status:
+        """What this process knows of the pool now. Asks nobody."""
+        gone = "" if self.is_current() else SESSION_OVER
+        running, waiting = running_and_waiting(self._loads.values(), self.config.capacity)
+        return Status(
+            self.config.name,
+            self.workers,
+            self._counts,
+            running,
+            waiting,
+            age=0.0 if self._is_told else time.monotonic() - self._heard_at,
+            closed=self._why if self.closed else gone,
+        )
 
     # ---- news ---------------------------------------------------------------------------------------------
 
@@ -160,6 +179,7 @@ class Directory:
                     self._lease = ray_port.hold_lease(self.router, self._id)
                 self._take(self._poll().result())
             except (ray_port.ActorUnavailable, concurrent.futures.CancelledError):
+                self._is_told = False
                 self._lease = None  # the router restarts: the next one has never heard of us
                 self._news.wait(AGAIN_SECONDS)
             except Exception as error:  # noqa: BLE001 - router or Ray are gone for good: so is the pool
@@ -175,22 +195,29 @@ class Directory:
 
     def _take(self, update: Update) -> None:
         self.updates += 1
+        self._is_told = True
+        self._hear(update.counts)
         self._load_version, self._binding_version = update.load_version, update.binding_version
-        self.size = update.size
         if update.entries is not None:
             self._learn(update.version, update.entries)
             listening.table_changed()
         with self._lock:
             if update.loads is not None:
+                self._loads = update.loads
                 self._view.publish(update.loads)
             for session, worker_id, version in update.bindings:
                 self._view.bind(session, worker_id, version)
         self.closed = self.closed or update.closed
 
+    def _hear(self, counts: WorkerCounts) -> None:
+        self._counts = counts
+        self._heard_at = time.monotonic()
+
     def _learn(self, version: int, entries: list[Entry]) -> None:
         with self._lock:
             if self._view.update(version, [(e.worker_id, e.capacity, e.load) for e in entries]):
                 self._entries = {e.worker_id: e for e in entries}
+                self._loads = {e.worker_id: e.load for e in entries}
                 self._targets = {
                     e.worker_id: Target(e.worker_id, e.actor.execute, e.incarnation, e.actor) for e in entries
                 }
@@ -204,7 +231,7 @@ class Directory:
         """What a pickled handle carries: at most SNAPSHOT_SIZE workers."""
         with self._lock:
             rows = self._view.sample(SNAPSHOT_SIZE, random.random)
-            return Snapshot(self._view.version, [self._entries[key] for key, _, _ in rows], self.size)
+            return Snapshot(self._view.version, [self._entries[key] for key, _, _ in rows], self._counts)
 
     def speakers(self) -> list[tuple[str, Any]]:
         """The actors that have events, each under a name of its own: a worker that was restarted is another
@@ -219,7 +246,7 @@ class Directory:
         snapshot: Snapshot = (
             self.router.snapshot.remote().future().result(max(0.1, deadline - time.monotonic()))
         )
-        self.size = snapshot.size
+        self._hear(snapshot.counts)
         self._learn(snapshot.version, snapshot.entries)
 
     def close(self) -> None:

@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 import ray
 
 from snakepit_ray.client.drawing import Failed, Item, Source
+from snakepit_ray.client.given import check_counts, check_items
 from snakepit_ray.client.sender import Sender, Sent, is_unbegun
 from snakepit_ray.config import CallOptions
 from snakepit_ray.core.work.batch_size import MOST, MOST_BYTES, BatchSize
-from snakepit_ray.errors import ConfigError, NotNow, PoolClosed
+from snakepit_ray.errors import NotNow, PoolClosed
 from snakepit_ray.port import ray_port
 from snakepit_ray.wire.codec import BatchOutcome
 from snakepit_ray.wire.requests import Drawn, drawn_bytes, drawn_refs
@@ -65,11 +66,8 @@ class MapRun:
         chunk_size: int | None,
         return_exceptions: bool,
     ) -> None:
-        for name, given in (("in_flight", in_flight), ("chunk_size", chunk_size)):
-            if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
-                raise ConfigError(f"{name}: got {given!r}, expected a whole number of at least 1")
-        if not isinstance(items, Iterable):
-            raise ConfigError(f"items: got {items!r}, expected an iterable of mappings")
+        check_counts(in_flight=in_flight, chunk_size=chunk_size)
+        check_items(items)
         self._sender = sender
         self._command = command
         self._source = Source(items, sender.drawer(command), draws_ahead=in_flight is None)

@@ -14,14 +14,16 @@ import os
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from snakepit_ray.client import given
 from snakepit_ray.client.coalescing import Coalescer
 from snakepit_ray.client.directory import Directory
 from snakepit_ray.client.forms import BatchCall, Call, SessionCall
 from snakepit_ray.client.future import CallFuture
+from snakepit_ray.client.given import ShowProgress
 from snakepit_ray.client.map import MapRun
 from snakepit_ray.client.sender import ANSWER_MARGIN, Sender
 from snakepit_ray.client.session import Session
-from snakepit_ray.client.stream import SessionStreamCall, ShowProgress, StreamCall, async_values, values
+from snakepit_ray.client.stream import SessionStreamCall, StreamCall, async_values, values
 from snakepit_ray.config import DEFAULT_OPTIONS, PoolConfig, checks
 from snakepit_ray.port import control, ray_port
 from snakepit_ray.port.messages import PoolStats, WorkerFacts
@@ -32,11 +34,31 @@ if TYPE_CHECKING:
     from snakepit_ray.config.keywords import CallSettings
 
 CONTROL_SECONDS = 30.0
-_SECONDS = dict.fromkeys(("timeout", "drain"), checks.seconds(zero=True))
 
 
 class Pool:
-    """A running pool of external interpreters. Made by `snakepit_ray.start` and `snakepit_ray.connect`."""
+    """A running pool of external interpreters. Made by `snakepit_ray.start` and `snakepit_ray.connect`.
+
+    Calls have several forms. All take the same options (see CallOptions), as keywords. All raise the errors
+    of `snakepit_ray.errors`. A `with` block ends the pool, where this process started it.
+    """
+
+    # Slots, because a property would cost a function call for each call; a dict, because `help` shows its
+    # texts. __dict__ stays, so that users' tests can replace methods of a pool.
+    __slots__ = {
+        "__dict__": "",
+        "__weakref__": "",
+        "execute": Call.__doc__,
+        "execute_batch": BatchCall.__doc__,
+        "execute_in_session": SessionCall.__doc__,
+        "execute_in_session_stream": SessionStreamCall.__doc__,
+        "execute_stream": StreamCall.__doc__,
+    }
+    execute: Call
+    execute_batch: BatchCall
+    execute_in_session: SessionCall
+    execute_in_session_stream: SessionStreamCall
+    execute_stream: StreamCall
 
     def __init__(self, directory: Directory, *, owner: bool = False) -> None:
         self._directory = directory
@@ -44,75 +66,60 @@ class Pool:
         self._owner = os.getpid() if owner else 0
         self._sender = Sender(directory)
         self._coalescer = Coalescer(self._sender)
-        self._execute = Call(self._sender)
-        self._execute_batch = BatchCall(self._sender)
-        self._execute_in_session = SessionCall(self._sender)
-        self._execute_stream = StreamCall(self._sender)
-        self._execute_in_session_stream = SessionStreamCall(self._sender)
+        self.execute = Call(self._sender)
+        self.execute_batch = BatchCall(self._sender)
+        self.execute_in_session = SessionCall(self._sender)
+        self.execute_stream = StreamCall(self._sender)
+        self.execute_in_session_stream = SessionStreamCall(self._sender)
 
     @property
     def name(self) -> str:
-        """Unique in the cluster."""
+        """The pool's name, unique in the cluster."""
         return self._directory.config.name
 
     @property
     def config(self) -> PoolConfig:
-        """What the pool was started with."""
+        """The settings that the pool was started with."""
         return self._directory.config
 
     def session(self, session_id: str) -> Session:
-        """Calls that belong to one session."""
-        return Session(self._sender, session_id, self._coalescer)
+        """Calls that carry one session's id. Nothing is sent.
 
-    # ---- the forms of a call ------------------------------------------------------------------------------
+        Args:
+            session_id: 1 to 1024 bytes of UTF-8.
 
-    @property
-    def execute(self) -> Call:
-        """Runs a command: `pool.execute("add", {"a": 5, "b": 3})` waits for its value, `.remote(...)` returns
-        an ObjectRef at once, `.options(timeout=5)` is the same call with options (see CallOptions)."""
-        return self._execute
-
-    @property
-    def execute_batch(self) -> BatchCall:
-        """Runs a command for each item: `pool.execute_batch("add", [{"a": 1, "b": 2}, ...])` waits for the
-        list of values, `.remote(...)` returns one ObjectRef for it."""
-        return self._execute_batch
-
-    @property
-    def execute_in_session(self) -> SessionCall:
-        """`execute` with a session's id first: `pool.execute_in_session("user_123", "echo", {...})`."""
-        return self._execute_in_session
-
-    @property
-    def execute_stream(self) -> StreamCall:
-        """Runs a command that yields: `pool.execute_stream(command, args, on_chunk)` hands each value to
-        `on_chunk`, `.remote(command, args)` iterates over ObjectRefs, one for each value. See also `stream`.
+        Raises: ConfigError for another id.
         """
-        return self._execute_stream
-
-    @property
-    def execute_in_session_stream(self) -> SessionStreamCall:
-        """`execute_stream` with a session's id first."""
-        return self._execute_in_session_stream
+        return Session(self._sender, session_id, self._coalescer)
 
     # ---- calls --------------------------------------------------------------------------------------------
 
     async def call(
         self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[CallSettings]
     ) -> Any:
-        """`execute` for asyncio: the value, or one of our errors. A cancelled task cancels the command.
+        """`execute` for asyncio. Cancelling the task cancels the command.
 
-        Calls of one turn of the event loop that have the same command and options travel together; each has
-        its own outcome."""
+        Calls of one turn of the event loop that have the same command and options travel together. Each has
+        its own outcome.
+
+        Returns: the command's value, or a `Reply` with `info=True`.
+
+        Raises: as `execute`.
+        """
         return await self._coalescer.call(command, args, DEFAULT_OPTIONS.merge(**options))
 
     def submit(
         self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[CallSettings]
     ) -> concurrent.futures.Future[Any]:
-        """`execute` as a concurrent.futures.Future; its `cancel()` cancels the command, also one that runs.
+        """`execute` as a future; its `cancel()` cancels the command, also one that runs.
 
         Done-callbacks run one after the other in a thread of their own. One that blocks holds up other
-        callbacks and nothing else."""
+        callbacks and nothing else.
+
+        Returns: a concurrent.futures.Future, whose `result()` returns and raises as `execute`.
+
+        Raises: EncodingError, InvalidArguments, PayloadTooLarge, PoolClosed here, before anything is sent.
+        """
         sent = self._sender.now(command, args, DEFAULT_OPTIONS.merge(**options), encoded=True)
         return CallFuture(sent, self._sender)
 
@@ -124,10 +131,20 @@ class Pool:
         progress: ShowProgress = False,
         **options: Unpack[CallSettings],
     ) -> Generator[Any]:
-        """The values that `command` yields, as they come; closing or dropping the iterator stops it.
+        """The values that a command yields, as they come.
 
-        `progress`: reports (`ctx.progress(...)` in the command) are dropped, or with True shown as a bar on
-        stderr, or given to a function."""
+        The command starts with this call. Closing or dropping the iterator stops it.
+
+        Args:
+            command: its name. One that returns instead of yielding gives one value.
+            args: its arguments by name.
+            progress: what becomes of the command's `ctx.progress(...)`. False drops it, True shows a bar on
+                stderr, a function is called with each `Progress`.
+            options: see CallOptions. `timeout` is for the whole stream; its default is 300 s, or the pool's
+                request_timeout where that is longer.
+
+        Raises: here as `submit`; the command's own error in the place of the value that is missing.
+        """
         return values(self._sender, command, args, DEFAULT_OPTIONS.merge(**options), progress)
 
     def astream(
@@ -138,7 +155,7 @@ class Pool:
         progress: ShowProgress = False,
         **options: Unpack[CallSettings],
     ) -> AsyncIterator[Any]:
-        """`stream` for asyncio: `async for`."""
+        """`stream` for asyncio: `async for value in pool.astream(command, args)`."""
         return async_values(self._sender, command, args, DEFAULT_OPTIONS.merge(**options), progress)
 
     def map(
@@ -152,14 +169,24 @@ class Pool:
         return_exceptions: bool = False,
         **options: Unpack[CallSettings],
     ) -> Iterator[Any]:
-        """The results of `command` for each item (a mapping of arguments), lazily and paced, so that no queue
-        overflows and `items` may be endless.
+        """Runs a command for each item, lazily and paced, so that no queue overflows.
 
-        In the order of the items, or with `ordered=False` as they finish. Items travel in chunks of about
-        10 ms of work, slow ones one by one (`chunk_size`: of so many instead); a chunk leaves when a slot is
-        near. `in_flight`: how many items may be drawn before their turn to be handed out. The first error
-        ends it (`return_exceptions`: it stands among the results); leaving the iterator early cancels what is
-        under way. `timeout` is that of each chunk."""
+        Items travel in chunks of about 10 ms of work, slow items alone. Leaving the iterator early cancels
+        what is under way.
+
+        Args:
+            command: its name.
+            items: mappings of arguments; may be endless. Anything but a list or a tuple is drawn in a thread.
+            ordered: results in the order of the items, or else as they finish.
+            in_flight: items that may be drawn before their turn to be handed out; None: as the slots need.
+            chunk_size: items in a chunk; None: as many as about 10 ms of work.
+            return_exceptions: errors stand among the results, and do not end the iteration.
+            options: see CallOptions. `timeout` is for each chunk.
+
+        Returns: an iterator of the results.
+
+        Raises: ConfigError here. While iterating: the first error of an item, or what `items` raised.
+        """
         run = MapRun(
             self._sender,
             command,
@@ -173,9 +200,11 @@ class Pool:
         return run.run()
 
     # ---- control ------------------------------------------------------------------------------------------
+    # Each of these asks the router and waits for its answer, at most 30 s where nothing else is said. They
+    # raise PoolClosed, and DeadlineExceeded when the router does not answer in time.
 
     def stats(self) -> PoolStats:
-        """The pool's numbers now. On an event loop: `await pool.astats()`."""
+        """The pool's numbers now, asked of the workers. On an event loop: `await pool.astats()`."""
         stats: PoolStats = self._control("stats")[0]
         return stats
 
@@ -185,18 +214,9 @@ class Pool:
         return stats
 
     def get_stats(self) -> dict[str, int]:
-        """The numbers under the names that the original library gave them."""
-        stats = self.stats()
-        return {
-            "workers": stats.workers,
-            "available": stats.available,
-            "busy": stats.busy,
-            "requests": stats.requests,
-            "queued": stats.waiting,
-            "errors": stats.errors,
-            "queue_timeouts": stats.queue_timeouts,
-            "pool_saturated": stats.saturated,
-        }
+        """The numbers under the names that the original library gave them: workers, available, busy,
+        requests, queued, errors, queue_timeouts, pool_saturated."""
+        return self.stats().to_original()
 
     def workers(self) -> list[WorkerFacts]:
         """One record for each worker, by id. On an event loop: `await pool.aworkers()`."""
@@ -207,15 +227,32 @@ class Pool:
         return sorted(await self._acontrol("workers"), key=lambda facts: facts.worker_id)
 
     def await_ready(self, timeout: float = 60.0) -> Pool:
-        """Waits until every worker is ready. Raises WorkerStartError when they are not within `timeout`
-        seconds."""
-        timeout = checks.checked("await_ready", {"timeout": timeout}, _SECONDS)["timeout"]
+        """Waits until every worker is ready.
+
+        Args:
+            timeout: seconds.
+
+        Returns: this pool.
+
+        Raises: WorkerStartError when not all are ready in time, with the words of one that is missing.
+        """
+        timeout = given.seconds("await_ready", timeout=timeout)
         self._control("await_ready", timeout, within=timeout + ANSWER_MARGIN)
         self._directory.refresh(CONTROL_SECONDS)
         return self
 
     def scale(self, size: int) -> Pool:
-        """Changes the number of workers; returns when leavers are gone and joiners are ready."""
+        """Changes the number of workers. Returns when leavers are gone and joiners are ready.
+
+        Leavers hand their waiting requests on and finish what they run.
+
+        Args:
+            size: from 1 to the pool's max_workers.
+
+        Returns: this pool.
+
+        Raises: ConfigError for another size; WorkerStartError when joiners do not become ready.
+        """
         wanted = self.config.merge(size=size)
         assert wanted.size is not None
         bound = CONTROL_SECONDS + self.config.startup_timeout + self.config.request_timeout
@@ -223,9 +260,16 @@ class Pool:
         return self.await_ready(bound)
 
     def recycle(self, worker_id: str | None = None) -> int:
-        """Has one worker's interpreter, or all of them, replaced, a quarter of the pool at a time; how many
-        were told. Returns at once: `stats().recycled` and the epochs of `workers()` say how far it is. On an
-        event loop: `await pool.arecycle()`."""
+        """Has interpreters replaced, a quarter of the pool at a time. No request fails by it.
+
+        Returns at once: `stats().recycled` and the epochs of `workers()` say how far it is. On an event loop:
+        `await pool.arecycle()`.
+
+        Args:
+            worker_id: of the worker whose interpreter is replaced; None: all.
+
+        Returns: how many workers were told.
+        """
         checks.checked("recycle", {"worker_id": worker_id}, {"worker_id": checks.optional(checks.text)})
         told: int = self._control("recycle", worker_id)
         return told
@@ -236,15 +280,17 @@ class Pool:
         return told
 
     def stories(self) -> dict[str, list[str]]:
-        """The last events of each worker's life, the oldest first."""
+        """The last events of each worker's life by its id, the oldest first."""
         told: dict[str, list[str]] = self._control("stories")
         return told
 
     def shutdown(self, drain: float = 0.0) -> None:
         """Ends the pool: its interpreters, its workers, its router. Safe to repeat.
 
-        `drain`: seconds that what waits and runs may take to end; nothing new is taken meanwhile."""
-        drain = checks.checked("shutdown", {"drain": drain}, _SECONDS)["drain"]
+        Args:
+            drain: seconds that what waits and runs may take to end. Nothing new is taken meanwhile.
+        """
+        drain = given.seconds("shutdown", drain=drain)
         if not self._directory.closed and self._directory.is_current():
             if drain > 0:
                 bound = drain + ANSWER_MARGIN
@@ -278,8 +324,14 @@ class Pool:
         return Pool, (self._directory,)
 
     def __repr__(self) -> str:
-        directory = self._directory
-        if directory.closed:
-            return f"<Pool {self.name!r} closed>"
-        trying = "" if directory.workers >= directory.size else ", the others are starting or failed"
-        return f"<Pool {self.name!r} {directory.workers} of {directory.size} workers ready{trying}>"
+        """One line: `<Pool 'features' 3 of 4 workers ready, 1 quarantined, 6 running, 2 waiting>`.
+
+        It tells what this process knows, and asks nobody. Numbers that are 0 are left out.
+
+        - Workers: the router tells every handle that has made a call of each change at once. A handle that
+          has not yet, or whose router is being restarted, says how old its numbers are after 5 s.
+        - Requests: those that the workers have reported, about 2 s old at most. A worker reports when
+          requests wait, and when its load has changed by at least 2 and by half. A single call that finds a
+          free slot is not reported, so the real numbers may be higher. `stats()` asks the workers.
+        """
+        return self._directory.status().line()

@@ -18,42 +18,47 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """Calls of one session. Made by `pool.session(id)`; picklable, as the pool is."""
+    """Calls of one session. Made by `pool.session(id)`; picklable, as the pool is.
+
+    Its calls begin in the order in which this process made them. With `affinity="strict_queue"` all of them
+    meet the same interpreter, with "hint" they prefer it.
+    """
+
+    __slots__ = {
+        "__dict__": "",
+        "__weakref__": "",
+        "execute": Call.__doc__,
+        "execute_stream": StreamCall.__doc__,
+        "id": "The session's id, which every call carries.",
+    }
+    id: str
+    execute: Call
+    execute_stream: StreamCall
 
     def __init__(self, sender: Sender, session_id: str, coalescer: Coalescer | None = None) -> None:
         self.id = session_id
         self._sender = sender
         self._coalescer = coalescer or Coalescer(sender)
         self._options = CallOptions(session=session_id)
-        self._execute = Call(sender, self._options)
-        self._execute_stream = StreamCall(sender, self._options)
-
-    @property
-    def execute(self) -> Call:
-        """`pool.execute` in this session: called, `.remote` and `.options`."""
-        return self._execute
-
-    @property
-    def execute_stream(self) -> StreamCall:
-        """`pool.execute_stream` in this session: called with a callback, and `.remote`."""
-        return self._execute_stream
+        self.execute = Call(sender, self._options)
+        self.execute_stream = StreamCall(sender, self._options)
 
     async def call(
         self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[SessionCallSettings]
     ) -> Any:
-        """`pool.call` in this session."""
+        """`pool.call` in this session: for asyncio. Args, result and errors are those of `pool.call`."""
         return await self._coalescer.call(command, args, self._options.merge(**options))
 
     def stream(
         self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[SessionCallSettings]
     ) -> Generator[Any]:
-        """`pool.stream` in this session."""
+        """`pool.stream` in this session: an iterator of values. Reports of progress are dropped."""
         return values(self._sender, command, args, self._options.merge(**options), False)
 
     def astream(
         self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[SessionCallSettings]
     ) -> AsyncIterator[Any]:
-        """`pool.astream` in this session."""
+        """`stream` for asyncio: `async for value in session.astream(command, args)`."""
         return async_values(self._sender, command, args, self._options.merge(**options), False)
 
     def __reduce__(self) -> tuple[Any, ...]:

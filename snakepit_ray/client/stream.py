@@ -12,16 +12,15 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
-from contextlib import suppress
-from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ray
 
-from snakepit_ray.client.progress import Bar
+from snakepit_ray.client import given
+from snakepit_ray.client.given import ShowProgress
+from snakepit_ray.client.halt import HALT
 from snakepit_ray.client.sender import Sender, Sent, awaited, may_block
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions
-from snakepit_ray.errors import ConfigError
 from snakepit_ray.port import ray_port
 from snakepit_ray.process.awaiting import within
 from snakepit_ray.wire.codec import Part, Progress
@@ -36,26 +35,14 @@ AHEAD_REFS = (
 )
 AHEAD_PARTS = 4
 Args: TypeAlias = Mapping[str, Any] | None
-# False: reports of progress are dropped. True: they are a bar on stderr. A callable gets each.
-ShowProgress: TypeAlias = bool | Callable[[Progress], None]
-
-
-class Halt(Enum):
-    """The type of HALT."""
-
-    HALT = "halt"
-
-    def __repr__(self) -> str:
-        return "snakepit.HALT"
-
-
-HALT = Halt.HALT  # what an on_chunk callback returns to stop the producer
 
 
 class ChunkRefs:
-    """The refs of a stream's chunks, in order; a stream that fails has its error in the last one.
+    """The refs of a stream's values, in order: what `pool.execute_stream.remote` returns.
 
-    Iterate it, in a `for` or an `async for`, from one thread. Closing or dropping it stops the producer."""
+    Iterate it, in a `for` or an `async for`, from one thread. A stream that fails has its error in its last
+    ref. Closing or dropping it stops the command.
+    """
 
     def __init__(self, generator: Any, end: Callable[[], None], check_open: Callable[[], None]) -> None:
         self._generator = generator
@@ -90,12 +77,12 @@ class ChunkRefs:
             raise
 
     def completed(self) -> Any:
-        """A ref that is ready when the stream has ended; it raises the error of one that failed."""
+        """A ref that is ready when the stream has ended. `ray.get` of it raises the error that ended it."""
         self._check_open()
         return self._generator.completed()
 
     def ready(self, timeout: float) -> bool:
-        """Whether the next ref, or the end, is there within `timeout` seconds."""
+        """Whether the next ref, or the end, is there within `timeout` seconds. Raises: PoolClosed."""
         if not self._end.alive:
             return True
         self._check_open()
@@ -119,7 +106,7 @@ def values(
     sender: Sender, command: str, args: Any, options: CallOptions, show: ShowProgress
 ) -> Generator[Any]:
     """The values of a stream's chunks, which is sent now."""
-    report = _reporter(show)
+    report = given.reporter(show)
     return _values(sender, *open_stream(sender, command, args, options, pack=True), report)
 
 
@@ -139,7 +126,7 @@ def _values(sender: Sender, refs: ChunkRefs, sent: Sent, report: Callable[..., N
     finally:
         refs.close()
         sender.ended(sent)
-        _close(report)
+        given.close(report)
 
 
 def _part(sender: Sender, sent: Sent) -> Part:
@@ -151,7 +138,7 @@ def async_values(
     sender: Sender, command: str, args: Any, options: CallOptions, show: ShowProgress
 ) -> AsyncIterator[Any]:
     """`values` for asyncio."""
-    report = _reporter(show)
+    report = given.reporter(show)
     return _async_values(sender, *open_stream(sender, command, args, options, pack=True), report)
 
 
@@ -171,7 +158,7 @@ async def _async_values(
     finally:
         refs.close()
         sender.ended(sent)
-        _close(report)
+        given.close(report)
 
 
 async def _next_part(sender: Sender, refs: ChunkRefs, sent: Sent) -> Part | None:
@@ -187,26 +174,15 @@ async def _next_part(sender: Sender, refs: ChunkRefs, sent: Sent) -> Part | None
     return part
 
 
-def _ignore(report: Progress) -> None:
-    """Nobody asked for reports."""
-
-
-def _reporter(show: ShowProgress) -> Callable[..., None]:
-    if callable(show):
-        return show
-    if not isinstance(show, bool):
-        raise ConfigError(f"progress: got {show!r}, expected True, False or a function of a Progress")
-    return Bar() if show else _ignore
-
-
-def _close(report: Callable[..., None]) -> None:
-    if isinstance(report, Bar):
-        with suppress(OSError, ValueError):  # a terminal that is gone
-            report.close()
-
-
 class StreamCall:
-    """`pool.execute_stream`: called, it blocks and hands each value to a callback; `.remote` returns refs."""
+    """Runs a command that yields: `pool.execute_stream`. See also `stream`, a plain iterator of the values.
+
+    pool.execute_stream("stream_data", {"count": 5}, on_chunk)  # calls on_chunk with each value
+    for ref in pool.execute_stream.remote("stream_data", {"count": 5}):  # an ObjectRef for each value
+        print(ray.get(ref))
+
+    An on_chunk that returns `snakepit.HALT` stops the command.
+    """
 
     __slots__ = ("_options", "_sender")
 
@@ -215,13 +191,17 @@ class StreamCall:
         self._options = options
 
     def options(self, **options: Unpack[CallSettings]) -> StreamCall:
-        """The same with these options (see CallOptions). Raises ConfigError."""
+        """The same with other options (see CallOptions). Raises: ConfigError."""
         return StreamCall(self._sender, self._options.merge(**options))
 
     def remote(self, command: str, args: Args = None, **options: Unpack[CallSettings]) -> ChunkRefs:
-        """Sends the command; one ref for each chunk that it yields, as it yields them.
+        """Sends the command and does not wait.
 
-        Reports of progress are chunks here: a `snakepit.Progress` in its ref. Raises as `execute.remote`."""
+        Returns: a `ChunkRefs`, an iterator of ObjectRefs: one for each value, as the command yields it.
+        Reports of progress are values here: each is a `snakepit.Progress`.
+
+        Raises: as `execute.remote`.
+        """
         refs, _ = open_stream(self._sender, command, args, self._options.merge(**options), pack=False)
         return refs
 
@@ -234,8 +214,20 @@ class StreamCall:
         progress: ShowProgress = False,
         **options: Unpack[CallSettings],
     ) -> int:
-        """Calls `on_chunk` with each value until the stream ends or a call returns `snakepit.HALT`, which
-        stops the producer; how many values there were. An exception of `on_chunk` stops it, too."""
+        """Calls `on_chunk` with each value, and returns when the stream has ended.
+
+        Args:
+            command: its name.
+            args: its arguments by name; None: none.
+            on_chunk: called with each value, in this thread. `snakepit.HALT` as its result stops the command,
+                and so does an exception, which is raised here.
+            progress: as in `pool.stream`.
+            options: see CallOptions.
+
+        Returns: the number of values that `on_chunk` was called with.
+
+        Raises: as `execute`.
+        """
         merged = self._options.merge(**options)
         handed = 0
         chunks = values(self._sender, command, args, merged, progress)
@@ -250,7 +242,11 @@ class StreamCall:
 
 
 class SessionStreamCall:
-    """`pool.execute_in_session_stream`: `execute_stream` with the session's id first."""
+    """`execute_stream` with the id of a session first: `pool.execute_in_session_stream`.
+
+    pool.execute_in_session_stream("user_123", "stream_data", {"count": 5}, on_chunk)
+    pool.execute_in_session_stream.remote("user_123", "stream_data", {"count": 5})
+    """
 
     __slots__ = ("_call", "_sender")
 
@@ -259,13 +255,13 @@ class SessionStreamCall:
         self._call = call or StreamCall(sender)
 
     def options(self, **options: Unpack[CallSettings]) -> SessionStreamCall:
-        """The same with these options."""
+        """The same with other options. Raises: ConfigError."""
         return SessionStreamCall(self._sender, self._call.options(**options))
 
     def remote(
         self, session: str, command: str, args: Args = None, **options: Unpack[SessionCallSettings]
     ) -> ChunkRefs:
-        """As `pool.execute_stream.remote`, in `session`."""
+        """As `pool.execute_stream.remote`, in the session of that id."""
         return self._call.remote(command, args, session=session, **options)
 
     def __call__(
@@ -276,5 +272,5 @@ class SessionStreamCall:
         on_chunk: Callable[[Any], Any],
         **options: Unpack[SessionCallSettings],
     ) -> int:
-        """As `pool.execute_stream`, in `session`."""
+        """As `pool.execute_stream`, in the session of that id."""
         return self._call(command, args, on_chunk, session=session, **options)

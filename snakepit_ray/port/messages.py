@@ -78,6 +78,15 @@ class Entry(NamedTuple):
     timeouts: tuple[tuple[str, float], ...] = ()  # seconds, of commands that declare one
 
 
+class WorkerCounts(NamedTuple):
+    """How many workers a pool is to have, and how many of them are quarantined or could not start (both are
+    tried again). The others are ready, or start."""
+
+    wanted: int = 0
+    quarantined: int = 0
+    failed: int = 0
+
+
 class Update(NamedTuple):
     """What changed since a watcher's last poll; None where nothing did. `bindings` are (session, worker,
     version)."""
@@ -89,15 +98,15 @@ class Update(NamedTuple):
     loads: dict[str, int] | None
     bindings: list[tuple[str, str, int]]
     closed: bool
-    size: int  # how many workers the pool is to have
+    counts: WorkerCounts
 
 
 class Snapshot(NamedTuple):
-    """What a pickled handle carries: enough to begin with. `size`: how many workers the pool is to have."""
+    """What a pickled handle carries: enough to begin with."""
 
     version: int
     entries: list[Entry]
-    size: int = 0
+    counts: WorkerCounts = WorkerCounts()
 
 
 class Claimed(NamedTuple):
@@ -191,3 +200,16 @@ class PoolStats:
     restarts: int
     delegated: int
     sessions: int
+
+    def to_original(self) -> dict[str, int]:
+        """The numbers under the names that the original library gave them."""
+        return {
+            "workers": self.workers,
+            "available": self.available,
+            "busy": self.busy,
+            "requests": self.requests,
+            "queued": self.waiting,
+            "errors": self.errors,
+            "queue_timeouts": self.queue_timeouts,
+            "pool_saturated": self.saturated,
+        }

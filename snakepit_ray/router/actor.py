@@ -203,7 +203,7 @@ class RouterActor:
         """The table as it is."""
         self.calls["snapshot"] += 1
         await self.updates.known.wait()
-        return Snapshot(self.members.version, self.members.entries(), self.members.size)
+        return Snapshot(self.members.version, self.members.entries(), self.updates.counts)
 
     async def watch(self, handle_id: str, version: int, load: int, binding: int, timeout: float) -> Update:
         """News after these versions, within `timeout` seconds."""

@@ -1,7 +1,9 @@
 """What handles wait for: changes of a pool's table, loads and bindings.
 
 Rules:
-- A change of the table is told at once, loads and bindings at most every LOAD_PERIOD.
+- A change of the table, or of how many workers serve, is told at once, loads and bindings at most every
+  LOAD_PERIOD.
+- Workers are counted when the table changes and not when a handle asks: loads wake every handle.
 - A pool where nothing happens wakes nobody before the watcher's own timeout.
 """
 
@@ -12,7 +14,8 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from snakepit_ray.port.messages import Update
+from snakepit_ray.core.pool.row import RowState
+from snakepit_ray.port.messages import Update, WorkerCounts
 from snakepit_ray.process.awaiting import happens
 from snakepit_ray.router.members import Members
 
@@ -23,9 +26,11 @@ RECENT_BINDINGS = 4096  # a watcher that missed more claims learns them from the
 
 @dataclass
 class Watcher:
-    """A handle: the table that it has, and when its last question was answered (inf: it is waiting)."""
+    """A handle: the table that it has, the numbers of workers that it was told, and when its last question
+    was answered (inf: it is waiting)."""
 
     version: int
+    counts: WorkerCounts
     left_at: float = float("inf")
 
 
@@ -38,6 +43,7 @@ class Updates:
         self._watchers: dict[str, Watcher] = {}
         self.binding_version = 0
         self._members = members
+        self._out_of_service = 0, 0  # quarantined, failed
         self._bindings: deque[tuple[str, str, int]] = deque(maxlen=RECENT_BINDINGS)
         self._table_changed = asyncio.Event()
         self._anything_changed = asyncio.Event()
@@ -45,6 +51,8 @@ class Updates:
 
     def table_changed(self) -> None:
         """The table, or how far a start has come."""
+        members = self._members
+        self._out_of_service = len(members.in_state(RowState.QUARANTINED)), len(members.failed())
         self._table_changed.set()
         self._table_changed = asyncio.Event()
         self.something_changed()
@@ -60,15 +68,22 @@ class Updates:
         self._bindings.append((session, worker_id, version))
         self.something_changed()
 
+    @property
+    def counts(self) -> WorkerCounts:
+        """How many workers there are to be, and how many of them do not serve."""
+        return WorkerCounts(self._members.size, *self._out_of_service)
+
     async def next(self, handle_id: str, version: int, load: int, binding: int, timeout: float) -> Update:
         """What is new after these versions; waits for it at most `timeout` seconds."""
-        watcher = self._watchers[handle_id] = Watcher(version)
+        before = self._watchers.get(handle_id)
+        told = None if before is None else before.counts  # a new handle is answered at once
+        watcher = self._watchers[handle_id] = Watcher(version, self.counts)
         self._asked.set()
         self._asked = asyncio.Event()
         await self.known.wait()
         began = time.monotonic()
         try:
-            while not self.closed and self._members.version == version:
+            while not self.closed and (self._members.version, self.counts) == (version, told):
                 waited = time.monotonic() - began
                 news = self._members.load_version != load or self.binding_version != binding
                 if waited >= timeout or (news and waited >= LOAD_PERIOD):
@@ -78,7 +93,7 @@ class Updates:
                 else:
                     await self.anything(timeout - waited)
         finally:
-            watcher.left_at = time.monotonic()
+            watcher.left_at, watcher.counts = time.monotonic(), self.counts
         return self._update(version, load, binding)
 
     def _update(self, version: int, load: int, binding: int) -> Update:
@@ -91,7 +106,7 @@ class Updates:
             members.loads() if members.load_version != load else None,
             [row for row in self._bindings if row[2] > binding],
             self.closed,
-            members.size,
+            self.counts,
         )
 
     async def known_to_all(self, version: int, timeout: float) -> bool:

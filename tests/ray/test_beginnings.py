@@ -259,9 +259,9 @@ async def counted(pool: snakepit.Pool) -> int:
 def test_a_handle_says_how_many_workers_there_are_to_be_now(start: Any) -> None:
     """It said "3 of 2 workers ready" after a scale. And recycling is told from an event loop."""
     pool = start(size=3)
-    assert repr(pool) == f"<Pool {pool.name!r} 3 of 3 workers ready>"
+    assert repr(pool).startswith(f"<Pool {pool.name!r} 3 of 3 workers ready")
     pool.scale(1)
-    wait_until(lambda: repr(pool) == f"<Pool {pool.name!r} 1 of 1 workers ready>", 30, repr(pool))
+    assert repr(pool).startswith(f"<Pool {pool.name!r} 1 of 1 workers ready")
     (before,) = pool.workers()
     assert asyncio.run(pool.arecycle()) == 1
     wait_until(lambda: {w.pid for w in pool.workers()}.isdisjoint({before.pid}), 60, "it was replaced")

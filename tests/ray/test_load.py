@@ -41,6 +41,17 @@ def test_saturation_queue_timeout_and_deadline_never_execute(start: Any, tmp_pat
     assert (stats.saturated, stats.queue_timeouts, stats.waiting, stats.busy) == (1, 2, 0, 0)
 
 
+def test_a_handle_says_what_runs_and_waits_without_asking(logged_2: Logged, tmp_path: Path) -> None:
+    pool, go = logged_2.pool, tmp_path / "go"
+    refs = [pool.execute.remote("until_file", {"tag": f"t{i}", "path": str(go)}) for i in range(6)]
+    full = f"<Pool {pool.name!r} 2 of 2 workers ready, 2 running, 4 waiting>"
+    wait_until(lambda: repr(pool) == full, 20, "the workers' reports have come to the handle")
+    go.touch()
+    ray.get(refs)
+    idle = f"<Pool {pool.name!r} 2 of 2 workers ready>"
+    wait_until(lambda: repr(pool) == idle, 20, "and that nothing waits any more")
+
+
 def test_a_full_worker_hands_over_to_one_with_room(start: Any, tmp_path: Path) -> None:
     pool, log = start_log(start, tmp_path, size=2, max_queue_size=20)
     go = tmp_path / "go"

@@ -156,6 +156,7 @@ def test_a_pool_goes_on_without_a_worker_that_keeps_dying(start: Any, tmp_path: 
     try:
         quarantined = lambda: any(w.state == "quarantined" for w in pool.workers())  # noqa: E731
         wait_until(quarantined, 30, "the victim is quarantined")
+        wait_until(lambda: "1 of 2 workers ready, 1 quarantined" in repr(pool), 10, "the handle was told")
     finally:
         stop.set()
         killer.join()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import pydoc
 import subprocess
 import sys
+import textwrap
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, cast
+from unittest import mock
 
 import pytest
 
@@ -53,8 +57,39 @@ def test_completion_does_not_load_ray() -> None:
 def test_help_documents_the_forms_of_a_call(kind: type, forms: tuple[str, ...]) -> None:
     text = pydoc.plain(pydoc.render_doc(kind))
     for name in forms:
-        assert f"\n |  {name}\n |      " in text, name
-        assert getattr(kind, name).__doc__
+        documented = inspect.getdoc(getattr(kind, name))
+        assert documented
+        shown = textwrap.indent(documented, " |      ", lambda line: True)
+        assert f"\n |  {name}\n{shown}\n" in text, name
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_help_shows_of_a_form_is_what_the_form_itself_says(name: str) -> None:
+    form = getattr(Pool(cast(Any, _Directory())), name)
+    documented = inspect.getdoc(getattr(Pool, name))
+    assert documented == inspect.cleandoc(form.__doc__)
+    assert f"pool.{name}(" in documented
+    assert f"pool.{name}.remote(" in documented
+
+
+def test_a_form_costs_no_function_call_and_a_method_can_be_replaced() -> None:
+    pool = Pool(cast(Any, _Directory()))
+    assert all(inspect.ismemberdescriptor(getattr(Pool, name)) for name in FORMS)
+    assert not {*FORMS} & {*vars(pool)}
+    with mock.patch.object(pool, "map", return_value=[1]):
+        assert pool.map("add", []) == [1]
+
+
+class _Directory:
+    """What a handle asks of its directory when it is made."""
+
+    config = PoolConfig()
+
+    def new_id(self) -> str:
+        return "1"
+
+    def declared(self, command: str) -> None:
+        return None
 
 
 def test_keywords_are_those_that_are_taken() -> None:
