@@ -8,7 +8,6 @@ import pydoc
 import subprocess
 import sys
 import textwrap
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -19,8 +18,7 @@ import snakepit_ray as snakepit
 from snakepit_ray import errors
 from snakepit_ray.client.pool import Pool
 from snakepit_ray.client.session import Session
-from snakepit_ray.config import CallOptions, PoolConfig
-from snakepit_ray.config.keywords import CallSettings, PoolSettings, SessionCallSettings
+from snakepit_ray.config import PoolConfig
 
 FORMS = ("execute", "execute_batch", "execute_in_session", "execute_stream", "execute_in_session_stream")
 
@@ -90,10 +88,3 @@ class _Directory:
 
     def declared(self, command: str) -> None:
         return None
-
-
-def test_keywords_are_those_that_are_taken() -> None:
-    assert set(PoolSettings.__annotations__) == {field.name for field in fields(PoolConfig)}
-    calls = {field.name for field in fields(CallOptions)}
-    assert CallSettings.__optional_keys__ == calls
-    assert SessionCallSettings.__optional_keys__ == calls - {"session"}
