@@ -15,6 +15,7 @@ from typing_extensions import assert_type
 import snakepit_ray as snakepit
 from snakepit_ray.client.forms import BatchCall, Call, SessionCall
 from snakepit_ray.client.stream import ChunkRefs, SessionStreamCall, StreamCall
+from snakepit_ray.testing import FakePool, RecordedCall
 
 # ---- what there is, and what it is -------------------------------------------------------------------------
 
@@ -56,6 +57,22 @@ except snakepit.WorkerCrashed as crash:
     assert_type(crash.exit_code, int | None)
 except snakepit.UnknownCommand as unknown:
     assert_type(unknown.nearest, tuple[str, ...])
+
+# ---- a fake pool is a pool --------------------------------------------------------------------------------
+
+
+def code_under_test(pool: snakepit.Pool) -> list[Any]:
+    """A user's own function."""
+    return [pool.execute("add", {"a": 1}), *pool.stream("rows")]
+
+
+fake = FakePool({"add": lambda a: a}, size=2)
+assert_type(code_under_test(fake), list[Any])
+assert_type(fake.calls, list[RecordedCall])
+assert_type(fake.calls[0].options, snakepit.CallOptions)
+fake.execute("add", timout=5)  # error: call-arg reportCallIssue
+FakePool({}, sise=4)  # error: call-arg reportCallIssue
+fake.fail("add", "no")  # error: arg-type reportArgumentType
 
 # ---- and those that are not --------------------------------------------------------------------------------
 
