@@ -68,13 +68,22 @@ def start(
     on_progress: ShowStart | None = None,
     **settings: Unpack[PoolSettings],
 ) -> Pool:
-    """Starts a pool and returns when it is ready: every worker, or start-up over with at least one.
+    """Starts a pool, and returns when it is ready. Calls ray.init() if nobody has.
 
-    `config` (a PoolConfig or a mapping of its keys) and keywords over it. Calls ray.init() if nobody has. A
-    `detached` pool outlives this driver and ends with `shutdown` or `snakepit-ray down`. `on_progress(name,
-    ready, failed, wanted)` hears whenever these numbers have changed. Raises ConfigError, PoolExists,
-    WorkerStartError (with the interpreter's own words, or with what was asked for and what the cluster has),
-    ProtocolMismatch."""
+    Ready means: every worker is, or each had its chance and at least one is. The pool goes on trying to start
+    the others. It ends with this process, however that ends, unless it is detached.
+
+    Args:
+        config: a PoolConfig, or a mapping of its keys.
+        detached: the pool outlives this process, and ends with `shutdown` or `snakepit-ray down`.
+        on_progress: called with (name, ready, failed, wanted) whenever one of these numbers has changed.
+        settings: keywords of PoolConfig, over those of `config`.
+
+    Returns: the pool's handle.
+
+    Raises: ConfigError; PoolExists; WorkerStartError with the interpreter's own words, or with what was asked
+    for and what the cluster has; ProtocolMismatch.
+    """
     return _start(config, settings, detached, on_progress, threading.Event())
 
 
@@ -162,8 +171,15 @@ def _end(name: str, router: Any) -> None:
 
 
 def connect(name: str = "default") -> Pool:
-    """Joins a running pool of this cluster. Raises PoolNotFound, naming the pools that run, and PoolClosed
-    for one that is ending."""
+    """Joins a running pool of this cluster.
+
+    Args:
+        name: the pool's.
+
+    Returns: a handle. Leaving its `with` block does not end the pool.
+
+    Raises: PoolNotFound, which names the pools that run; PoolClosed for one that is ending.
+    """
     checks.checked("connect", {"name": name}, {"name": checks.name})
     ray_port.check_ray_version()
     _join(name)
@@ -190,10 +206,19 @@ def start_all(
     detached: bool = False,
     on_progress: ShowStart | None = None,
 ) -> Pools:
-    """Starts several pools side by side, from a TOML file or from configurations; a broken one fails alone.
+    """Starts several pools side by side. A broken one fails alone.
 
-    The errors are in `.failed` of what is returned. Raises ConfigError when the file itself is wrong, or when
-    two configurations have one name. An exception in this thread, such as Ctrl-C, ends all of them."""
+    An exception in this thread, such as Ctrl-C, ends all of them.
+
+    Args:
+        source: the path of a TOML file, or configurations.
+        detached: as in `start`.
+        on_progress: as in `start`; called from a thread of each pool.
+
+    Returns: the pools by name; `.failed` has the error of each that did not come up.
+
+    Raises: ConfigError when the file itself is wrong, or when two configurations have one name.
+    """
     pools = Pools()
     if isinstance(source, str | Path):
         read = read_toml(source)
@@ -247,8 +272,13 @@ def _undo(futures: Mapping[str, Future[Pool]]) -> None:
 
 
 def shutdown(name: str | None = None) -> None:
-    """Ends the pool of that name, or every pool that this process started. Raises PoolNotFound for an unknown
-    name."""
+    """Ends a pool, also one that another process started.
+
+    Args:
+        name: the pool's; None: every pool that this process started.
+
+    Raises: PoolNotFound for an unknown name.
+    """
     if name is not None:
         _shut_down(name)
         return
@@ -285,7 +315,7 @@ def _ended(pool: Pool) -> SnakepitError | None:
 
 
 def get_stats() -> dict[str, int]:
-    """The sum of `get_stats()` of all pools that run in this cluster."""
+    """The sums of `Pool.get_stats()` over all pools that run in this cluster."""
     total: dict[str, int] = {}
     for name in ray_port.pool_names():
         for key, value in connect(name).get_stats().items():
@@ -294,8 +324,14 @@ def get_stats() -> dict[str, int]:
 
 
 def run_as_script(fn: Callable[[Pool], Any], **settings: Unpack[PoolSettings]) -> NoReturn:
-    """Pool up, all workers ready, `fn(pool)`, everything down; then ends this process: status 0, or 1 on an
-    exception."""
+    """Pool up, all workers ready, `fn(pool)`, everything down; then ends this process.
+
+    Args:
+        fn: called with the pool.
+        settings: keywords of PoolConfig.
+
+    Raises: SystemExit, with the status 0, or with 1 where anything has raised; the traceback is on stderr.
+    """
     status, pid = 1, os.getpid()
     try:
         with start(**settings) as pool:

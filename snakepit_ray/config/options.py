@@ -54,12 +54,19 @@ _CHECKS: dict[str, checks.Check] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOptions:
-    """Options of a call; None means what the pool (or the command) says.
+    """Options of a call. None means what the command says, or else the pool.
 
-    `session`: its id. `timeout`: seconds, the whole budget of waiting and running. `affinity`: an
-    `Affinity` or its name. `rebind`: accept a new worker after SessionWorkerLost. `idempotent`: may be run
-    again after a crash. `retries`: how often then. `info`: a `Reply` instead of the value. Raises
-    ConfigError.
+    Args:
+        session: the session's id, 1 to 1024 bytes of UTF-8; None: no session.
+        timeout: seconds, or text such as "500ms": the whole budget of waiting and running. None: the
+            command's own, else the pool's request_timeout (for streams 300 s, where that is longer).
+        affinity: an `Affinity` or its name: what happens when the session's worker is busy.
+        rebind: accept another worker after SessionWorkerLost.
+        idempotent: the command may run again after a crash.
+        retries: how often an idempotent call is tried again, 0 to 1000.
+        info: the result is a `Reply`, which has the value in it.
+
+    Raises: ConfigError that names every wrong value.
     """
 
     session: str | None = None
@@ -76,8 +83,7 @@ class CallOptions:
             object.__setattr__(self, key, value)
 
     def merge(self, **options: Any) -> CallOptions:
-        """These with `options` over them; self when there are none. Raises ConfigError, also for unknown
-        names."""
+        """A copy with other `options` over these. Raises: ConfigError, also for unknown names."""
         if not options:
             return self
         unknown = options.keys() - _CHECKS.keys()

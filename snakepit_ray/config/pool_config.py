@@ -164,18 +164,19 @@ class PoolConfig:
 
     @classmethod
     def build(cls, settings: Mapping[str, Any] | None = None, /, **more: Any) -> PoolConfig:
-        """From a mapping, keywords, or both (keywords win). Raises ConfigError, also for unknown and
-        reserved keys."""
+        """A configuration from a mapping of `settings`, from keywords (`more`), or from both: keywords win.
+
+        Raises: ConfigError that names every wrong value, or every unknown or reserved key.
+        """
         config: PoolConfig = _build(cls, "pool setting", {**(settings or {}), **more})
         return config
 
     def merge(self, **settings: Any) -> PoolConfig:
-        """These settings with others over them. Raises ConfigError."""
+        """A copy with other `settings` over these. Raises: ConfigError."""
         return PoolConfig.build({f.name: getattr(self, f.name) for f in fields(self)}, **settings)
 
     def with_size(self, cpus: float) -> PoolConfig:
-        """The same with a size: where none was given, 2 x the cluster's CPUs, at least 1, at most
-        max_workers."""
+        """A copy with a size. Where none was given: 2 x `cpus` (the cluster's), from 1 to max_workers."""
         if self.size is not None:
             return self
         return replace(self, size=min(max(1, int(2 * cpus)), self.max_workers))

@@ -18,7 +18,7 @@ class ConfigError(CallerFault):
 
     @classmethod
     def unknown(cls, what: str, names: Iterable[str], known: Sequence[str]) -> ConfigError:
-        """For names that nothing is called; `what` says of what kind they are, such as "pool option"."""
+        """For `names` that are none of the `known` ones; `what` is their kind, such as "pool option"."""
         unknown = sorted(names)
         hints = "".join(did_you_mean(name, known) for name in unknown)
         return cls(
@@ -37,6 +37,7 @@ class PoolNotFound(CallerFault):
 
     @classmethod
     def named(cls, pool: str, running: Iterable[str] = ()) -> PoolNotFound:
+        """For the name `pool`, beside which the pools `running` are there."""
         running = list(running)
         return cls(
             f"no pool {pool!r} runs in this cluster{did_you_mean(pool, running)} (running: "
@@ -55,6 +56,7 @@ class PoolExists(CallerFault):
 
     @classmethod
     def named(cls, pool: str) -> PoolExists:
+        """For the name `pool`."""
         return cls(
             f"a pool {pool!r} runs already in this cluster; join it with snakepit.connect({pool!r}), "
             "shut it down, or start yours under another name",
@@ -71,6 +73,7 @@ class PoolClosed(CallerFault):
 
     @classmethod
     def named(cls, pool: str, why: str = "it was shut down") -> PoolClosed:
+        """For the name `pool`; `why` completes "the pool is closed: ..."."""
         return cls(f"the pool {pool!r} is closed: {why}; start it again with snakepit.start", pool=pool)
 
 
@@ -92,6 +95,7 @@ class UnknownCommand(CallerFault):
 
     @classmethod
     def named(cls, command: str, commands: Iterable[str]) -> UnknownCommand:
+        """For a `command` that is none of the `commands` that there are."""
         from snakepit_ray.errors.base import nearest
 
         known = sorted(commands)
@@ -135,7 +139,7 @@ class PayloadTooLarge(CallerFault):
 
     @classmethod
     def of(cls, size: int, limit: int, what: str = "the message") -> PayloadTooLarge:
-        """`size` and `limit` in bytes, of the in-band part."""
+        """For `size` bytes in band, where `limit` bytes are allowed; `what` names the message."""
         return cls(
             f"{what} has {size:,} bytes in band, the limit is {limit:,}; pass bulk data as numpy arrays, "
             "Arrow tables "
@@ -155,6 +159,7 @@ class ToolNotFound(CallerFault):
 
     @classmethod
     def named(cls, tool: str, available: Iterable[str]) -> ToolNotFound:
+        """For a `tool` that is none of those that are `available`."""
         known = sorted(available)
         return cls(
             f"no tool {tool!r}{did_you_mean(tool, known)} (available: {listed(known)}); "
@@ -175,6 +180,7 @@ class DuplicateTool(CallerFault):
 
     @classmethod
     def named(cls, tool: str, session: str | None = None) -> DuplicateTool:
+        """For a `tool` of that `session`, or of the whole pool where it is None."""
         where = f"session {session!r}" if session else "this pool"
         return cls(
             f"a tool {tool!r} is registered already for {where}; take another name or delete that one first",

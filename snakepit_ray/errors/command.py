@@ -55,7 +55,8 @@ class CommandError(SnakepitError):
         language: str = "",
         command: str | None = None,
     ) -> CommandError:
-        """The error for an exception of class `type_name` in an interpreter."""
+        """The error for an exception of class `type_name` that `command` has raised with that `message` in an
+        interpreter of that `language`; `traceback` is its text."""
         return _class_for(type_name)(
             message, remote_type=type_name, traceback=traceback, language=language, command=command
         )

@@ -24,6 +24,8 @@ class CircuitOpen(NotNow):
 
     @classmethod
     def opened(cls, pool: str, failures: int, window_s: float, retry_after_s: float) -> CircuitOpen:
+        """For a `pool` with so many `failures` within `window_s` seconds; it tries again in `retry_after_s`
+        seconds."""
         return cls(
             f"pool {pool!r} takes no requests: {failures} failed within {window_s:g} s; it tries one again "
             "in "
@@ -52,7 +54,8 @@ class PoolSaturated(NotNow):
 
     @classmethod
     def full(cls, pool: str, waiting: int, limit: int, where: str = "the pool") -> PoolSaturated:
-        """`where` is "the pool" or a worker whose share is full for a request that may not go elsewhere."""
+        """For a `pool` where `waiting` requests wait and `limit` may. `where` is "the pool", or the worker
+        whose share is full for a request that may not go elsewhere."""
         return cls(
             f"pool {pool!r} is saturated: {waiting} requests wait at {where}, the limit is {limit}; raise "
             "max_queue_size "
@@ -83,7 +86,7 @@ class QueueTimeout(NotNow):
 
     @classmethod
     def after(cls, waited_s: float, limit_s: float, pool: str, position: int | None = None) -> QueueTimeout:
-        """`position`: how many requests were still before it."""
+        """For a request of `pool` that waited `waited_s` of `limit_s` seconds, behind `position` others."""
         behind = f", {position} requests were still before it" if position is not None else ""
         return cls(
             f"no slot of pool {pool!r} was free within queue_timeout={limit_s:g} s (waited {waited_s:.2f} "
@@ -115,6 +118,7 @@ class WorkerBusy(NotNow):
 
     @classmethod
     def pinned(cls, session: str, worker_id: str, running: int, capacity: int) -> WorkerBusy:
+        """For a `session` whose worker `worker_id` has `running` requests in `capacity` slots."""
         return cls(
             f"worker {worker_id} of session {session!r} is busy ({running} of {capacity} slots) and "
             "affinity is "
@@ -146,7 +150,8 @@ class SessionQuotaExceeded(NotNow):
 
     @classmethod
     def of(cls, quota: str, used: int, limit: int, session: str | None = None) -> SessionQuotaExceeded:
-        """`quota` is the limit's name, such as "max_sessions"."""
+        """For a `quota`, such as "max_sessions", of which `used` are used and `limit` allowed; of one
+        `session`, or of the session store."""
         whose = f"session {session!r}" if session else "the session store"
         return cls(
             f"{whose} is full: {used} of {quota}={limit}; delete what is no longer used "
@@ -178,6 +183,7 @@ class VersionConflict(NotNow):
 
     @classmethod
     def of(cls, name: str, expected: int, actual: int) -> VersionConflict:
+        """For what is called `name`: its version is `actual`, not `expected`."""
         return cls(
             f"{name!r} has version {actual}, not the expected {expected}: somebody else wrote it; read it "
             "again "
@@ -207,6 +213,7 @@ class DeadlineExceeded(Stopped):
 
     @classmethod
     def after(cls, budget_s: float, where: str, command: str | None = None) -> DeadlineExceeded:
+        """For a call of `command` whose `budget_s` seconds were used up `where` "waiting" or "running"."""
         what = f"command {command!r}" if command else "the request"
         may = "it was not executed" if where == "waiting" else "it may have had effects"
         return cls(
@@ -240,7 +247,8 @@ class RequestCancelled(Stopped):
     def because(
         cls, reason: str, command: str | None = None, *, may_have_started: bool = True
     ) -> RequestCancelled:
-        """`reason` completes the sentence: "the caller cancelled it", "the pool is shutting down"."""
+        """For a call of `command`. `reason` completes the sentence: "the caller cancelled it", "the pool is
+        shutting down". `may_have_started`: it could have effects."""
         what = f"command {command!r}" if command else "the request"
         effects = "it may have had effects" if may_have_started else "it was not executed"
         return cls(

@@ -18,6 +18,7 @@ class SessionNotFound(CallerFault):
 
     @classmethod
     def named(cls, session: str) -> SessionNotFound:
+        """For the id `session`."""
         return cls(f"no session {session!r}; create it with pool.session({session!r})", session=session)
 
 
@@ -40,7 +41,7 @@ class SessionExpired(CallerFault):
 
     @classmethod
     def after(cls, session: str, idle_s: float, ttl: float) -> SessionExpired:
-        """`idle_s`: seconds since its last use."""
+        """For a `session` that was not used for `idle_s` seconds, with a `ttl` in seconds."""
         return cls(
             f"session {session!r} expired: unused for {idle_s:.1f} s, its ttl is {ttl:g} s; create it "
             "again with "
@@ -61,6 +62,7 @@ class VariableNotFound(CallerFault):
 
     @classmethod
     def named(cls, variable: str, session: str, known: Iterable[str] = ()) -> VariableNotFound:
+        """For a `variable` that is none of those that are `known` in `session`."""
         known = list(known)
         return cls(
             f"session {session!r} has no variable {variable!r}{did_you_mean(variable, known)} (there are: "

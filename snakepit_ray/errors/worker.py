@@ -117,7 +117,8 @@ class SessionWorkerLost(WorkerFault):
 
     @classmethod
     def of(cls, session: str, reason: str, old_epoch: Any = None, new_epoch: Any = None) -> SessionWorkerLost:
-        """The epochs may be any (incarnation, number) pairs, or None where nobody knows."""
+        """For a `session`; `reason` is a word such as "crashed". `old_epoch` and `new_epoch` are
+        (incarnation, number), or None where nobody knows."""
         return cls(
             f"the interpreter that session {session!r} was pinned to is gone ({reason}: epoch "
             f"{_epoch(old_epoch)}, now "

@@ -34,31 +34,38 @@ class Runtime(Protocol):
         """Of the language or the setup, for messages."""
 
     def executable(self, config: PoolConfig) -> str:
-        """Absolute path of the program. Raises ConfigError when it is not there or cannot be executed."""
+        """Absolute path of the program, for a pool with that `config`.
+
+        Raises: ConfigError when it is not there or cannot be executed.
+        """
 
     def script(self, config: PoolConfig) -> str:
-        """Absolute path of the bridge that the program runs."""
+        """Absolute path of the bridge that the program runs, for a pool with that `config`."""
 
     def args(self, config: PoolConfig) -> Sequence[str]:
-        """Arguments after the script (the host adds its own behind them)."""
+        """Arguments after the script, for a pool with that `config`; the host adds its own behind them."""
 
     def env(self, config: PoolConfig) -> Mapping[str, str]:
-        """Environment variables that the language needs; the pool's own `env` wins over them."""
+        """Environment variables for a pool with that `config`; the pool's own `env` wins over them."""
 
     def supported_commands(self) -> Sequence[str] | None:
         """The commands that there are; None: whatever the adapter has."""
 
     def validate_command(self, command: str, args: Mapping[str, Any]) -> None:
-        """Raises UnknownCommand or InvalidArguments for a call that is not to be sent."""
+        """Refuses a call of `command` with `args` that is not to be sent.
+
+        Raises: UnknownCommand, InvalidArguments.
+        """
 
     def prepare_args(self, command: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The arguments that are sent; `args` itself is not to be changed."""
+        """The arguments that are sent for a call of `command` with `args`, which are not to be changed."""
 
     def process_response(self, command: str, result: Any) -> Any:
-        """What the caller gets for a decoded result (or for each chunk of a stream)."""
+        """What the caller of `command` gets for a decoded `result`, or for each value of a stream."""
 
     def command_timeout(self, command: str, args: Mapping[str, Any]) -> float | None:
-        """Seconds, the default whole budget of this call; None: what the command or the pool says."""
+        """Seconds, the default whole budget of a call of `command` with `args`; None: what the command or the
+        pool says."""
 
 
 class BaseRuntime(ABC):
@@ -67,6 +74,7 @@ class BaseRuntime(ABC):
     name = "custom"
 
     def executable(self, config: PoolConfig) -> str:
+        """As `Runtime.executable`: the pool's `interpreter`, which is to be given."""
         if config.interpreter is None:
             raise ConfigError(
                 f"pool {config.name!r}: runtime {self.name!r} needs interpreter=, the path of its executable",
@@ -76,30 +84,36 @@ class BaseRuntime(ABC):
 
     @abstractmethod
     def script(self, config: PoolConfig) -> str:
-        """Absolute path of the bridge that the program runs."""
+        """As `Runtime.script`: absolute path of the bridge that the program runs."""
 
     def args(self, config: PoolConfig) -> Sequence[str]:
+        """As `Runtime.args`: none."""
         return ()
 
     def env(self, config: PoolConfig) -> Mapping[str, str]:
+        """As `Runtime.env`: none."""
         return {}
 
     def supported_commands(self) -> Sequence[str] | None:
+        """As `Runtime.supported_commands`: whatever the adapter has."""
         return None
 
     def validate_command(self, command: str, args: Mapping[str, Any]) -> None:
-        """Refuses what `supported_commands` does not name."""
+        """As `Runtime.validate_command`: refuses what `supported_commands` does not name."""
         known = self.supported_commands()
         if known is not None and command not in known:
             raise UnknownCommand.named(command, known)
 
     def prepare_args(self, command: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As `Runtime.prepare_args`: changes nothing."""
         return args
 
     def process_response(self, command: str, result: Any) -> Any:
+        """As `Runtime.process_response`: changes nothing."""
         return result
 
     def command_timeout(self, command: str, args: Mapping[str, Any]) -> float | None:
+        """As `Runtime.command_timeout`: what the command or the pool says."""
         return None
 
 

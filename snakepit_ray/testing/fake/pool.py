@@ -150,7 +150,7 @@ class FakePool(_Pool):
         return self._config
 
     def session(self, session_id: str) -> FakeSession:
-        """Calls that carry one session's id."""
+        """As `Pool.session`."""
         return FakeSession(self._calls, session_id)
 
     async def call(

@@ -106,7 +106,7 @@ class FakeChunkRefs(_ChunkRefs):
         return self._last
 
     def ready(self, timeout: float) -> bool:
-        """True: nothing is waited for."""
+        """As `ChunkRefs.ready`: True, because nothing is waited for."""
         return True
 
     def close(self) -> None:

@@ -21,8 +21,11 @@ from snakepit_ray.wire.codec.tags import Progress
 
 
 class Epoch(NamedTuple):
-    """Which interpreter: the worker actor's incarnation, and the count of the interpreters that it has
-    started."""
+    """Which interpreter of a worker it was. Epochs of one worker rise.
+
+    `incarnation`: of the worker's actor, which Ray restarts when it dies. `number`: the count of the
+    interpreters that it has started.
+    """
 
     incarnation: int
     number: int
@@ -30,7 +33,12 @@ class Epoch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A value with what is known about how it came to be (`info=True`); times are seconds."""
+    """A value, and how it came to be: the result of a call with `info=True`.
+
+    `worker_id`, `epoch`, `pid`, `node_id`: which interpreter answered, and where. `request_id`: the call's.
+    `waited_s`: seconds that it waited for a slot. `ran_s`: seconds in the interpreter. `attempts`: how often
+    it was tried, from 1. `delegated`: another worker than the one that it was sent to has run it.
+    """
 
     value: Any
     worker_id: str

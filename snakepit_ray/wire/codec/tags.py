@@ -19,8 +19,10 @@ class Unserializable:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a streaming command is, in its own units: what `ctx.progress(done, total, message)` sent;
-    `total` None: not known."""
+    """How far a streaming command is: what it gave to `ctx.progress(done, total, message)`.
+
+    `done` and `total` are in the command's own units; `total` is None where the command does not know it.
+    """
 
     done: float
     total: float | None = None
