@@ -89,11 +89,70 @@ def _circuit_breaker(value: Any) -> CircuitBreakerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolConfig:
-    """One pool's settings. Times are seconds, sizes bytes; "1h", "500ms", "2GiB" are accepted where they
-    are set.
+    """The settings of one pool. Built with keywords (`PoolConfig.build(size=4)`) or from TOML (`load_toml`).
 
-    Build it with keywords (`PoolConfig.build(size=4, queue_timeout="10s")`) or from TOML (`load_toml`).
-    Raises ConfigError naming every key that is wrong, what was got and what was expected.
+    Times are seconds, or text such as "500ms", "10s", "1h". Sizes are bytes, or text such as "2GiB". None
+    means what its line says.
+
+    What is run:
+        name: one pool's in the whole cluster: 1 to 64 letters, digits, `_`, `-` or `.`
+        runtime: the language, "module:Runtime", or a `Runtime` of your own
+        interpreter: path of the executable; None: SNAKEPIT_PYTHON, else `.venv` of the directory, else the
+            Python that starts the pool
+        adapter: your commands: `file.py:Class` or `module:Class`
+        adapter_args: keywords for the adapter, as JSON
+        env: variables for the interpreter, over an allow-list of the worker's own
+        cwd: the interpreter's working directory; None: that of the process that starts the pool
+        unserializable: a result that cannot be carried is an error; "marker": a marker in its place
+
+    How many:
+        size: workers; None: twice the cluster's CPUs, at least 1, at most `max_workers`
+        max_workers: a larger size is refused, because it is most likely a slip
+        profile: "process": an interpreter runs one command at a time; "thread": several, in threads
+        threads_per_worker: commands at a time with "thread"
+        thread_limits: `OMP_NUM_THREADS` and its like; None: the commands at a time
+        startup_timeout: for one interpreter, from its turn
+        startup_batch_size: workers of a node that start at once
+        startup_batch_delay: between two turns of starts
+
+    Waiting, deadlines, retries:
+        max_queue_size: requests that may wait in the pool; None: as many as come
+        queue_timeout: longest wait for a slot
+        request_timeout: waiting and running together, where neither call nor command says otherwise
+        cancel_grace: for a command that was told to stop, before its interpreter is replaced
+        retries: of idempotent calls after a crash
+        retry_backoff: longest pause before the first retry; it doubles with each
+        circuit_breaker: refuse calls while the pool fails: `{"failures": 5, "window": 60, "reset": 30}`;
+            None: never
+
+    Health and recycling:
+        worker_ttl: age at which an interpreter is replaced; None: at no age
+        worker_max_requests: requests after which it is replaced; None: after none
+        worker_max_memory: memory, with its children, at which it is replaced, from 1 MiB; None: at no size
+        ttl_jitter: share of `worker_ttl` by which ages are spread, up and down
+        recycle_overlap: the next interpreter is ready before the old one stops
+        health_check_interval: between two health checks
+        heartbeat_timeout: silence after which an interpreter is replaced
+        shutdown_grace: between SIGTERM and SIGKILL
+
+    Sessions:
+        affinity: when a session's worker is busy: "hint" runs elsewhere, "strict_queue" waits for it
+        session_ttl: a session that is not used for so long has no worker any more
+        max_sessions: sessions with a worker
+
+    Ray's scheduling of each worker:
+        num_cpus: CPUs that a worker asks for
+        num_gpus: GPUs: a share of one (0 to 1), or a whole number
+        resources: other resources
+        placement: "spread": over the nodes; "pack": onto few
+        labels: labels that the node must have
+
+    The wire:
+        binary_threshold: bytes of data above which it travels out of band
+        max_message_size: bytes of a message in band
+        shared_memory: bytes for large data, each way and interpreter; None: half of the machine's memory
+
+    Raises: ConfigError that names every key that is wrong, what was got and what was expected.
     """
 
     # what is run

@@ -1,4 +1,4 @@
-"""The tables of the state machines: each does what it says, and the documentation shows it as it is."""
+"""The tables of the state machines: each does what it says, and a guide shows it as it is."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
+import snakepit_ray
 from snakepit_ray.core.machine import Machine, UnknownEvent
 from snakepit_ray.core.pool import row
 from snakepit_ray.core.worker import lifecycle, runs
 
-ROOT = Path(__file__).resolve().parents[2]
-README, ARCHITECTURE = ROOT / "README.md", ROOT / "snakepit_ray/docs/architecture.md"
-PAGES = {"lifecycle": README, "request": README, "roster": ARCHITECTURE}
+PAGE = Path(snakepit_ray.__file__).with_name("docs") / "architecture.md"
 MACHINES = {
     "lifecycle": (lifecycle.MACHINE, lifecycle.WorkerState, lifecycle.WorkerEvent),
     "request": (runs.MACHINE, runs.RunState, runs.RunEvent),
@@ -76,14 +75,13 @@ def test_the_diagram_has_each_arrow_once(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MACHINES)
-def test_the_page_shows_the_table_as_it_is(name: str) -> None:
+def test_the_guide_shows_the_table_as_it_is(name: str) -> None:
     machine, _, _ = MACHINES[name]
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    page = PAGES[name]
-    text = page.read_text()
+    text = PAGE.read_text()
     assert text.count(begin) == text.count(end) == 1
     shown = text.partition(begin)[2].partition(end)[0]
     assert shown == f"\n```mermaid\n{machine.diagram()}\n```\n", (
-        f"{page.name} shows other states than the table has: to fix this, put between {begin} and {end}, in "
-        f"a ```mermaid block:\n{machine.diagram()}"
+        f"{PAGE.name} shows other states than the table has: to fix this, put between {begin} and {end}, "
+        f"in a ```mermaid block:\n{machine.diagram()}"
     )

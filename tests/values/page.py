@@ -14,6 +14,9 @@ GROUPS: list[dict[str, Any]] = json.loads(TABLE.read_text(encoding="utf-8"))["gr
 HEAD = """\
 # Values: what travels, and as what
 
+This page says what becomes of every kind of value on its way to a command and back. [arrays.md](arrays.md)
+says how large data travels.
+
 An argument goes from a caller to a command, a result from a command back to its caller. Both sides decide
 alike on one value. It is carried whole, or it is converted as this page says, or it is refused with an error
 that names the path and what to send instead:
