@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,9 @@ def run(*command: str, cwd: Path, seconds: float = 300) -> str:
 def test_a_pool_starts_from_the_wheel(uv: str, tmp_path: Path) -> None:
     run(uv, "build", "--quiet", "--wheel", "--out-dir", str(tmp_path / "dist"), str(ROOT), cwd=tmp_path)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        pages = {name for name in files.namelist() if name.startswith("snakepit_ray/docs/")}
+    assert pages == {f"snakepit_ray/docs/{page.name}" for page in (ROOT / "snakepit_ray" / "docs").iterdir()}
     venv = tmp_path / "venv"
     python = str(venv / "bin" / "python")
     run(uv, "venv", "--quiet", "--python", sys.executable, str(venv), cwd=tmp_path)

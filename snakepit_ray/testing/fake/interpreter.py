@@ -18,6 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -41,10 +42,10 @@ class FakeInterpreter:
         self._worker_id = worker_id
         self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._path = list(sys.path)
         self._values, self._failures = bridge.module("values"), bridge.module("failures")
         hooks = bridge.module("hooks")
         self._adapter: Any = None
+        self._places: list[str] = []  # on sys.path, for an adapter that is a file
         try:
             self.commands = self._load(source)
             self._session_hook = hooks.session_hook(self._adapter)
@@ -62,7 +63,9 @@ class FakeInterpreter:
             return {name: _command(adapter, name, function) for name, function in source.items()}
         loading = bridge.module("loading")
         if source is None:
+            count = len(sys.path)
             source = loading.find_class(self._config.adapter, self._config.cwd or os.getcwd())
+            self._places = sys.path[: len(sys.path) - count]  # the loader puts it in front
         if isinstance(source, type):
             threaded = self._config.profile == "thread"
             source = loading.create(source, dict(self._config.adapter_args), threaded)
@@ -87,7 +90,10 @@ class FakeInterpreter:
         try:
             bridge.module("hooks").call(adapter, "teardown", self)
         finally:
-            sys.path[:] = self._path
+            for place in self._places:
+                with suppress(ValueError):
+                    sys.path.remove(place)
+            self._places = []
             if self._loop is not None:
                 self._loop.close()
                 self._loop = None
