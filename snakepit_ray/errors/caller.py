@@ -90,8 +90,8 @@ class UnknownCommand(CallerFault):
     ) -> None:
         super().__init__(message)
         self.command = command
-        self.nearest = tuple(nearest)
-        self.commands = tuple(commands)
+        self.nearest: tuple[str, ...] = tuple(nearest)
+        self.commands: tuple[str, ...] = tuple(commands)
 
     @classmethod
     def named(cls, command: str, commands: Iterable[str]) -> UnknownCommand:
@@ -116,7 +116,7 @@ class InvalidArguments(CallerFault):
     ) -> None:
         super().__init__(message)
         self.command = command
-        self.details = dict(details or {})
+        self.details: dict[str, Any] = dict(details or {})
 
 
 class EncodingError(CallerFault):
@@ -155,7 +155,7 @@ class ToolNotFound(CallerFault):
     def __init__(self, message: str = "", *, tool: str | None = None, available: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.tool = tool
-        self.available = tuple(available)
+        self.available: tuple[str, ...] = tuple(available)
 
     @classmethod
     def named(cls, tool: str, available: Iterable[str]) -> ToolNotFound:

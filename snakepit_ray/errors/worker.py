@@ -25,7 +25,7 @@ class WorkerStartError(WorkerFault):
         self.worker_id = worker_id
         self.exit_code = exit_code
         self.stderr_tail = stderr_tail
-        self.argv = tuple(argv)
+        self.argv: tuple[str, ...] = tuple(argv)
 
 
 class WorkerCrashed(WorkerFault):
@@ -54,7 +54,7 @@ class WorkerCrashed(WorkerFault):
         self.begun = begun
         self.signal = signal
         self.stderr_tail = stderr_tail
-        self.argv = tuple(argv)
+        self.argv: tuple[str, ...] = tuple(argv)
         self.may_have_started = may_have_started
 
     @classmethod

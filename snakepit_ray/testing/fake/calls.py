@@ -18,6 +18,7 @@ from typing import Any
 
 from snakepit_ray.config import CallOptions, PoolConfig
 from snakepit_ray.errors import PoolClosed, PoolSaturated, QueueTimeout, RequestCancelled, SnakepitError
+from snakepit_ray.port.messages import COUNTED, WorkerFacts
 from snakepit_ray.runtimes import resolve_runtime
 from snakepit_ray.testing.fake.host import FakeHost
 from snakepit_ray.testing.fake.interpreter import SERVED, FakeInterpreter
@@ -41,6 +42,7 @@ class FakeCalls:
         self.sessions: set[str] = set()
         self.epoch = 1  # the number of the interpreter, which a recycling raises
         self.closed = False
+        self._began = time.time()
         self.worker_id = f"{config.name}-0"
         host = FakeHost(self.worker_id, config.name, NODE, lambda: (1, self.epoch))
         self.interpreter = FakeInterpreter(source, config, host, self.worker_id)
@@ -65,6 +67,30 @@ class FakeCalls:
             refuse_refs(drawn_refs(one), number)
         return drawn
 
+    # ---- numbers ------------------------------------------------------------------------------------------
+
+    def counted(self) -> dict[str, int]:
+        """What a worker counts."""
+        return {name: self.counts[name] for name in COUNTED}
+
+    def facts(self, number: int) -> WorkerFacts:
+        """What a worker says of itself. The first has served every call."""
+        counted: dict[str, Any] = dict.fromkeys(COUNTED, 0) if number else self.counted()
+        return WorkerFacts(
+            worker_id=f"{self.config.name}-{number}",
+            node_id=NODE,
+            pid=os.getpid(),
+            actor_pid=os.getpid(),
+            epoch=(1, self.epoch),
+            state="ready",
+            capacity=self.config.capacity,
+            running=0,
+            waiting=0,
+            rss_bytes=0,
+            started_at=self._began,
+            **counted,
+        )
+
     # ---- one outcome --------------------------------------------------------------------------------------
 
     def now(self, command: str, args: Any, options: CallOptions) -> FakeRef:
@@ -88,7 +114,7 @@ class FakeCalls:
 
     def _value(self, request: pb.Request, values: list[Any], options: CallOptions) -> Any:
         args, failure = self._came(request, values, options)
-        with self._counted():
+        with self._opened():
             if failure is not None:
                 raise self._scripted(failure, request)
             began = time.perf_counter()
@@ -118,7 +144,7 @@ class FakeCalls:
 
     def _stream(self, request: pb.Request, args: Any, failure: Failure | None) -> Generator[Any]:
         began, count = time.perf_counter(), 0
-        with self._counted():
+        with self._opened():
             if failure is not None and not failure.after:
                 raise self._scripted(failure, request)
             for payload, is_report in self._chunks(request, args):
@@ -160,7 +186,7 @@ class FakeCalls:
         failure = self.script.came(RecordedCall(request.command, recorded, options))
         return self.interpreter.arguments(request, beside), failure
 
-    def _counted(self) -> _Counted:
+    def _opened(self) -> _Counted:
         return _Counted(self.counts)
 
     def _scripted(self, failure: Failure, request: pb.Request) -> SnakepitError:

@@ -244,7 +244,7 @@ class FakeSession(_Session):
     __slots__ = ("_calls", "_options", "execute", "execute_stream", "id")
 
     def __init__(self, calls: FakeCalls, session_id: str) -> None:
-        self.id = session_id
+        self.id: str = session_id
         self._calls = calls
         self._options = CallOptions(session=session_id)
         self.execute: FakeCall = FakeCall(calls, self._options)

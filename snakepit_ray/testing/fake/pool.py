@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
-import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,8 +11,8 @@ from snakepit_ray.client.given import ShowProgress
 from snakepit_ray.client.status import Status
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions, PoolConfig, checks
 from snakepit_ray.errors import ConfigError
-from snakepit_ray.port.messages import COUNTED, PoolStats, WorkerCounts, WorkerFacts
-from snakepit_ray.testing.fake.calls import NODE, FakeCalls
+from snakepit_ray.port.messages import PoolStats, WorkerCounts, WorkerFacts
+from snakepit_ray.testing.fake.calls import FakeCalls
 from snakepit_ray.testing.fake.forms import (
     FakeBatchCall,
     FakeCall,
@@ -82,7 +80,6 @@ class FakePool(_Pool):
         merged = base.merge(**settings)
         self._config = merged if merged.size is not None else merged.merge(size=1)
         self._size = self._config.size or 1
-        self._began = time.time()
         self._calls = FakeCalls(commands, self._config)
         self.execute: FakeCall = FakeCall(self._calls)
         self.execute_batch: FakeBatchCall = FakeBatchCall(self._calls)
@@ -223,9 +220,8 @@ class FakePool(_Pool):
     def stats(self) -> PoolStats:
         """As `Pool.stats`: what the calls came to. Nothing ever waits."""
         self._calls.check_open()
-        counts = {name: self._calls.counts[name] for name in COUNTED}
-        sessions = len(self._calls.sessions)
-        return PoolStats(self._size, available=self._size, busy=0, waiting=0, sessions=sessions, **counts)
+        sessions, counted = len(self._calls.sessions), self._calls.counted()
+        return PoolStats(self._size, available=self._size, busy=0, waiting=0, sessions=sessions, **counted)
 
     async def astats(self) -> PoolStats:
         """As `Pool.astats`."""
@@ -238,29 +234,11 @@ class FakePool(_Pool):
     def workers(self) -> list[WorkerFacts]:
         """As `Pool.workers`: records of workers that are always ready. The first has served every call."""
         self._calls.check_open()
-        return [self._facts(number) for number in range(self._size)]
+        return [self._calls.facts(number) for number in range(self._size)]
 
     async def aworkers(self) -> list[WorkerFacts]:
         """As `Pool.aworkers`."""
         return self.workers()
-
-    def _facts(self, number: int) -> WorkerFacts:
-        counts = self._calls.counts if number == 0 else {}
-        counted: dict[str, Any] = {name: counts.get(name, 0) for name in COUNTED}
-        return WorkerFacts(
-            worker_id=f"{self.name}-{number}",
-            node_id=NODE,
-            pid=os.getpid(),
-            actor_pid=os.getpid(),
-            epoch=(1, self._calls.epoch),
-            state="ready",
-            capacity=self._config.capacity,
-            running=0,
-            waiting=0,
-            rss_bytes=0,
-            started_at=self._began,
-            **counted,
-        )
 
     def await_ready(self, timeout: float = 60.0) -> FakePool:
         """As `Pool.await_ready`: returns at once."""
@@ -277,10 +255,10 @@ class FakePool(_Pool):
     def recycle(self, worker_id: str | None = None) -> int:
         """As `Pool.recycle`: the epoch rises and `stats().recycled` counts. The adapter keeps its state."""
         checks.checked("recycle", {"worker_id": worker_id}, {"worker_id": checks.optional(checks.text)})
-        told = [facts for facts in self.workers() if worker_id in (None, facts.worker_id)]
-        self._calls.epoch += bool(told)
-        self._calls.counts["recycled"] += len(told)
-        return len(told)
+        chosen = [facts for facts in self.workers() if worker_id in (None, facts.worker_id)]
+        self._calls.epoch += bool(chosen)
+        self._calls.counts["recycled"] += len(chosen)
+        return len(chosen)
 
     async def arecycle(self, worker_id: str | None = None) -> int:
         """As `Pool.arecycle`."""
