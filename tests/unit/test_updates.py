@@ -6,19 +6,22 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
+from snakepit_ray.config import PoolConfig
+from snakepit_ray.core.pool.row import Row, RowState
 from snakepit_ray.port.messages import Update, WorkerCounts
 from snakepit_ray.process.awaiting import within
-from snakepit_ray.router.members import Member, Members
+from snakepit_ray.router.members import Members
+from snakepit_ray.router.reconciler import make_roster
 from snakepit_ray.router.updates import Updates
 
 LONG = 60.0  # of a question; an answer that comes before that was not waited for in vain
 BOUND = 20.0
 
 
-def pool(states: str = "ready") -> tuple[Members, Updates]:
-    members = Members(capacity=1, size=2)
+def pool(state: RowState = RowState.READY) -> tuple[Members, Updates]:
+    members = Members(1, make_roster(PoolConfig(name="w", size=2), 1))
     for number in range(2):
-        members.add(Member(f"w-{number}", state=states))
+        members.add(Row(f"w-{number}", number, state))
     updates = Updates(members)
     updates.known.set()
     return members, updates
@@ -37,7 +40,7 @@ def ask(updates: Updates, update: Update) -> Any:
 def test_a_new_handle_hears_at_once_how_many_workers_serve() -> None:
     async def story() -> None:
         members, updates = pool()
-        members.set_state(members.by_id["w-1"], "quarantined")
+        members.by_id["w-1"].row.state = RowState.QUARANTINED
         updates.table_changed()
         update = await answered(updates.next("handle", members.version, members.load_version, 0, LONG))
         assert (update.entries, update.counts) == (None, WorkerCounts(2, quarantined=1))
@@ -47,11 +50,11 @@ def test_a_new_handle_hears_at_once_how_many_workers_serve() -> None:
 
 def test_a_worker_that_fails_to_start_is_told_although_the_table_stays_as_it_is() -> None:
     async def story() -> None:
-        members, updates = pool("starting")
+        members, updates = pool(RowState.STARTING)
         first = await answered(updates.next("handle", members.version, members.load_version, 0, LONG))
         waiting = ask(updates, first)
         await asyncio.sleep(0)
-        members.set_state(members.by_id["w-1"], "failed")
+        members.by_id["w-1"].row.state = RowState.FAILED
         updates.table_changed()
         update = await answered(waiting)
         assert (update.version, update.entries) == (first.version, None)
