@@ -37,9 +37,9 @@ if __name__ == "__main__":
     if here not in sys.path:  # PYTHONSAFEPATH or -I: Python has not put it there
         sys.path.insert(0, here)
 
-    from snakepit_bridge.deferred import uncollected
+    from snakepit_bridge.server.deferred import uncollected
 
     with uncollected():
-        from snakepit_bridge.main import main
+        from snakepit_bridge.main.bridge import main
 
     main()

@@ -21,10 +21,10 @@ facts["executable"] = sys.executable
 if sys.version_info >= (3, 9):
     sys.path.insert(0, sys.argv[1])
     try:
-        from snakepit_bridge import requirements
+        from snakepit_bridge.main import requirements
         requirements.require_installed()
         try:
-            import snakepit_bridge.server
+            import snakepit_bridge.server.transport
         finally:  # an import that fails because of an old version is told as that
             requirements.require_versions()
     except Exception as error:

@@ -124,16 +124,16 @@ def garbage() -> None:
 
 
 def ignore_sigterm() -> None:
-    from snakepit_bridge import main as bridge
+    from snakepit_bridge.main import bridge
 
     bridge.Bridge._terminated = lambda self, *_: None
 
 
 def freeze_after_an_answer() -> None:
     """gRPC asks for the next frame when the last one is sent: the answer is out before we stop."""
-    from snakepit_bridge import session
+    from snakepit_bridge.server import attachment
 
-    real = session.Attachment.frames
+    real = attachment.Attachment.frames
 
     def frames(self):
         for frame in real(self):
@@ -141,11 +141,11 @@ def freeze_after_an_answer() -> None:
             if frame.replies:
                 os.kill(os.getpid(), signal.SIGSTOP)
 
-    session.Attachment.frames = frames
+    attachment.Attachment.frames = frames
 
 
 def die_when_ready(seconds: float) -> None:
-    from snakepit_bridge import main as bridge
+    from snakepit_bridge.main import bridge
 
     real = bridge.Bridge._say
 
@@ -179,9 +179,9 @@ def serve(config: dict, first=None, *, adapter: str | None = None) -> None:
     config["adapter_args"] = {key: val for key, val in config["adapter_args"].items() if key not in OURS}
     config["adapter"] = adapter or config["adapter"]
     take_over_stdin(config)
-    from snakepit_bridge import main
+    from snakepit_bridge.main.bridge import main
 
-    main.main()
+    main()
 
 
 def take_over_stdin(config: dict) -> None:

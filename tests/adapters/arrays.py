@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pyarrow as pa
 from snakepit_bridge import Adapter, command
-from snakepit_bridge.arena import Arena
+from snakepit_bridge.server.arena import Arena
 
 
 class Arrays(Adapter):

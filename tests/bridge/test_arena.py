@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.bridge import harness  # noqa: F401 - puts the bridge's modules on the path
 from tests.core import ranges
 
-from snakepit_bridge.arena import GRAIN, Gaps  # isort: skip
+from snakepit_bridge.server.arena import GRAIN, Gaps  # isort: skip
 
 
 class Ranges(ranges.Ranges):

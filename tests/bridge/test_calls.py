@@ -301,7 +301,7 @@ def test_reattaching_ends_the_older_stream_and_what_it_ran(commands) -> None:
 
 
 def test_numbers_of_failure_kinds_are_those_of_the_protos() -> None:
-    from snakepit_bridge import failures
+    from snakepit_bridge.values import failures
 
     for name, number in KIND.items():
         if number:

@@ -159,9 +159,9 @@ def test_the_end_of_the_stream_cancels_what_runs(commands, command: str) -> None
 
 
 def test_a_task_that_is_cancelled_before_its_first_step_has_an_outcome() -> None:
-    from snakepit_bridge.context import SessionContext
-    from snakepit_bridge.failures import CANCELLED, Stopped
-    from snakepit_bridge.runs import Run
+    from snakepit_bridge.adapter.context import SessionContext
+    from snakepit_bridge.adapter.runs import Run
+    from snakepit_bridge.values.failures import CANCELLED, Stopped
 
     async def body() -> None:
         outcomes, over = [], []

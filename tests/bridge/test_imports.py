@@ -43,7 +43,7 @@ def imports(file) -> set[str]:
         "import snakepit_bridge",
         "from snakepit_bridge import Adapter, command, SessionContext, ThreadSafeAdapter",
         "from snakepit_bridge import BaseCommandHandler, ProtocolHandler, BaseAdapter, tool, current",
-        "import snakepit_bridge.values, snakepit_bridge.decoding, snakepit_bridge.main",
+        "from snakepit_bridge.values import encoding, decoding; import snakepit_bridge.main.bridge",
     ],
 )
 def test_adapters_and_values_load_no_heavy_library(statement: str) -> None:
@@ -52,7 +52,7 @@ def test_adapters_and_values_load_no_heavy_library(statement: str) -> None:
 
 
 def test_only_the_server_knows_grpc() -> None:
-    assert [file.name for file in FILES if "grpc" in imports(file)] == ["server.py"]
+    assert [file.name for file in FILES if "grpc" in imports(file)] == ["transport.py"]
 
 
 def test_only_few_know_protobuf_numpy_and_pyarrow() -> None:
@@ -60,7 +60,7 @@ def test_only_few_know_protobuf_numpy_and_pyarrow() -> None:
         name: sorted(f.name for f in FILES if name in imports(f)) for name in ("google", "numpy", "pyarrow")
     }
     assert where == {
-        "google": ["server.py", "standard.py"],
+        "google": ["standard.py", "transport.py"],
         "numpy": ["arrays.py", "tensors.py"],
         "pyarrow": ["tensors.py"],
     }
@@ -80,8 +80,8 @@ SUBMODULES = sorted(
 )
 PUT_OFF = f"""
 import sys; sys.path.insert(0, {str(BRIDGE)!r})
-from snakepit_bridge import server
-assert not any(name in sys.modules for name in ("asyncio", "grpc.aio", "calendar")), "put off"
+from snakepit_bridge.server import transport
+assert not any(name in sys.modules for name in ("asyncio", "grpc.aio", "calendar", "pkgutil")), "put off"
 """
 
 
@@ -118,6 +118,7 @@ print("done")
         "import grpc.aio as aio, sys; assert aio is sys.modules['grpc.aio'] and aio.insecure_channel",
         "from google.protobuf.internal import python_message as p; assert p.GeneratedProtocolMessageType",
         "import calendar; assert calendar.timegm and type(calendar).__name__ == 'module'",
+        "import pkgutil; assert pkgutil.get_data and type(pkgutil).__name__ == 'module'",
     ],
 )
 def test_what_was_put_off_is_the_real_module_for_everybody_else(use: str) -> None:
@@ -161,7 +162,7 @@ def test_a_stand_in_answers_as_its_module_and_is_seen_by_nobody_later(tmp_path) 
     source = f"""
 import sys
 sys.path[:0] = [{str(BRIDGE)!r}, {str(tmp_path)!r}]
-from snakepit_bridge.deferred import putting_off
+from snakepit_bridge.server.deferred import putting_off
 import parcel
 with putting_off("parcel.slow"):
     import library

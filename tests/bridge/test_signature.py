@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.bridge import harness  # puts the bridge on the path
 
 from snakepit_bridge import SessionContext  # isort: skip
-from snakepit_bridge.failures import InvalidArguments  # isort: skip
-from snakepit_bridge.signature import Signature  # isort: skip
+from snakepit_bridge.adapter.signature import Signature  # isort: skip
+from snakepit_bridge.values.failures import InvalidArguments  # isort: skip
 
 assert harness
 

@@ -110,7 +110,7 @@ def test_a_start_that_fails_says_at_which_stage(
 def test_the_traceback_of_a_failed_start_is_the_users_part(bridge) -> None:
     error = bridge("hooks:FailsToSetUp").start_error()
     assert "hooks.py" in error["traceback"]
-    assert "snakepit_bridge/main.py" not in error["traceback"]
+    assert "snakepit_bridge/main/" not in error["traceback"]
 
 
 def test_unknown_adapter_args_are_named(bridge) -> None:

@@ -197,8 +197,9 @@ def test_progress_outside_of_a_stream_does_nothing(stream) -> None:
 
 
 def test_a_progress_comes_back_as_one(stream) -> None:
-    from snakepit_bridge.decoding import decode
-    from snakepit_bridge.values import Progress, encode
+    from snakepit_bridge.values.decoding import decode
+    from snakepit_bridge.values.encoding import encode
+    from snakepit_bridge.values.tags import Progress
 
     report = Progress(1.0, None, "é")
     assert decode(encode(report)[0]) == report
@@ -208,8 +209,9 @@ def test_a_progress_comes_back_as_one(stream) -> None:
 
 
 def test_the_quick_way_gives_what_the_whole_way_gives() -> None:
-    from snakepit_bridge.quick import quick
-    from snakepit_bridge.values import MAX_INT, encode
+    from snakepit_bridge.values.encoding import encode
+    from snakepit_bridge.values.quick import quick
+    from snakepit_bridge.values.tags import MAX_INT
 
     plain = [
         {},
@@ -249,8 +251,9 @@ def test_the_quick_way_gives_what_the_whole_way_gives() -> None:
     )
 )
 def test_the_quick_way_is_the_whole_way_or_none(remembered: bool, value: dict[str, Any]) -> None:
-    from snakepit_bridge import quick
-    from snakepit_bridge.values import TAG, encode
+    from snakepit_bridge.values import quick
+    from snakepit_bridge.values.encoding import encode
+    from snakepit_bridge.values.tags import TAG
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quick, "_writers", {})

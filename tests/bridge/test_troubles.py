@@ -14,7 +14,7 @@ from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.bridge.harness import BridgeProcess, Stream
 from tests.bridge.test_batches import run
 
-from snakepit_bridge.adapter import LONGEST_TIMEOUT, command, find_commands  # isort: skip
+from snakepit_bridge.adapter.commands import LONGEST_TIMEOUT, command, find_commands  # isort: skip
 
 SERVING = b"\x08\x01"
 
@@ -118,8 +118,8 @@ def test_what_cannot_be_written_fails_alone_and_the_interpreter_serves_on(stream
 
 
 def test_an_item_that_cannot_be_written_is_a_failure_in_its_place() -> None:
-    from snakepit_bridge.answers import Answer
-    from snakepit_bridge.session import Attachment
+    from snakepit_bridge.server.answers import Answer
+    from snakepit_bridge.server.attachment import Attachment
 
     attachment = Attachment.__new__(Attachment)
     attachment._epoch = None
@@ -164,7 +164,7 @@ def test_an_exception_that_comes_late_ends_no_thread_and_no_other_command(bridge
 
 
 def test_health_looks_at_the_threads_that_serve() -> None:
-    from snakepit_bridge.threaded import Threads
+    from snakepit_bridge.adapter.threads import Threads
 
     threads = Threads(2)
     threads.start()

@@ -64,8 +64,8 @@ def test_a_path_without_the_scripts_folder(bridge, variable: str) -> None:
 
 
 def test_the_floors_are_those_that_the_package_declares() -> None:
-    from snakepit_bridge import requirements
+    from snakepit_bridge.main import requirements
 
-    declared = Path(requirements.__file__).parents[1].joinpath("pyproject.toml").read_text()
+    declared = Path(requirements.__file__).parents[2].joinpath("pyproject.toml").read_text()
     for distribution, least in requirements.NEEDED.values():
         assert f'"{distribution}>={".".join(map(str, least))}"' in declared

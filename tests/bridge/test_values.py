@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 
 from tests.bridge import harness  # puts the bridge on the path
 
-from snakepit_bridge.decoding import decode  # isort: skip
-from snakepit_bridge.failures import EncodingError, InvalidArguments  # isort: skip
-from snakepit_bridge.values import MAX_DEPTH, Unserializable, encode  # isort: skip
+from snakepit_bridge.values.decoding import decode  # isort: skip
+from snakepit_bridge.values.encoding import encode  # isort: skip
+from snakepit_bridge.values.failures import EncodingError, InvalidArguments  # isort: skip
+from snakepit_bridge.values.tags import MAX_DEPTH, Unserializable  # isort: skip
 
 assert harness
 

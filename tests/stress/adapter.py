@@ -8,7 +8,7 @@ import random
 import time
 
 from snakepit_bridge import Adapter, command
-from snakepit_bridge.arena import Arena
+from snakepit_bridge.server.arena import Arena
 
 
 class Stressed(Adapter):

@@ -20,9 +20,8 @@ from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Envelope
 from tests.bridge import harness  # noqa: F401 - puts the bridge's modules on the path
 
-from snakepit_bridge import arena as bridge  # isort: skip
-from snakepit_bridge.buffers import Buffers  # isort: skip
-from snakepit_bridge.hostcalls import fill_payload  # isort: skip
+from snakepit_bridge.server import arena as bridge  # isort: skip
+from snakepit_bridge.server.payloads import Buffers, fill_payload  # isort: skip
 
 THRESHOLD = 100
 PAGES = 16

@@ -17,7 +17,7 @@ from snakepit_ray.wire.codec import decode_value, encode_value
 from tests.bridge import harness  # puts the bridge on the path
 from tests.values import samples
 
-from snakepit_bridge import decoding, failures, values  # isort: skip
+from snakepit_bridge.values import decoding, encoding, failures, tags  # isort: skip
 
 assert harness
 
@@ -77,14 +77,14 @@ def outcome(encode: Any, value: Any) -> Any:
 @given(VALUES)
 def test_both_sides_write_the_same_or_refuse_with_the_same_words(value: Any) -> None:
     assert outcome(lambda v: encode_value(v, "here"), value) == outcome(
-        lambda v: values.encode(v, root="here"), value
+        lambda v: encoding.encode(v, root="here"), value
     )
 
 
 @given(VALUES)
 def test_what_one_side_writes_both_sides_read_alike(value: Any) -> None:
     try:
-        text, buffers = values.encode(value)
+        text, buffers = encoding.encode(value)
     except failures.EncodingError:
         return
     assert repr(decode_value(text, buffers)) == repr(decoding.decode(text, buffers))
@@ -92,8 +92,8 @@ def test_what_one_side_writes_both_sides_read_alike(value: Any) -> None:
 
 @pytest.mark.parametrize("done", [np.int64(3), np.float32(0.5), 2**60, 3])
 def test_progress_takes_every_number(done: Any) -> None:
-    text, _ = values.encode(values.Progress(done, total=np.int32(5)))
+    text, _ = encoding.encode(tags.Progress(done, total=np.int32(5)))
     report = decode_value(text)
     assert (report.done, report.total) == (done, 5)
     with pytest.raises(failures.EncodingError, match="progress whose done is list"):
-        values.encode(values.Progress([1]))
+        encoding.encode(tags.Progress([1]))

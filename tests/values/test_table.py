@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,13 @@ from snakepit_ray.wire.codec.decoding import decode_values
 from tests.bridge import harness  # puts the bridge on the path
 from tests.values.page import PAGE, ROOT, page, rows
 
-from snakepit_bridge import decoding, failures, quick, values  # isort: skip
+from snakepit_bridge.values import decoding, encoding, failures, quick  # isort: skip
 
 assert harness
 
 ALWAYS = "array collections dataclasses datetime decimal fractions numpy pathlib pyarrow types uuid zoneinfo"
 MODULES = {"scipy": "scipy.sparse", "astropy": "astropy.units"}
-TWINS = ("hints.py", "kinds.py", "tensors.py")
+TWINS = ("values/hints.py", "tensors/kinds.py", "tensors/tensors.py")
 
 
 def names(row: dict[str, Any]) -> dict[str, Any]:
@@ -49,11 +50,11 @@ def in_a_batch(value: Any) -> Any:
 
 def by_result(value: Any) -> Any:
     """As a caller gets what a command returned."""
-    return decode_value(*values.encode(value))
+    return decode_value(*encoding.encode(value))
 
 
 def in_a_result(value: Any) -> Any:
-    text, buffers = values.encode([1, {"x": value}])
+    text, buffers = encoding.encode([1, {"x": value}])
     (_, found), unreadable = decode_values(text, buffers, 2)
     assert not unreadable
     return found["x"]
@@ -62,7 +63,7 @@ def in_a_result(value: Any) -> Any:
 def as_a_chunk(value: Any) -> Any:
     text, buffers = quick.quick({"x": value}), []
     if text is None:
-        text, buffers = values.encode({"x": value}, root="chunk")
+        text, buffers = encoding.encode({"x": value}, root="chunk")
     (found,) = Part([Piece(text, buffers)]).values()
     return found["x"]
 
@@ -108,7 +109,7 @@ def test_a_data_frame_comes_back_with_its_index_its_types_and_its_attributes() -
 )
 def test_a_refused_result_is_a_marker_where_the_pool_asks_for_it(row: dict[str, Any]) -> None:
     value = eval(row["example"], names(row))
-    text, buffers = values.encode([value, 1], marker=True)
+    text, buffers = encoding.encode([value, 1], marker=True)
     found = decode_value(text, buffers)
     assert found[1] == 1 and any(isinstance(one, Unserializable) for one in leaves(found[0]))
 
@@ -123,9 +124,8 @@ def leaves(value: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize("file", TWINS)
 def test_both_sides_have_the_same_decisions(file: str) -> None:
-    host, bridge = (
-        ROOT / place / file for place in ("snakepit_ray/wire/codec", "bridge/python/snakepit_bridge")
-    )
+    host = ROOT / "snakepit_ray/wire/codec" / Path(file).name
+    bridge = ROOT / "bridge/python/snakepit_bridge" / file
     assert host.read_bytes() == bridge.read_bytes()
 
 

@@ -13,7 +13,7 @@ import pytest
 from snakepit_ray.errors import EncodingError
 from tests.values.test_table import WAYS
 
-from snakepit_bridge.failures import EncodingError as BridgeError  # isort: skip
+from snakepit_bridge.values.failures import EncodingError as BridgeError  # isort: skip
 
 
 class Tensor:

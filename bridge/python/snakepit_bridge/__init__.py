@@ -7,19 +7,20 @@
 from __future__ import annotations
 
 __version__ = "0.1.0"
+PROTOCOL = 1  # of protos/snakepit/v1/interpreter.proto and bridge/README.md
 
 _HOMES = {
-    "Adapter": "adapter",
-    "command": "adapter",
-    "tool": "adapter",
+    "Adapter": "adapter.commands",
+    "command": "adapter.commands",
+    "tool": "adapter.commands",
     "ThreadSafeAdapter": "adapters.threaded",
-    "SessionContext": "context",
-    "Cancelled": "context",
-    "HostError": "context",
-    "current": "context",
+    "SessionContext": "adapter.context",
+    "Cancelled": "adapter.context",
+    "HostError": "adapter.context",
+    "current": "adapter.context",
     "BaseAdapter": "adapters.base",
-    "BaseCommandHandler": "protocol",
-    "ProtocolHandler": "protocol",
+    "BaseCommandHandler": "adapter.protocol",
+    "ProtocolHandler": "adapter.protocol",
 }
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snakepit_bridge.protocol import BaseCommandHandler, ProtocolHandler
+from snakepit_bridge.adapter.protocol import BaseCommandHandler, ProtocolHandler
 
 __all__ = [
     "BaseCommandHandler",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snakepit_bridge.adapter import Adapter, tool
+from snakepit_bridge.adapter.commands import Adapter, tool
 
 __all__ = ["BaseAdapter", "tool"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from snakepit_bridge.adapter import Adapter
+from snakepit_bridge.adapter.commands import Adapter
 
 
 class ThreadSafeAdapter(Adapter):

@@ -11,10 +11,10 @@ import os
 import sys
 import time
 
-from snakepit_bridge.adapter import command
+from snakepit_bridge.adapter.commands import command
+from snakepit_bridge.adapter.context import SessionContext
 from snakepit_bridge.adapters.showcase.streams import StreamCommands
 from snakepit_bridge.adapters.threaded import ThreadSafeAdapter
-from snakepit_bridge.context import SessionContext
 
 VERSION = "2.0.0"
 _STARTED = time.monotonic()

@@ -11,8 +11,8 @@ import random
 import time
 from typing import Optional
 
-from snakepit_bridge.adapter import command
-from snakepit_bridge.context import SessionContext
+from snakepit_bridge.adapter.commands import command
+from snakepit_bridge.adapter.context import SessionContext
 
 
 def pause(ctx: SessionContext, milliseconds: float) -> None:

@@ -1,0 +1,1 @@
+"""Arrays, tables and bytes: what is carried in a buffer."""
