@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from snakepit_ray.cli.interpreters import Interpreter, ask
 from snakepit_ray.config import environment_default
+from snakepit_ray.config.languages import TABLE
 from snakepit_ray.runtimes.python import VARIABLE
 
 SHM_WARN_BYTES = 512 * 1024 * 1024
@@ -110,7 +111,9 @@ def _found() -> Iterable[str]:
 
 def languages() -> Iterator[Finding]:
     """Other interpreters, for pools with a Runtime of one's own."""
-    for name in ("node", "ruby", "Rscript", "go"):
-        path = shutil.which(name)
+    for language in TABLE:
+        path = None if language.has_bridge else shutil.which(language.program)
         if path:
-            yield Finding("note", f"{name} at {path}: this version runs Python; bring a Runtime for others")
+            yield Finding(
+                "note", f"{language.program} at {path}: this version runs Python; bring a Runtime for others"
+            )

@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from snakepit_ray.config import units
+from snakepit_ray.config.languages import LATER, WITH_BRIDGE
 from snakepit_ray.errors import ConfigError, did_you_mean
 
 Check = Callable[[Any], Any]
 V = TypeVar("V")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-LANGUAGES = ("python",)
-LATER_LANGUAGES = ("node", "ruby", "r", "go")
 MAX_BUDGET = 4_000_000.0  # seconds, 46 days: a budget travels as a 32-bit number of milliseconds
 MAX_SESSION_ID = 1024  # bytes of UTF-8
 
@@ -205,11 +204,11 @@ def runtime(value: Any) -> Any:
         if isinstance(getattr(value, "name", None), str) and callable(getattr(value, "executable", None)):
             return value
         raise ValueError('"python", "module:Runtime" or a Runtime object (subclass snakepit_ray.BaseRuntime)')
-    if value in LATER_LANGUAGES:
+    if value in LATER:
         raise ValueError(f'"python" or a Runtime of your own: {value!r} is not in this version')
-    if value in LANGUAGES or ":" in value.strip(":"):
+    if value in WITH_BRIDGE or ":" in value.strip(":"):
         return value
-    raise ValueError(f'"python", "module:Runtime" or a Runtime object{did_you_mean(value, LANGUAGES)}')
+    raise ValueError(f'"python", "module:Runtime" or a Runtime object{did_you_mean(value, WITH_BRIDGE)}')
 
 
 def map_of(check: Check, what: str) -> Check:

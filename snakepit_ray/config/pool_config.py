@@ -15,6 +15,7 @@ from typing import Any
 
 from snakepit_ray.config import checks
 from snakepit_ray.config.checks import FrozenMap, byte_size, flag, number, one_of, optional, seconds, whole
+from snakepit_ray.config.languages import PYTHON
 from snakepit_ray.config.options import Affinity, check_affinity
 from snakepit_ray.errors import ConfigError
 
@@ -157,9 +158,9 @@ class PoolConfig:
 
     # what is run
     name: str = _key("default", checks.name)
-    runtime: Any = _key("python", checks.runtime)  # noqa: RUF009 - it is field()
+    runtime: Any = _key(PYTHON.name, checks.runtime)  # noqa: RUF009 - it is field()
     interpreter: str | None = _key(None, optional(checks.path))
-    adapter: str = _key("showcase", checks.path)
+    adapter: str = _key(PYTHON.adapter, checks.path)
     adapter_args: Mapping[str, Any] = _map_key(checks.json_map)
     env: Mapping[str, str] = _map_key(checks.map_of(checks.environment_value, "strings"))
     cwd: str | None = _key(None, optional(checks.path))

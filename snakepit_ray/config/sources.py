@@ -7,11 +7,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from snakepit_ray.config.languages import SUFFIXES
 from snakepit_ray.config.pool_config import PoolConfig
 from snakepit_ray.errors import ConfigError
 
 TABLES = ("defaults", "pools")
-FILE_SUFFIXES = (".py", ".js", ".mjs", ".cjs", ".rb", ".r")
 
 
 def environment_default(name: str) -> str | None:
@@ -102,4 +102,4 @@ def _beside(directory: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_path(key: str, value: str) -> bool:
-    return "/" in value or os.sep in value or (key == "adapter" and value.lower().endswith(FILE_SUFFIXES))
+    return "/" in value or os.sep in value or (key == "adapter" and value.lower().endswith(SUFFIXES))

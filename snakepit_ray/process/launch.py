@@ -48,9 +48,7 @@ class Launch:
 
 def build_launch(
     *,
-    executable: str,
-    script: str,
-    args: Sequence[str] = (),
+    argv: Sequence[str],
     base_environ: Mapping[str, str],
     user_env: Mapping[str, str],
     token: str,
@@ -66,7 +64,7 @@ def build_launch(
     env |= {"PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "ERROR"}
     env |= dict(user_env)
     env[TOKEN_VARIABLE] = token
-    return Launch(argv=(executable, script, *args), env=env, cwd=cwd)
+    return Launch(argv=tuple(argv), env=env, cwd=cwd)
 
 
 def allowed(name: str) -> bool:

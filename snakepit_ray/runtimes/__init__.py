@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from snakepit_ray.config import load_object
+from snakepit_ray.config.languages import LATER, flagged_argv, script_argv
 from snakepit_ray.errors import ConfigError, did_you_mean
 from snakepit_ray.runtimes.base import (
     MEMBERS,
     BaseRuntime,
     Runtime,
+    argv_of,
     find_executable,
     has_hooks,
     has_response_hook,
@@ -16,7 +18,6 @@ from snakepit_ray.runtimes.base import (
 from snakepit_ray.runtimes.python import PythonRuntime
 
 BUILTIN: dict[str, Runtime] = {"python": PythonRuntime()}
-LATER = ("node", "ruby", "r", "go")
 
 _named: dict[str, Runtime] = {}  # by "module:Name", made once in each process
 
@@ -74,10 +75,13 @@ __all__ = [
     "BaseRuntime",
     "PythonRuntime",
     "Runtime",
+    "argv_of",
     "find_executable",
+    "flagged_argv",
     "has_hooks",
     "has_response_hook",
     "importable_name",
     "resolve_runtime",
     "runtime_ref",
+    "script_argv",
 ]

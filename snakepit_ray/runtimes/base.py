@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from snakepit_ray.config import PoolConfig
+from snakepit_ray.config.languages import script_argv
 from snakepit_ray.errors import ConfigError, UnknownCommand
 
 CALLER_HOOKS = ("supported_commands", "validate_command", "prepare_args", "command_timeout")
@@ -25,8 +26,9 @@ class Runtime(Protocol):
     """How interpreters of one language are started and what is done to its calls.
 
     `executable`, `script`, `args` and `env` are asked on the worker's node, before each start of an
-    interpreter. The hooks about commands run at the caller before anything is encoded or sent,
-    `process_response` where the result is decoded. All must be free of side effects.
+    interpreter. A runtime that also has `argv(executable, script, args)` builds the command line by itself
+    (`argv_of`), else it is EXECUTABLE SCRIPT ARGS. The hooks about commands run at the caller before anything
+    is encoded or sent, `process_response` where the result is decoded. All must be free of side effects.
     """
 
     @property
@@ -40,7 +42,8 @@ class Runtime(Protocol):
         """
 
     def script(self, config: PoolConfig) -> str:
-        """Absolute path of the bridge that the program runs, for a pool with that `config`."""
+        """Absolute path of the bridge that the program runs, for a pool with that `config`; "" for a program
+        that is its own bridge."""
 
     def args(self, config: PoolConfig) -> Sequence[str]:
         """Arguments after the script, for a pool with that `config`; the host adds its own behind them."""
@@ -90,6 +93,14 @@ class BaseRuntime(ABC):
         """As `Runtime.args`: none."""
         return ()
 
+    def argv(self, executable: str, script: str, args: Sequence[str]) -> Sequence[str]:
+        """The command line of an interpreter, without the host's own arguments, which come behind it.
+
+        A pure function. Override it where the program has flags of its own before the script, for instance
+        `flagged_argv("--vanilla")(executable, script, args)`.
+        """
+        return script_argv(executable, script, args)
+
     def env(self, config: PoolConfig) -> Mapping[str, str]:
         """As `Runtime.env`: none."""
         return {}
@@ -115,6 +126,23 @@ class BaseRuntime(ABC):
     def command_timeout(self, command: str, args: Mapping[str, Any]) -> float | None:
         """As `Runtime.command_timeout`: what the command or the pool says."""
         return None
+
+
+def argv_of(runtime: Runtime, config: PoolConfig) -> tuple[str, ...]:
+    """The command line of an interpreter: what the runtime's `argv` builds, else EXECUTABLE SCRIPT ARGS.
+
+    Raises ConfigError for a command line that is not strings, and whatever `executable` and `script` raise.
+    """
+    build = getattr(runtime, "argv", script_argv)
+    built = build(runtime.executable(config), runtime.script(config), tuple(runtime.args(config)))
+    argv = () if isinstance(built, str) else tuple(built)
+    if not argv or not all(isinstance(word, str) for word in argv):
+        raise ConfigError(
+            f"argv of runtime {runtime.name!r} gave {built!r:.200}; a command line is a sequence of strings, "
+            "the executable first",
+            key="runtime",
+        )
+    return argv
 
 
 def has_hooks(runtime: Runtime) -> bool:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from snakepit_ray.config import PoolConfig, environment_default
+from snakepit_ray.config.languages import PYTHON
 from snakepit_ray.errors import ConfigError
 from snakepit_ray.runtimes.activation import activation
 from snakepit_ray.runtimes.base import BaseRuntime, find_executable
@@ -26,7 +27,7 @@ class PythonRuntime(BaseRuntime):
     """Any Python from 3.9: the pool's `interpreter`, else SNAKEPIT_PYTHON, else .venv of the directory,
     else this one."""
 
-    name = "python"
+    name = PYTHON.name
 
     def executable(self, config: PoolConfig) -> str:
         if config.interpreter is not None:
@@ -38,6 +39,9 @@ class PythonRuntime(BaseRuntime):
         if os.path.isfile(local) and os.access(local, os.X_OK):
             return local
         return find_executable(sys.executable, None, "sys.executable")
+
+    def argv(self, executable: str, script: str, args: Sequence[str]) -> Sequence[str]:
+        return PYTHON.argv(executable, script, args)
 
     def env(self, config: PoolConfig) -> Mapping[str, str]:
         return activation(self.executable(config), environment_default("PATH") or os.defpath)

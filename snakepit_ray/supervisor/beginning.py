@@ -28,9 +28,7 @@ class InterpreterSpec:
     """What every incarnation of one worker's interpreter is started from."""
 
     worker_id: str
-    executable: str
-    script: str
-    args: tuple[str, ...]
+    argv: tuple[str, ...]
     user_env: Mapping[str, str]
     cwd: str | None
     thread_limits: int
@@ -120,9 +118,7 @@ def _why_not_executed(launch: Launch, error: OSError) -> str:
 
 def _launch(spec: InterpreterSpec) -> Launch:
     return build_launch(
-        executable=spec.executable,
-        script=spec.script,
-        args=spec.args,
+        argv=spec.argv,
         base_environ=os.environ,
         user_env=spec.user_env,
         token=secrets.token_hex(16),

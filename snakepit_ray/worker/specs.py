@@ -7,7 +7,7 @@ import os
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.worker.recycling import Limits
 from snakepit_ray.process.usage import machine_memory
-from snakepit_ray.runtimes import resolve_runtime
+from snakepit_ray.runtimes import argv_of, resolve_runtime
 from snakepit_ray.supervisor import CarePolicy, InterpreterSpec, WorkerPolicy
 
 
@@ -35,9 +35,7 @@ def interpreter_spec(config: PoolConfig, worker_id: str, marks: int | None = Non
     cwd = config.cwd or os.getcwd()
     return InterpreterSpec(
         worker_id=worker_id,
-        executable=runtime.executable(config),
-        script=runtime.script(config),
-        args=tuple(runtime.args(config)),
+        argv=argv_of(runtime, config),
         user_env={**dict(runtime.env(config)), **dict(config.env)},
         cwd=cwd,
         thread_limits=config.effective_thread_limits,

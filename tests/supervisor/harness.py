@@ -49,9 +49,7 @@ def spec(tmp_path: Path, **changes: Any) -> InterpreterSpec:
     }
     given: dict[str, Any] = {
         "worker_id": "w-0",
-        "executable": sys.executable,
-        "script": BRIDGE,
-        "args": (),
+        "argv": (changes.pop("executable", sys.executable), changes.pop("script", BRIDGE)),
         "user_env": {},
         "cwd": str(tmp_path),
         "thread_limits": 1,

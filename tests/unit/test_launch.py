@@ -15,8 +15,7 @@ PATH = "/usr/local/bin:/usr/bin"
 
 def environment(base: dict[str, str], user: dict[str, str] | None = None) -> dict[str, str]:
     launch = build_launch(
-        executable="/x/python",
-        script="main.py",
+        argv=("/x/python", "main.py"),
         base_environ=base,
         user_env=user or {},
         token="t",

@@ -7,12 +7,14 @@ import sys
 import pytest
 
 from snakepit_ray import runtimes
-from snakepit_ray.config import CallOptions, PoolConfig
+from snakepit_ray.config import CallOptions, PoolConfig, languages
 from snakepit_ray.errors import ConfigError, UnknownCommand
 from snakepit_ray.runtimes import (
     BaseRuntime,
     PythonRuntime,
     Runtime,
+    argv_of,
+    flagged_argv,
     has_hooks,
     has_response_hook,
     resolve_runtime,
@@ -261,10 +263,85 @@ def test_another_language_needs_its_interpreter(bare):
     assert Plain().executable(PoolConfig(interpreter=ruby)) == ruby
 
 
-def test_later_languages_are_the_configurations_too():
-    from snakepit_ray.config.checks import LANGUAGES, LATER_LANGUAGES
+# ---- the table of languages and command lines --------------------------------------------------------------
 
-    assert (tuple(runtimes.BUILTIN), runtimes.LATER) == (LANGUAGES, LATER_LANGUAGES)
+
+def test_every_language_with_a_bridge_is_built_in_and_no_other():
+    assert tuple(runtimes.BUILTIN) == languages.WITH_BRIDGE
+    assert set(runtimes.LATER) == {language.name for language in languages.TABLE} - set(runtimes.BUILTIN)
+
+
+@pytest.mark.parametrize(
+    ("language", "script", "expected"),
+    [
+        ("python", "/b/main.py", ("/x", "/b/main.py", "-a")),
+        ("node", "/b/main.js", ("/x", "/b/main.js", "-a")),
+        ("ruby", "/b/main.rb", ("/x", "/b/main.rb", "-a")),
+        ("r", "/b/main.R", ("/x", "--vanilla", "/b/main.R", "-a")),
+        ("go", "", ("/x", "-a")),
+    ],
+)
+def test_the_command_line_of_each_language(language, script, expected):
+    (found,) = (one for one in languages.TABLE if one.name == language)
+    assert found.argv("/x", script, ("-a",)) == expected
+
+
+def test_the_default_adapter_is_the_tables():
+    assert PoolConfig().adapter == languages.PYTHON.adapter == "showcase"
+
+
+class Flagged(Plain):
+    def executable(self, config):
+        return "/bin/node"
+
+    def args(self, config):
+        return ["--trace"]
+
+    def argv(self, executable, script, args):
+        return flagged_argv("--max-old-space-size=64")(executable, script, args)
+
+
+class Binary(Plain):
+    def executable(self, config):
+        return "/opt/mine"
+
+    def script(self, config):
+        return ""
+
+
+class Inherits(Typed):
+    """Nothing, not even `argv`."""
+
+    def executable(self, config):
+        return "/bin/ruby"
+
+    def script(self, config):
+        return "/bridge.rb"
+
+    def args(self, config):
+        return ["-v"]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "expected"),
+    [
+        (Flagged(), ("/bin/node", "--max-old-space-size=64", "/bridge.rb", "--trace")),
+        (Binary(), ("/opt/mine",)),
+        (Inherits(), ("/bin/ruby", "/bridge.rb", "-v")),
+    ],
+)
+def test_a_runtime_of_ones_own_says_its_command_line(runtime, expected):
+    assert argv_of(resolve_runtime(runtime), PoolConfig()) == expected
+
+
+@pytest.mark.parametrize("wrong", ["/bin/node script", (), ["/bin/node", 3], [None]])
+def test_a_command_line_that_is_none_is_refused(wrong):
+    class Wrong(Binary):
+        def argv(self, executable, script, args):
+            return wrong
+
+    with pytest.raises(ConfigError, match=r"argv of runtime 'custom' gave .* a sequence of strings"):
+        argv_of(Wrong(), PoolConfig())
 
 
 @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 0, -1.0, 1e300])
