@@ -22,7 +22,7 @@ def refuse(argv):
         % (version, sys.executable, ".".join(map(str, OLDEST))),
         "traceback": "",
     }
-    line = json.dumps({"snakepit": 1, "error": error}) + "\n"
+    line = json.dumps({"snakepit": 2, "error": error}) + "\n"
     if "--ready-fd" not in argv[:-1]:
         sys.exit(error["message"])
     sys.stdin.readline()  # the configuration: a host must not meet a closed pipe while it writes

@@ -214,5 +214,6 @@ BUILDERS: dict[str, Callable[[_Failure], SnakepitError]] = {
     "DEADLINE": _deadline,
     "TOOL_NOT_FOUND": _tool_not_found,
     "INTERNAL": _internal,
+    "TOO_MANY_CALLS": _internal,  # an answer of ours to a bridge that does not hold back its calls
 }
 KINDS = tuple(BUILDERS)  # the wire's number of a kind is its place in this table

@@ -2,8 +2,8 @@
 shutdown.
 
 Rules:
-- Every request gets exactly one answer: a Reply, or None when the stream ended. Every call of the interpreter
-  to the host gets exactly one HostReply.
+- Every request gets exactly one answer: a Reply, or None when the stream ended. Calls of the interpreter to
+  its host are served by host_calls.py.
 - One writer. grpc.aio allows one `write` at a time, so one task writes, and sends what has gathered meanwhile
   as one frame.
 - A caller that is cancelled never touches the stream itself, because grpc.aio cancels the whole call when a
@@ -22,25 +22,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from snakepit_ray.process.awaiting import within
+from snakepit_ray.rpc.host_calls import HostCalls, HostSide
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
-PROTOCOL = 1
 SERVICE = "/snakepit.v1.Interpreter/"
 SECRET_KEY = "snakepit-secret"
 DRAIN_SECONDS = 1.0  # for reading what had arrived when a write failed
 SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}, grpc.health.v1
 
-HostHandler = Callable[[pb.HostCall], Awaitable[pb.HostReply]]
 Answer = Callable[[pb.Reply | None], None]
 TakeChunk = Callable[[pb.Chunk], None]
-Released = Callable[[Iterable[str]], None]
 
 
 log = logging.getLogger("snakepit_ray.worker")
@@ -68,9 +66,7 @@ class InterpreterClient:
     """Calls to one interpreter. `connect` first. `lost` is done when the stream has ended, `leaving` when the
     interpreter has said that it begins nothing any more."""
 
-    def __init__(
-        self, address: str, secret: str, on_host_call: HostHandler, on_released: Released | None = None
-    ) -> None:
+    def __init__(self, address: str, secret: str, host: HostSide) -> None:
         self._channel = grpc.aio.insecure_channel(
             address,
             options=[
@@ -84,8 +80,8 @@ class InterpreterClient:
             ],
         )
         self._metadata = ((SECRET_KEY, secret),)
-        self._on_host_call = on_host_call
-        self._on_released = on_released
+        self._released = host.cargo.released
+        self.host_calls = HostCalls(host, self._reply)
         self._answers: dict[str, Answer] = {}
         self._streams: dict[str, TakeChunk] = {}
         self._outgoing = pb.ToInterpreter()
@@ -138,7 +134,10 @@ class InterpreterClient:
         self._flush()
 
     def cancel(self, request_id: str, reason: pb.Cancel.Reason) -> None:
-        """Tells the interpreter to stop the command; its Reply still comes."""
+        """Tells the interpreter to stop the command, and stops what the command asks of us; its Reply still
+        comes."""
+        if reason != pb.Cancel.RECALL:  # which is for a command that has not begun
+            self.host_calls.cancel_request(request_id)
         self._outgoing.cancels.append(pb.Cancel(id=request_id, reason=reason))
         self._flush()
 
@@ -253,10 +252,10 @@ class InterpreterClient:
                     answer(reply)
                 except Exception:
                     log.exception("the reply to request %s could not be handed on", reply.id)
-        if frame.released and self._on_released is not None:
-            self._tell(self._on_released, frame.released)
-        for call in frame.host_calls:
-            self._spawn(self._serve(call))
+        if frame.released:
+            self._tell(self._released, frame.released)
+        if frame.host_calls or frame.host_credits or frame.host_cancels:
+            self._tell(self.host_calls.receive, frame)
 
     def _tell(self, listener: Callable[[Any], None], what: Any) -> None:
         try:
@@ -264,19 +263,14 @@ class InterpreterClient:
         except Exception:
             log.exception("an answer of the interpreter could not be handed on")
 
-    async def _serve(self, call: pb.HostCall) -> None:
-        try:
-            reply = await self._on_host_call(call)
-        except Exception as error:
-            log.exception("the host call %r failed", call.method)
-            failure = pb.Failure(kind=pb.Failure.INTERNAL, type=type(error).__name__, message=str(error))
-            reply = pb.HostReply(id=call.id, failure=failure)
-        self._outgoing.host_replies.append(reply)  # of the frame that gathers now, not before the await
+    def _reply(self, reply: pb.HostReply) -> None:
+        self._outgoing.host_replies.append(reply)
         self._flush()
 
     def _end(self, why: str) -> None:
         if not self.lost.done():
             self.lost.set_result(why)
+        self.host_calls.close()
         self._streams.clear()
         unanswered, self._answers = self._answers, {}
         for answer in unanswered.values():

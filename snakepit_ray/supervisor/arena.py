@@ -153,6 +153,20 @@ class Arena:
         if self._closed:
             self.close()
 
+    async def place(self, text: bytes, buffers: Sequence[Any]) -> pb.Payload:
+        """A payload of our own that can be sent. Raises PayloadTooLarge when its buffers neither find a place
+        here nor fit into one message."""
+        payload = pb.Payload(json=text)
+        ids: list[str] = []
+        in_band = 0
+        try:
+            for data in buffers:
+                in_band += await self._put(payload.buffers.add(), data, ids, in_band)
+        except BaseException:
+            self.released(ids)
+            raise
+        return payload
+
     def withdraw(self, carried: pb.Request) -> None:
         """What `carry` gave will not be sent."""
         self.released(place.segment.id for place in _places(carried))

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from snakepit_ray.core.worker.handshake import PROTOCOL
 from snakepit_ray.errors import WorkerStartError
 from snakepit_ray.process import Launch, build_launch
 from snakepit_ray.process.child import spawn
 from snakepit_ray.process.launch import TOKEN_VARIABLE
 from snakepit_ray.process.place import Place
-from snakepit_ray.rpc.client import PROTOCOL
 from snakepit_ray.supervisor.arena import Arena
 
 

@@ -14,13 +14,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from snakepit_ray.core.worker.handshake import HandshakeError, Ready, StartFailure, parse_ready
+from snakepit_ray.core.worker.handshake import PROTOCOL, HandshakeError, Ready, StartFailure, parse_ready
 from snakepit_ray.errors import ProtocolMismatch, SnakepitError, WorkerStartError
 from snakepit_ray.process import Child, Exit
 from snakepit_ray.process.awaiting import finish
 from snakepit_ray.process.threads import aside
-from snakepit_ray.rpc import InterpreterClient, InterpreterLost
-from snakepit_ray.rpc.client import PROTOCOL, HostHandler
+from snakepit_ray.rpc import HostHandler, HostSide, InterpreterClient, InterpreterLost
 from snakepit_ray.supervisor.arena import Arena
 from snakepit_ray.supervisor.beginning import Begun, InterpreterSpec, begin
 from snakepit_ray.telemetry import Why
@@ -116,7 +115,8 @@ class Interpreter:
         return said
 
     async def _attach(self, secret: str, epoch: pb.Epoch, on_host_call: HostHandler, deadline: float) -> None:
-        self.client = InterpreterClient(self.ready.address, secret, on_host_call, self.arena.released)
+        host = HostSide(self.spec.worker_id, on_host_call, self.arena)
+        self.client = InterpreterClient(self.ready.address, secret, host)
         self.arena.release = self.client.release
         if not self.ready.arena:
             self.arena.decline()

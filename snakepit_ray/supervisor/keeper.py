@@ -28,7 +28,7 @@ from snakepit_ray.core.worker.recycling import Reason
 from snakepit_ray.core.worker.restarts import Quarantine, RestartBudget
 from snakepit_ray.process import Exit
 from snakepit_ray.process.threads import aside
-from snakepit_ray.rpc.client import HostHandler
+from snakepit_ray.rpc import HostHandler
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.life import Life
 from snakepit_ray.supervisor.serving import Serving

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from snakepit_ray.core.worker.lifecycle import WorkerEvent, WorkerState
 from snakepit_ray.core.worker.recycling import Reason
 from snakepit_ray.errors import SnakepitError
-from snakepit_ray.rpc.client import HostHandler
+from snakepit_ray.rpc import HostHandler
 from snakepit_ray.supervisor.accounts import Accounts, Counters
 from snakepit_ray.supervisor.care import Care
 from snakepit_ray.supervisor.cargo import Cargo

@@ -120,7 +120,7 @@ def flood() -> None:
 
 
 def garbage() -> None:
-    os.write(1, b'\xff\xfe\x00{"snakepit": 1}\nGRPC_READY:1\n' + bytes(range(256)) + b"\n")
+    os.write(1, b'\xff\xfe\x00{"snakepit": 2}\nGRPC_READY:1\n' + bytes(range(256)) + b"\n")
 
 
 def ignore_sigterm() -> None:

@@ -28,7 +28,7 @@ from snakepit_ray.supervisor import Counters, Ports, Supervisor
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import BatchEnvelope, decoded_count, keep_encoded
 from snakepit_ray.worker.circuit import Gate
-from snakepit_ray.worker.host_calls import HostCalls
+from snakepit_ray.worker.host_calls import worker_methods
 from snakepit_ray.worker.memory import About, Memory
 from snakepit_ray.worker.peers import Peers
 from snakepit_ray.worker.pool_link import PoolLink
@@ -52,7 +52,7 @@ class WorkerActor:
         incarnation = self.ledger.next_incarnation(time.time_ns() // 1_000_000)
         memory = Memory(About(worker_id, self.node_id), self.ledger, incarnation)
         self._counters = Counters(self.ledger.counts)
-        host = HostCalls(worker_id, config.name, self.node_id, lambda: self.epoch)
+        host = worker_methods(worker_id, config.name, self.node_id, lambda: self.epoch)
         self.supervisor = Supervisor(
             lambda: interpreter_spec(config, worker_id, self.ledger.descriptor),
             worker_id=worker_id,

@@ -1,89 +1,75 @@
-"""What an interpreter may ask of its worker: the methods of bridge/README.md section 3, in one table.
+"""What an interpreter may ask of its worker: handlers by method, in one table (bridge/README.md section 6).
 
-- The arguments of a call are read on the worker's event loop, so they are small. A method that is not there
-  is a structured failure that lists what there is. A method that raises is a failure too, never the end of
-  the stream.
+- A handler is async. It is given the call with its payload encoded, and gives an encoded value, or yields
+  several.
+- A handler that wants JSON reads it on the worker's event loop, so it reads small arguments only.
+- A method that is not there is an error that lists what there is.
 """
 
 from __future__ import annotations
 
 import json
-import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from snakepit_ray import telemetry
-from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.errors import PayloadTooLarge, ToolNotFound
+from snakepit_ray.rpc import HostCall, HostHandler
+from snakepit_ray.wire.codec import Encoded, encode_value
 
 LONGEST_CALL = 1 << 20  # bytes of JSON, which take about 10 ms to read
 
 
-class HostCalls:
-    """Serves one worker's interpreter."""
+class HostMethods:
+    """The handlers of one worker by method."""
 
-    def __init__(self, worker_id: str, pool: str, node_id: str, epoch: Callable[[], tuple[int, int]]) -> None:
-        self._about = {"worker_id": worker_id, "pool": pool, "node_id": node_id}
-        self._epoch = epoch
-        self._methods: dict[str, Callable[[dict[str, Any]], Any]] = {
-            "worker.info": self._info,
-            "telemetry.emit": self._emit,
-        }
+    def __init__(self, handlers: Mapping[str, HostHandler]) -> None:
+        self._handlers = dict(handlers)
 
-    async def serve(self, call: pb.HostCall) -> pb.HostReply:
-        """Answers one call."""
-        method = self._methods.get(call.method)
-        if method is None:
-            available = sorted(self._methods)
-            return _failure(
-                call,
-                pb.Failure.TOOL_NOT_FOUND,
-                "ToolNotFound",
-                f"the host has no method {call.method!r}; it has {', '.join(available)}",
-                details={"available": available},
+    def serve(self, call: HostCall) -> Awaitable[Encoded] | AsyncIterator[Encoded]:
+        """Begins one call. Raises ToolNotFound."""
+        handler = self._handlers.get(call.method)
+        if handler is None:
+            available = sorted(self._handlers)
+            raise ToolNotFound(
+                f"the host has no method {call.method!r:.200}; it has {', '.join(available)}",
+                tool=call.method,
+                available=available,
             )
-        size = len(call.args.json)
-        if size > LONGEST_CALL:
-            return _failure(
-                call,
-                pb.Failure.PAYLOAD_TOO_LARGE,
-                "PayloadTooLarge",
-                f"the arguments of {call.method!r} have {size} bytes of JSON; the host reads at most "
-                f"{LONGEST_CALL}: send less, or return it as the command's result",
-                details={"size": size, "limit": LONGEST_CALL},
-            )
-        try:
-            value = method(json.loads(call.args.json or b"{}"))
-            return pb.HostReply(id=call.id, value=pb.Payload(json=json.dumps(value).encode()))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the interpreter is told
-            return _failure(
-                call, pb.Failure.COMMAND, type(error).__name__, str(error), trace=traceback.format_exc()
-            )
+        return handler(call)
 
-    def _info(self, args: dict[str, Any]) -> dict[str, Any]:
-        return {**self._about, "epoch": list(self._epoch())}
 
-    def _emit(self, args: dict[str, Any]) -> None:
-        metadata = {**args.get("metadata", {}), **self._about}
+def worker_methods(
+    worker_id: str, pool: str, node_id: str, epoch: Callable[[], tuple[int, int]]
+) -> HostMethods:
+    """What every worker answers. `epoch` is that of its interpreter now."""
+    about = {"worker_id": worker_id, "pool": pool, "node_id": node_id}
+
+    async def info(call: HostCall) -> Encoded:
+        return encode_value({**about, "epoch": list(epoch())})
+
+    async def emit(call: HostCall) -> Encoded:
+        args = read_json(call)
         event = str(args["event"])
-        name = (
-            event
-            if event in telemetry.EVENTS or event.startswith(telemetry.CUSTOM)
-            else telemetry.CUSTOM + event
-        )
+        is_known = event in telemetry.EVENTS or event.startswith(telemetry.CUSTOM)
+        metadata = {**args.get("metadata", {}), **about}
+        name = event if is_known else telemetry.CUSTOM + event
         telemetry.emit(name, dict(args.get("measurements", {})), metadata)
+        return encode_value(None)
+
+    return HostMethods({"worker.info": info, "telemetry.emit": emit})
 
 
-def _failure(
-    call: pb.HostCall, kind: Any, type_name: str, message: str, *, trace: str = "", details: Any = None
-) -> pb.HostReply:
-    return pb.HostReply(
-        id=call.id,
-        failure=pb.Failure(
-            kind=kind,
-            type=type_name,
-            message=message,
-            traceback=trace,
-            language="python",
-            details_json=json.dumps(details or {}).encode(),
-        ),
-    )
+def read_json(call: HostCall) -> dict[str, Any]:
+    """The arguments of a call whose JSON is plain. Raises PayloadTooLarge where reading them would hold the
+    worker's event loop."""
+    size = len(call.payload.json)
+    if size > LONGEST_CALL:
+        raise PayloadTooLarge(
+            f"the arguments of {call.method!r} have {size} bytes of JSON; the host reads at most "
+            f"{LONGEST_CALL}: send less, or return it as the command's result",
+            size=size,
+            limit=LONGEST_CALL,
+        )
+    args: dict[str, Any] = json.loads(call.payload.json or b"{}")
+    return args

@@ -94,7 +94,7 @@ class BridgeProcess:
         self.tokens.add(self.token)
         self.secret = secrets.token_hex(8)
         self.config = {
-            "snakepit": 1,
+            "snakepit": 2,
             "socket": f"{self.directory.name}/s",
             "secret": self.secret,
             "adapter": adapter,
@@ -231,7 +231,7 @@ class BridgeProcess:
 class Stream:
     """An attachment: frames out, and replies, host calls and released ids in, each in its place."""
 
-    def __init__(self, bridge: BridgeProcess, protocol: int = 1, epoch=(7, 3), on_host_call=None) -> None:
+    def __init__(self, bridge: BridgeProcess, protocol: int = 2, epoch=(7, 3), on_host_call=None) -> None:
         self._out: queue.SimpleQueue = queue.SimpleQueue()
         self._ids = itertools.count(1)
         self._changed = threading.Condition()
@@ -242,6 +242,8 @@ class Stream:
         self.late: list[str] = []  # streams of which a chunk came after their reply
         self.released: list[str] = []
         self.host_calls: list[pb.HostCall] = []
+        self.host_cancels: list[str] = []
+        self.host_credits: list[pb.Credit] = []
         self.ended: grpc.RpcError | str | None = None
         hello = pb.Hello(
             protocol=protocol, worker_id="w1", epoch=pb.Epoch(incarnation=epoch[0], number=epoch[1])
@@ -279,6 +281,8 @@ class Stream:
         for reply in frame.replies:
             self.replies.setdefault(reply.id, []).append(reply)
         self.released.extend(frame.released)
+        self.host_cancels.extend(cancel.id for cancel in frame.host_cancels)
+        self.host_credits.extend(frame.host_credits)
         for call in frame.host_calls:
             self.host_calls.append(call)
             if self._on_host_call is not None:

@@ -279,12 +279,12 @@ def test_wrong_versions_of_the_wire_are_named(commands) -> None:
     with pytest.raises(ConnectionError):
         stream.until(lambda: stream.welcome)
     assert stream.ended.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "protocol 9, this interpreter 1" in stream.ended.details()
+    assert "protocol 9, this interpreter 2" in stream.ended.details()
 
 
 def test_the_welcome_names_the_process(commands, stream) -> None:
     welcome = stream.until(lambda: stream.welcome)
-    assert (welcome.protocol, welcome.pid) == (1, commands.pid)
+    assert (welcome.protocol, welcome.pid) == (2, commands.pid)
 
 
 def test_reattaching_ends_the_older_stream_and_what_it_ran(commands) -> None:

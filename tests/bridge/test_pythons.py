@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.bridge.environments import environment, found
 from tests.bridge.harness import BridgeProcess
+from tests.bridge.test_host_calls import ASKING
 
 PACKAGES = ("grpcio", "protobuf")
 
@@ -39,6 +41,28 @@ def test_a_python_runs_the_bridge(version: str, python: str) -> None:
         assert stream.run("grpc_aio").startswith("grpc.aio")
         one.process.terminate()
         assert one.wait(5) == 0
+    finally:
+        one.stop()
+
+
+@pytest.mark.interpreters
+@pytest.mark.parametrize(("version", "python"), found().items(), ids=list(found()))
+def test_a_python_asks_its_host(version: str, python: str) -> None:
+    one = BridgeProcess(ASKING, python=environment(version, python, *PACKAGES)).start()
+    try:
+        stream = one.attach()
+        for command in ("sums", "asums"):
+            request = stream.request(command, {"method": "m", "count": 0})
+            call = stream.until(lambda: stream.host_calls)[-1]
+            values = [pb.HostReply(id=call.id, value=pb.Payload(json=b"%d" % n)) for n in range(3)]
+            stream.send(host_replies=[*values, pb.HostReply(id=call.id, end=pb.StreamEnd(chunks=3))])
+            assert stream.result(request) == 3
+            stream.host_calls.clear()
+        request = stream.request("fails", {"method": "m"})
+        call = stream.until(lambda: stream.host_calls)[0]
+        failure = pb.Failure(kind=pb.Failure.COMMAND, type="KeyError", message="x", traceback="there")
+        stream.send(host_replies=[pb.HostReply(id=call.id, failure=failure)])
+        assert stream.result(request)["traceback"] == "there"
     finally:
         one.stop()
 

@@ -32,7 +32,7 @@ def test_the_ready_line_says_who_serves_and_what(bridge, tmp_path) -> None:
         }
     }
     assert {key: ready[key] for key in ("snakepit", "pid", "language", "capacity", "adapter", "address")} == {
-        "snakepit": 1,
+        "snakepit": 2,
         "pid": one.pid,
         "language": "python",
         "capacity": 3,
@@ -122,7 +122,7 @@ def test_unknown_adapter_args_are_named(bridge) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"snakepit": 2}, "protocol 2, this bridge speaks 1"),
+        ({"snakepit": 1}, "protocol 1, this bridge speaks 2"),
         ({"socket": None}, "'socket'"),
         ({"capacity": "three"}, "'capacity' must be int"),
         ({"capacity": 0}, "at least 1"),

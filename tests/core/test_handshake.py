@@ -10,7 +10,7 @@ from snakepit_ray.core.worker.handshake import LONGEST_SECONDS, HandshakeError, 
 
 
 def line(timeout: object) -> bytes:
-    said = {"snakepit": 1, "address": "unix:/s", "pid": 1, "language": "x", "version": "1", "capacity": 1}
+    said = {"snakepit": 2, "address": "unix:/s", "pid": 1, "language": "x", "version": "1", "capacity": 1}
     return json.dumps({**said, "commands": {"slow": {"timeout": timeout}}}).encode()
 
 

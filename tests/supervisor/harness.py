@@ -13,7 +13,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from snakepit_ray.errors import ToolNotFound
 from snakepit_ray.ledger import Entry, Ledger
+from snakepit_ray.rpc import HostCall, HostHandler
 from snakepit_ray.supervisor import (
     Done,
     InterpreterSpec,
@@ -25,6 +27,7 @@ from snakepit_ray.supervisor import (
     WorkerPolicy,
 )
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import Encoded
 from snakepit_ray.wire.replies import outcome
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,8 +64,8 @@ def spec(tmp_path: Path, **changes: Any) -> InterpreterSpec:
     return InterpreterSpec(**{**given, **changes})
 
 
-async def refuse_host_calls(call: pb.HostCall) -> pb.HostReply:
-    return pb.HostReply(id=call.id, failure=pb.Failure(kind=pb.Failure.TOOL_NOT_FOUND, type="ToolNotFound"))
+async def refuse_host_calls(call: HostCall) -> Encoded:
+    raise ToolNotFound.named(call.method, [])
 
 
 def ports(*given: Any) -> Ports:
@@ -72,7 +75,12 @@ def ports(*given: Any) -> Ports:
 
 
 def supervisor(
-    tmp_path: Path, *, policy: WorkerPolicy | None = None, around: Any = None, **changes: Any
+    tmp_path: Path,
+    *,
+    policy: WorkerPolicy | None = None,
+    around: Any = None,
+    on_host_call: HostHandler = refuse_host_calls,
+    **changes: Any,
 ) -> Supervisor:
     made = spec(tmp_path, **changes)
     return Supervisor(
@@ -81,7 +89,7 @@ def supervisor(
         pool="test",
         policy=policy or POLICY,
         incarnation=1,
-        on_host_call=refuse_host_calls,
+        on_host_call=on_host_call,
         forward=lambda stream, line: None,
         ports=around if callable(around) else lambda supervisor: ports(around),
     )

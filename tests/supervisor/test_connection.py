@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from snakepit_ray.rpc import InterpreterClient
+from snakepit_ray.rpc import HostSide, InterpreterClient
+from snakepit_ray.supervisor.arena import Arena
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
-from tests.supervisor.harness import until
+from tests.supervisor.harness import refuse_host_calls, until
 
 # Answers the first request with many replies, ends the stream, and says so on its stdout.
 INTERPRETER = """
@@ -55,7 +56,7 @@ def test_what_arrived_before_a_write_failed_is_read_and_nothing_of_the_call_stay
 
     async def body() -> None:
         before = asyncio.all_tasks()
-        client = InterpreterClient(address, "secret", None)  # type: ignore[arg-type]
+        client = InterpreterClient(address, "secret", HostSide("w-0", refuse_host_calls, Arena(0, 0, "w-0")))
         await client.connect(pb.Hello(), 20)
         for number in range(many):
             client._answers[f"r-{number}"] = answers.append

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +17,15 @@ import numpy as np
 import pytest
 
 from snakepit_ray.core.worker.recycling import Limits
-from snakepit_ray.errors import WorkerStartError
+from snakepit_ray.errors import PayloadTooLarge, WorkerStartError
 from snakepit_ray.process.threads import aside
+from snakepit_ray.rpc import HostCall
 from snakepit_ray.supervisor import CarePolicy, Supervisor
 from snakepit_ray.supervisor.arena import Arena
 from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
-from snakepit_ray.worker.host_calls import LONGEST_CALL, HostCalls
+from snakepit_ray.wire.codec import Encoded
+from snakepit_ray.worker.host_calls import LONGEST_CALL, worker_methods
 from tests.loop_watch import LIMIT, LoopWatch, watching
 from tests.supervisor.harness import POLICY, ROOT, request, run, supervisor, until, value
 
@@ -119,20 +121,19 @@ def test_while_memory_that_was_used_is_given_back(tmp_path: Path, monkeypatch: p
 # ---- host calls --------------------------------------------------------------------------------------------
 
 
-def host() -> HostCalls:
-    return HostCalls("w-0", "test", "node", lambda: (1, 1))
-
-
-def call(size: int) -> pb.HostCall:
+async def emitted(size: int) -> Encoded:
     args = {"event": "mine", "metadata": {"words": ["w"] * (size // 6)}}
-    return pb.HostCall(id="1", method="telemetry.emit", args=pb.Payload(json=json.dumps(args).encode()))
+    payload = Encoded(json.dumps(args).encode(), [], [])
+    call = HostCall("telemetry.emit", payload, "w-0", "r", "", None, "", "", None)
+    answer = worker_methods("w-0", "test", "node", lambda: (1, 1)).serve(call)
+    assert isinstance(answer, Awaitable)
+    return await answer
 
 
 def test_through_the_largest_host_call(tmp_path: Path) -> None:
     async def body() -> None:
         with watching() as watch:
-            reply = await host().serve(call(LONGEST_CALL - 1000))
-        assert not reply.HasField("failure")
+            assert (await emitted(LONGEST_CALL - 1000)).json == b"null"
         assert watch.noted == []
 
     run(body)
@@ -140,9 +141,8 @@ def test_through_the_largest_host_call(tmp_path: Path) -> None:
 
 def test_a_host_call_that_would_hold_the_loop_is_refused(tmp_path: Path) -> None:
     async def body() -> None:
-        reply = await host().serve(call(2 * LONGEST_CALL))
-        assert reply.failure.kind == pb.Failure.PAYLOAD_TOO_LARGE
-        assert f"at most {LONGEST_CALL}" in reply.failure.message
+        with pytest.raises(PayloadTooLarge, match=f"at most {LONGEST_CALL}"):
+            await emitted(2 * LONGEST_CALL)
 
     run(body)
 

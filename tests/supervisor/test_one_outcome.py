@@ -23,9 +23,11 @@ from snakepit_ray.errors import (
     WorkerFault,
 )
 from snakepit_ray.ledger import Entry, Ledger
+from snakepit_ray.rpc import HostCall
 from snakepit_ray.supervisor import Relayed, Stream, Supervisor
 from snakepit_ray.supervisor.dispatch import MOST_LOSSES
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import Encoded, encode_value
 from tests.supervisor.harness import POLICY, Marked, executed, request, run, stop, supervisor, until, value
 from tests.supervisor.test_ahead import warmed
 
@@ -467,26 +469,30 @@ def test_what_a_slot_was_entered_for_is_taken_back_when_the_request_has_not_begu
 def test_every_call_to_the_host_is_answered_while_other_frames_are_sent(tmp_path: Path) -> None:
     asked, free = [], asyncio.Event()
 
-    async def slow(call: pb.HostCall) -> pb.HostReply:
+    async def slow(call: HostCall) -> Encoded:
         asked.append(call.method)
         await free.wait()
-        return pb.HostReply(id=call.id, value=pb.Payload(json=b'{"ok": true}'))
+        return encode_value({"ok": True})
 
-    async def broken(call: pb.HostCall) -> pb.HostReply:
+    async def broken(call: HostCall) -> Encoded:
         raise KeyError(call.method)
 
+    handlers = [slow, broken]
+
+    async def answer(call: HostCall) -> Encoded:
+        return await handlers[0](call)
+
     async def body() -> None:
-        async with working(tmp_path) as worker:
+        async with working(tmp_path, on_host_call=answer) as worker:
             assert worker.interpreter is not None
             client = worker.interpreter.client
-            client._on_host_call = slow
             call = ask(worker, "host_info", 1)
             await until(lambda: bool(asked))
             client.cancel("nobody", pb.Cancel.Reason.CALLER)  # another frame goes out meanwhile
             await until(lambda: not client._writing)
             free.set()
             assert await asyncio.wait_for(call, 10) == {"ok": True}
-            client._on_host_call = broken
+            del handlers[0]
             with pytest.raises(SnakepitError, match=r"worker\.info"):
                 await asyncio.wait_for(ask(worker, "host_info", 2), 10)
             await idle(worker)

@@ -32,7 +32,7 @@ BEHIND = """
 import json, os, sys, time
 ready = int(sys.argv[sys.argv.index("--ready-fd") + 1])
 sys.stdin.readline()
-line = {"snakepit": 1, "address": "unix:/nowhere/s", "pid": os.getpid(), "language": "x", "version": "1",
+line = {"snakepit": 2, "address": "unix:/nowhere/s", "pid": os.getpid(), "language": "x", "version": "1",
         "bridge": "1", "capacity": 1, "adapter": "x", "commands": {}}
 os.write(ready, json.dumps(line).encode() + b"\\n")
 time.sleep(600)

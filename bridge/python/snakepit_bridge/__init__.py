@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 __version__ = "0.1.0"
-PROTOCOL = 1  # of protos/snakepit/v1/interpreter.proto and bridge/README.md
+PROTOCOL = 2  # of protos/snakepit/v1/interpreter.proto and bridge/README.md
 
 _HOMES = {
     "Adapter": "adapter.commands",

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-PROTOCOL = 1
+PROTOCOL = 2  # of protos/snakepit/v1/interpreter.proto and bridge/README.md
 SHOWN = 200
 LONGEST_SECONDS = 4_000_000.0  # 46 days: a budget travels as a 32-bit number of milliseconds
 

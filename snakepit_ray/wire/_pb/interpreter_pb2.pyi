@@ -25,38 +25,42 @@ BATCH_ERRORS_RETURN: BatchErrors
 BATCH_ERRORS_APART: BatchErrors
 
 class ToInterpreter(_message.Message):
-    __slots__ = ("hello", "requests", "cancels", "credits", "host_replies", "released", "trim")
+    __slots__ = ("hello", "requests", "cancels", "credits", "released", "trim", "host_replies")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     CANCELS_FIELD_NUMBER: _ClassVar[int]
     CREDITS_FIELD_NUMBER: _ClassVar[int]
-    HOST_REPLIES_FIELD_NUMBER: _ClassVar[int]
     RELEASED_FIELD_NUMBER: _ClassVar[int]
     TRIM_FIELD_NUMBER: _ClassVar[int]
+    HOST_REPLIES_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     requests: _containers.RepeatedCompositeFieldContainer[Request]
     cancels: _containers.RepeatedCompositeFieldContainer[Cancel]
     credits: _containers.RepeatedCompositeFieldContainer[Credit]
-    host_replies: _containers.RepeatedCompositeFieldContainer[HostReply]
     released: _containers.RepeatedScalarFieldContainer[str]
     trim: bool
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[Cancel, _Mapping]]] = ..., credits: _Optional[_Iterable[_Union[Credit, _Mapping]]] = ..., host_replies: _Optional[_Iterable[_Union[HostReply, _Mapping]]] = ..., released: _Optional[_Iterable[str]] = ..., trim: bool = ...) -> None: ...
+    host_replies: _containers.RepeatedCompositeFieldContainer[HostReply]
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ..., cancels: _Optional[_Iterable[_Union[Cancel, _Mapping]]] = ..., credits: _Optional[_Iterable[_Union[Credit, _Mapping]]] = ..., released: _Optional[_Iterable[str]] = ..., trim: bool = ..., host_replies: _Optional[_Iterable[_Union[HostReply, _Mapping]]] = ...) -> None: ...
 
 class FromInterpreter(_message.Message):
-    __slots__ = ("welcome", "replies", "chunks", "host_calls", "released", "leaving")
+    __slots__ = ("welcome", "replies", "chunks", "released", "leaving", "host_calls", "host_cancels", "host_credits")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REPLIES_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
-    HOST_CALLS_FIELD_NUMBER: _ClassVar[int]
     RELEASED_FIELD_NUMBER: _ClassVar[int]
     LEAVING_FIELD_NUMBER: _ClassVar[int]
+    HOST_CALLS_FIELD_NUMBER: _ClassVar[int]
+    HOST_CANCELS_FIELD_NUMBER: _ClassVar[int]
+    HOST_CREDITS_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     replies: _containers.RepeatedCompositeFieldContainer[Reply]
     chunks: _containers.RepeatedCompositeFieldContainer[Chunk]
-    host_calls: _containers.RepeatedCompositeFieldContainer[HostCall]
     released: _containers.RepeatedScalarFieldContainer[str]
     leaving: bool
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ..., host_calls: _Optional[_Iterable[_Union[HostCall, _Mapping]]] = ..., released: _Optional[_Iterable[str]] = ..., leaving: bool = ...) -> None: ...
+    host_calls: _containers.RepeatedCompositeFieldContainer[HostCall]
+    host_cancels: _containers.RepeatedCompositeFieldContainer[Cancel]
+    host_credits: _containers.RepeatedCompositeFieldContainer[Credit]
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ..., released: _Optional[_Iterable[str]] = ..., leaving: bool = ..., host_calls: _Optional[_Iterable[_Union[HostCall, _Mapping]]] = ..., host_cancels: _Optional[_Iterable[_Union[Cancel, _Mapping]]] = ..., host_credits: _Optional[_Iterable[_Union[Credit, _Mapping]]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "worker_id", "epoch")
@@ -85,7 +89,7 @@ class Epoch(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "command", "args", "refs", "session", "budget_ms", "attempt", "traceparent", "stream", "credit", "options", "credit_bytes", "pack", "mark", "batch")
+    __slots__ = ("id", "command", "args", "refs", "session", "budget_ms", "attempt", "mark", "options", "batch", "stream", "credit", "credit_bytes", "pack", "traceparent", "tracestate", "item_traces", "chain")
     ID_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
     ARGS_FIELD_NUMBER: _ClassVar[int]
@@ -93,14 +97,17 @@ class Request(_message.Message):
     SESSION_FIELD_NUMBER: _ClassVar[int]
     BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
-    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
-    OPTIONS_FIELD_NUMBER: _ClassVar[int]
     CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     PACK_FIELD_NUMBER: _ClassVar[int]
-    MARK_FIELD_NUMBER: _ClassVar[int]
-    BATCH_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    TRACESTATE_FIELD_NUMBER: _ClassVar[int]
+    ITEM_TRACES_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
     id: str
     command: str
     args: Payload
@@ -108,15 +115,18 @@ class Request(_message.Message):
     session: str
     budget_ms: int
     attempt: int
-    traceparent: str
+    mark: int
+    options: CallOptions
+    batch: Batch
     stream: bool
     credit: int
-    options: CallOptions
     credit_bytes: int
     pack: bool
-    mark: int
-    batch: Batch
-    def __init__(self, id: _Optional[str] = ..., command: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ..., refs: _Optional[_Iterable[_Union[NamedPayload, _Mapping]]] = ..., session: _Optional[str] = ..., budget_ms: _Optional[int] = ..., attempt: _Optional[int] = ..., traceparent: _Optional[str] = ..., stream: bool = ..., credit: _Optional[int] = ..., options: _Optional[_Union[CallOptions, _Mapping]] = ..., credit_bytes: _Optional[int] = ..., pack: bool = ..., mark: _Optional[int] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ...) -> None: ...
+    traceparent: str
+    tracestate: str
+    item_traces: ItemTraces
+    chain: Chain
+    def __init__(self, id: _Optional[str] = ..., command: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ..., refs: _Optional[_Iterable[_Union[NamedPayload, _Mapping]]] = ..., session: _Optional[str] = ..., budget_ms: _Optional[int] = ..., attempt: _Optional[int] = ..., mark: _Optional[int] = ..., options: _Optional[_Union[CallOptions, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., stream: bool = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., pack: bool = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., item_traces: _Optional[_Union[ItemTraces, _Mapping]] = ..., chain: _Optional[_Union[Chain, _Mapping]] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("first", "count", "share_ms")
@@ -128,43 +138,69 @@ class Batch(_message.Message):
     share_ms: int
     def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ..., share_ms: _Optional[int] = ...) -> None: ...
 
+class ItemTraces(_message.Message):
+    __slots__ = ("traces", "places")
+    TRACES_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    traces: _containers.RepeatedCompositeFieldContainer[Trace]
+    places: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, traces: _Optional[_Iterable[_Union[Trace, _Mapping]]] = ..., places: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Trace(_message.Message):
+    __slots__ = ("traceparent", "tracestate")
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    TRACESTATE_FIELD_NUMBER: _ClassVar[int]
+    traceparent: str
+    tracestate: str
+    def __init__(self, traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
+
+class Chain(_message.Message):
+    __slots__ = ("root", "began_ms", "calls")
+    ROOT_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_MS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    root: str
+    began_ms: int
+    calls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, root: _Optional[str] = ..., began_ms: _Optional[int] = ..., calls: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class CallOptions(_message.Message):
-    __slots__ = ("affinity", "idempotent", "info", "rebind", "queue_ms", "hops", "runtime", "incarnation", "retries", "may_wait", "chained", "more", "errors", "default_budget", "turn", "turns_done", "encoded")
+    __slots__ = ("affinity", "idempotent", "retries", "info", "rebind", "queue_ms", "default_budget", "runtime", "encoded", "errors", "turn", "turns_done", "incarnation", "hops", "may_wait", "chained", "more")
     AFFINITY_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENT_FIELD_NUMBER: _ClassVar[int]
+    RETRIES_FIELD_NUMBER: _ClassVar[int]
     INFO_FIELD_NUMBER: _ClassVar[int]
     REBIND_FIELD_NUMBER: _ClassVar[int]
     QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
-    HOPS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_BUDGET_FIELD_NUMBER: _ClassVar[int]
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    ENCODED_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    TURNS_DONE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
-    RETRIES_FIELD_NUMBER: _ClassVar[int]
+    HOPS_FIELD_NUMBER: _ClassVar[int]
     MAY_WAIT_FIELD_NUMBER: _ClassVar[int]
     CHAINED_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
-    ERRORS_FIELD_NUMBER: _ClassVar[int]
-    DEFAULT_BUDGET_FIELD_NUMBER: _ClassVar[int]
-    TURN_FIELD_NUMBER: _ClassVar[int]
-    TURNS_DONE_FIELD_NUMBER: _ClassVar[int]
-    ENCODED_FIELD_NUMBER: _ClassVar[int]
     affinity: Affinity
     idempotent: bool
+    retries: int
     info: bool
     rebind: bool
     queue_ms: int
-    hops: int
+    default_budget: bool
     runtime: str
+    encoded: bool
+    errors: BatchErrors
+    turn: int
+    turns_done: int
     incarnation: int
-    retries: int
+    hops: int
     may_wait: bool
     chained: bool
     more: bool
-    errors: BatchErrors
-    default_budget: bool
-    turn: int
-    turns_done: int
-    encoded: bool
-    def __init__(self, affinity: _Optional[_Union[Affinity, str]] = ..., idempotent: bool = ..., info: bool = ..., rebind: bool = ..., queue_ms: _Optional[int] = ..., hops: _Optional[int] = ..., runtime: _Optional[str] = ..., incarnation: _Optional[int] = ..., retries: _Optional[int] = ..., may_wait: bool = ..., chained: bool = ..., more: bool = ..., errors: _Optional[_Union[BatchErrors, str]] = ..., default_budget: bool = ..., turn: _Optional[int] = ..., turns_done: _Optional[int] = ..., encoded: bool = ...) -> None: ...
+    def __init__(self, affinity: _Optional[_Union[Affinity, str]] = ..., idempotent: bool = ..., retries: _Optional[int] = ..., info: bool = ..., rebind: bool = ..., queue_ms: _Optional[int] = ..., default_budget: bool = ..., runtime: _Optional[str] = ..., encoded: bool = ..., errors: _Optional[_Union[BatchErrors, str]] = ..., turn: _Optional[int] = ..., turns_done: _Optional[int] = ..., incarnation: _Optional[int] = ..., hops: _Optional[int] = ..., may_wait: bool = ..., chained: bool = ..., more: bool = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("id", "reason")
@@ -254,6 +290,7 @@ class Failure(_message.Message):
         DEADLINE: _ClassVar[Failure.Kind]
         TOOL_NOT_FOUND: _ClassVar[Failure.Kind]
         INTERNAL: _ClassVar[Failure.Kind]
+        TOO_MANY_CALLS: _ClassVar[Failure.Kind]
     KIND_UNSPECIFIED: Failure.Kind
     COMMAND: Failure.Kind
     UNKNOWN_COMMAND: Failure.Kind
@@ -264,6 +301,7 @@ class Failure(_message.Message):
     DEADLINE: Failure.Kind
     TOOL_NOT_FOUND: Failure.Kind
     INTERNAL: Failure.Kind
+    TOO_MANY_CALLS: Failure.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -315,28 +353,44 @@ class Segment(_message.Message):
     def __init__(self, id: _Optional[str] = ..., offset: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
 
 class HostCall(_message.Message):
-    __slots__ = ("id", "request_id", "method", "session", "args")
+    __slots__ = ("id", "method", "args", "request_id", "session", "budget_ms", "stream", "credit", "credit_bytes", "traceparent", "tracestate", "chain")
     ID_FIELD_NUMBER: _ClassVar[int]
-    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
-    SESSION_FIELD_NUMBER: _ClassVar[int]
     ARGS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    TRACESTATE_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
     id: str
-    request_id: str
     method: str
-    session: str
     args: Payload
-    def __init__(self, id: _Optional[str] = ..., request_id: _Optional[str] = ..., method: _Optional[str] = ..., session: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
+    request_id: str
+    session: str
+    budget_ms: int
+    stream: bool
+    credit: int
+    credit_bytes: int
+    traceparent: str
+    tracestate: str
+    chain: Chain
+    def __init__(self, id: _Optional[str] = ..., method: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ..., request_id: _Optional[str] = ..., session: _Optional[str] = ..., budget_ms: _Optional[int] = ..., stream: bool = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., chain: _Optional[_Union[Chain, _Mapping]] = ...) -> None: ...
 
 class HostReply(_message.Message):
-    __slots__ = ("id", "value", "failure")
+    __slots__ = ("id", "value", "failure", "end")
     ID_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
     id: str
     value: Payload
     failure: Failure
-    def __init__(self, id: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+    end: StreamEnd
+    def __init__(self, id: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ...) -> None: ...
 
 class DescribeRequest(_message.Message):
     __slots__ = ()

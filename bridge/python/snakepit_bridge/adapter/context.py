@@ -19,14 +19,17 @@ class Cancelled(BaseException):
 
 class HostError(RuntimeError):
     """A call to the host failed; `kind` is the number of snakepit.v1.Failure.Kind, `type` the error's name
-    over there.
+    over there, `traceback` where it was raised there (a string), `details` what else it says.
     """
 
-    def __init__(self, message: str, kind: int = 0, type: str = "", details: dict | None = None) -> None:
+    def __init__(
+        self, message: str, kind: int = 0, type: str = "", details: dict | None = None, traceback: str = ""
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.type = type
         self.details = details or {}
+        self.traceback = traceback
 
 
 class SessionContext:
@@ -34,6 +37,7 @@ class SessionContext:
 
     __slots__ = (
         "_cancelled",
+        "_chain",
         "_event",
         "_link",
         "_outlet",
@@ -43,6 +47,7 @@ class SessionContext:
         "request_id",
         "session_id",
         "traceparent",
+        "tracestate",
         "worker_id",
     )
 
@@ -54,18 +59,22 @@ class SessionContext:
         *,
         attempt: int = 1,
         traceparent: str = "",
+        tracestate: str = "",
         worker_id: str = "",
         deadline: float | None = None,
         link=None,
+        chain=None,
     ) -> None:
         self.session_id = session_id
         self.request_id = request_id
         self.command = command
         self.attempt = attempt
-        self.traceparent = traceparent
+        self.traceparent = traceparent  # W3C trace context of the caller, "" for none; in a batch the item's
+        self.tracestate = tracestate
         self.worker_id = worker_id
         self.deadline = deadline
         self._link = link
+        self._chain = chain  # of the request, for its calls to the host
         self._cancelled = False
         self._event = None
         self._outlet = None  # of a stream
@@ -105,6 +114,17 @@ class SessionContext:
     async def ahost(self, method: str, **args):
         """`host` for async commands."""
         return await self._linked().acall(self, method, args)
+
+    def host_stream(self, method: str, **args):
+        """Asks the host for a stream: an iterator of its values, each of which is waited for. Closing or
+        dropping it cancels the stream. Raises HostError, Cancelled. In async commands use `async for value in
+        ctx.ahost_stream(...)`.
+        """
+        return self._linked().stream(self, method, args)
+
+    def ahost_stream(self, method: str, **args):
+        """`host_stream` for async commands: an asynchronous iterator."""
+        return self._linked().astream(self, method, args)
 
     def emit(self, event: str, measurements: dict | None = None, metadata: dict | None = None) -> None:
         """Sends a telemetry event to the host; does not wait for it."""

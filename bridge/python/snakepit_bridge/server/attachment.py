@@ -51,11 +51,15 @@ class Attachment:
         self._config = dispatcher.config
         self._commands = dispatcher.commands
         self._arena = dispatcher.arena
+        self._out: SimpleQueue = SimpleQueue()
+        # Not a method of ours: what a command leaves behind may hold it, and would hold the adapter with us.
+        self._released = partial(_tell_released, self._out)
         self._look = partial(Buffers, arena=self._arena, release=self._released)
         self._epoch = hello.epoch if hello.HasField("epoch") else None
-        self._out: SimpleQueue = SimpleQueue()
         self.live: dict[str, Run] = {}
-        self.host = HostCalls(self._out.put, self._config.max_message_size)
+        self.host = HostCalls(
+            self._out.put, self._arena, self._look, self._released, self._config.max_message_size
+        )
         self._closed = False
 
     # ---- in ----------------------------------------------------------------------------------------------
@@ -128,9 +132,11 @@ class Attachment:
             request.command,
             attempt=request.attempt,
             traceparent=request.traceparent,
+            tracestate=request.tracestate,
             worker_id=self._config.worker_id,
             deadline=time.monotonic() + budget / 1000 if budget else None,
             link=self.host,
+            chain=request.chain if request.HasField("chain") else None,
         )
         if request.stream:
             context._outlet = Outlet(request, self._out.put, self._config, self._arena)
@@ -209,9 +215,6 @@ class Attachment:
             ids = segment_ids(buffer for payload in payloads for buffer in payload.buffers)
             self._arena.forget(ids, self._released)
 
-    def _released(self, id: str) -> None:
-        self._out.put(Released(id))
-
     # ---- out ---------------------------------------------------------------------------------------------
 
     def frames(self):
@@ -241,6 +244,10 @@ class Attachment:
             for field, count in counts:
                 del field[count:]
             return item.spoil(error, frame, self._epoch)
+
+
+def _tell_released(out: SimpleQueue, id: str) -> None:
+    out.put(Released(id))
 
 
 def _failure(error: BaseException) -> Failure:
