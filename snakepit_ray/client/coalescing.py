@@ -24,6 +24,7 @@ from snakepit_ray.config import CallOptions
 from snakepit_ray.core.work.batch_size import BurstSize
 from snakepit_ray.errors import DeadlineExceeded, PoolClosed
 from snakepit_ray.port import ray_port
+from snakepit_ray.telemetry.trace_context import current
 from snakepit_ray.wire.codec import BatchOutcome
 from snakepit_ray.wire.requests import Drawn, drawn_refs
 
@@ -66,12 +67,13 @@ class Coalescer:
 class _Call:
     """One awaited call."""
 
-    __slots__ = ("began", "drawn", "future", "trip")
+    __slots__ = ("began", "drawn", "future", "trace", "trip")
 
     def __init__(self, drawn: Drawn, future: asyncio.Future[Any]) -> None:
         self.drawn = drawn
         self.future = future
         self.began = time.monotonic()
+        self.trace = current()  # of its caller: what is sent is in nobody's context
         self.trip: _Trip | None = None
 
     def cancelled(self) -> None:
@@ -186,8 +188,9 @@ class _Lane:
                 raise DeadlineExceeded.after(options.timeout, "waiting", self._command)
             options = options.merge(timeout=left)
         if len(calls) == 1:
-            return self._sender.one(self._command, calls[0].drawn, options)
-        return self._sender.some(self._command, [call.drawn for call in calls], options)
+            return self._sender.one(self._command, calls[0].drawn, options, trace=calls[0].trace)
+        traces = [call.trace for call in calls]
+        return self._sender.some(self._command, [call.drawn for call in calls], options, traces=traces)
 
     async def _travel(self, trip: _Trip) -> None:
         sent = trip.sent

@@ -27,6 +27,7 @@ from snakepit_ray.config import CallOptions
 from snakepit_ray.core.work.batch_size import MOST, MOST_BYTES, BatchSize
 from snakepit_ray.errors import NotNow, PoolClosed
 from snakepit_ray.port import ray_port
+from snakepit_ray.telemetry.trace_context import current
 from snakepit_ray.wire.codec import BatchOutcome
 from snakepit_ray.wire.requests import Drawn, drawn_bytes, drawn_refs
 
@@ -72,6 +73,7 @@ class MapRun:
         self._command = command
         self._source = Source(items, sender.drawer(command), draws_ahead=in_flight is None)
         self._options = options
+        self._trace = current()
         self._with_info = options.merge(info=True)
         self._ordered = ordered
         self._in_flight = in_flight
@@ -230,10 +232,14 @@ class MapRun:
         began = time.monotonic()
         try:
             if len(items) == 1:
-                sent = self._sender.one(self._command, items[0], self._with_info, patient=True)
+                sent = self._sender.one(
+                    self._command, items[0], self._with_info, patient=True, trace=self._trace
+                )
             else:
                 prefer = self._free.pop() if self._free else None
-                sent = self._sender.some(self._command, items, self._options, patient=True, prefer=prefer)
+                sent = self._sender.some(
+                    self._command, items, self._options, patient=True, prefer=prefer, traces=(self._trace,)
+                )
         except PoolClosed:
             raise
         except Exception as error:  # noqa: BLE001 - whatever cannot be sent is the item's failure

@@ -23,6 +23,7 @@ from snakepit_ray.core.work.batch_size import SHARE
 from snakepit_ray.errors import DeadlineExceeded, PayloadTooLarge, PoolClosed, SnakepitError, WorkerCrashed
 from snakepit_ray.port import ray_port
 from snakepit_ray.runtimes import resolve_runtime
+from snakepit_ray.telemetry.trace_context import Trace, current
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import nbytes, refuse_refs
 from snakepit_ray.wire.requests import Drawn, RequestBuilder, drawn_refs, parcel
@@ -122,9 +123,18 @@ class Sender:
         request.options.encoded = encoded
         return self._sent(request, values)
 
-    def one(self, command: str, drawn: Drawn, options: CallOptions, *, patient: bool = False) -> Sent:
-        """Sends one call that was drawn. `patient`: it may wait for as long as its budget lasts."""
-        request, values = self._builder.single(command, drawn, options)
+    def one(
+        self,
+        command: str,
+        drawn: Drawn,
+        options: CallOptions,
+        *,
+        patient: bool = False,
+        trace: Trace | None = None,
+    ) -> Sent:
+        """Sends one call that was drawn, in its caller's trace context. `patient`: it may wait for as long
+        as its budget lasts."""
+        request, values = self._builder.single(command, drawn, options, trace)
         return self._sent(request, values, patient)
 
     def some(
@@ -135,12 +145,13 @@ class Sender:
         *,
         patient: bool = False,
         prefer: str | None = None,
+        traces: Sequence[Trace | None] = (),
     ) -> Sent:
         """Sends calls that one worker runs in one slot, until their share of time is over: the answer is a
         BatchOutcome, whose values may be fewer than the calls. `prefer`: the worker to choose, if it is
-        there."""
+        there. `traces`: the trace contexts of the calls, or one for all of them."""
         beside: list[Any] = []
-        request = self._builder.batch(command, drawn, options, pb.BATCH_ERRORS_APART, beside)
+        request = self._builder.batch(command, drawn, options, pb.BATCH_ERRORS_APART, beside, traces)
         request.batch.share_ms = int(SHARE * 1000)
         sent = self._sent(request, parcel(beside), patient, prefer)
         return sent._replace(nbytes=len(request.args.json) + sum(map(nbytes, beside)))
@@ -151,10 +162,10 @@ class Sender:
             for number, one in enumerate(drawn):
                 refuse_refs(drawn_refs(one), number)
         size = max(1, min(PIECE, len(drawn) // (4 * self.slots_for(options))))
-        requests, beside = [], list[Any]()
+        requests, beside, trace = [], list[Any](), current()
 
         def build(some: Sequence[Drawn]) -> pb.Request:
-            return self._builder.batch(command, some, options, errors, beside)
+            return self._builder.batch(command, some, options, errors, beside, (trace,))
 
         for begin in range(0, len(drawn), size):
             requests += _pieces(build, drawn[begin : begin + size], beside)

@@ -15,6 +15,7 @@ from snakepit_ray.config import CallOptions, PoolConfig
 from snakepit_ray.config.checks import MAX_BUDGET
 from snakepit_ray.errors import ConfigError
 from snakepit_ray.runtimes import Runtime, has_hooks, runtime_ref
+from snakepit_ray.telemetry.trace_context import Trace, current
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import (
     BatchEnvelope,
@@ -110,7 +111,7 @@ class RequestBuilder:
     ) -> tuple[pb.Request, list[Any]]:
         """The request, and what travels beside it: the object refs that Ray is to resolve at the worker, in
         the order of `request.refs`, and then as one `parcel` the large buffers. `pack`: chunks of the
-        `stream` may travel together.
+        `stream` may travel together. The trace context is that which is current here.
 
         Raises InvalidArguments, EncodingError, PayloadTooLarge, UnknownCommand.
         """
@@ -120,12 +121,18 @@ class RequestBuilder:
         encoded = encode_args(args, self._ref_type)
         request, beside = self._single(command, encoded, budget, options, stream)
         request.pack = pack
+        _trace(request, current())
         return request, beside
 
-    def single(self, command: str, drawn: Drawn, options: CallOptions) -> tuple[pb.Request, list[Any]]:
-        """`build` of arguments that were drawn. Raises PayloadTooLarge."""
+    def single(
+        self, command: str, drawn: Drawn, options: CallOptions, trace: Trace | None = None
+    ) -> tuple[pb.Request, list[Any]]:
+        """`build` of arguments that were drawn, in the trace context of whoever has drawn them. Raises
+        PayloadTooLarge."""
         budget = drawn.budget if isinstance(drawn, Budgeted) else None
-        return self._single(command, whole_item(_item(drawn)), budget, options, False)
+        request, beside = self._single(command, whole_item(_item(drawn)), budget, options, False)
+        _trace(request, trace)
+        return request, beside
 
     def _single(
         self, command: str, encoded: Encoded, budget: float | None, options: CallOptions, stream: bool
@@ -151,10 +158,11 @@ class RequestBuilder:
         options: CallOptions,
         errors: int,
         beside: list[Any],
+        traces: Sequence[Trace | None] = (),
     ) -> pb.Request:
         """The request for one call of `command` with each of the arguments that were drawn, which hold no
-        refs. `errors` is one of BatchErrors; large buffers are added to those `beside`. Raises
-        PayloadTooLarge."""
+        refs. `errors` is one of BatchErrors; large buffers are added to those `beside`; `traces` are the
+        trace contexts of the calls, or one for all of them. Raises PayloadTooLarge."""
         config = self._config
         encoded = join_items(list(map(_item, drawn)) if self._runtime is not None else drawn)  # type: ignore[arg-type] # nothing is budgeted without a Runtime
         check_size(encoded, config.max_message_size, config.binary_threshold)
@@ -171,6 +179,7 @@ class RequestBuilder:
             else options.timeout
         )
         self._budgeted(request, command, options, budget)
+        _trace_items(request, traces)
         request.options.errors = errors  # type: ignore[assignment] # a number of the enum
         return request
 
@@ -199,6 +208,24 @@ class RequestBuilder:
             runtime=self._runtime_name,
             default_budget=default_budget,
         )
+
+
+def _trace(request: pb.Request, trace: Trace | None) -> None:
+    if trace is not None:
+        request.traceparent, request.tracestate = trace
+
+
+def _trace_items(request: pb.Request, traces: Sequence[Trace | None]) -> None:
+    """Each context is written once: as the request's where all calls have the same, else in a table."""
+    different = set(traces)
+    if len(different) < 2:
+        _trace(request, next(iter(different), None))
+        return
+    places: dict[Trace | None, int] = {None: 0}
+    request.item_traces.places.extend(places.setdefault(trace, len(places)) for trace in traces)
+    for trace in places:
+        if trace is not None:
+            request.item_traces.traces.add(traceparent=trace.traceparent, tracestate=trace.tracestate)
 
 
 def _largest_budget(drawn: Sequence[Drawn]) -> float | None:

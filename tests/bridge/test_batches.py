@@ -185,3 +185,22 @@ def test_golden_case_between_two_others(stream, file: str, case: dict) -> None:
     assert not reply.failures
     alone = buffers_in_order(json.loads(single.value.json), [b.inline for b in single.value.buffers])
     assert same(buffers_in_order(middle, [b.inline for b in reply.value.buffers]), alone)
+
+
+@pytest.mark.parametrize("command", ["traced", "async_traced", "traced_without_a_parameter"])
+def test_each_item_sees_the_trace_context_of_its_own_caller(stream, command: str) -> None:
+    traces = [pb.Trace(traceparent=f"00-{n}", tracestate=f"k={n}") for n in range(3)]
+    table = pb.ItemTraces(traces=traces, places=[(n % 4) for n in range(600)])
+    own = {"traceparent": "own", "tracestate": "o=1", "item_traces": table}
+    said = [["own", "o=1"], ["00-0", "k=0"], ["00-1", "k=1"], ["00-2", "k=2"]]
+    assert run(stream, command, [{}] * 600, **own) == [said[n % 4] for n in range(600)]
+    assert run(stream, command, [{}] * 600, first=299, **own) == [said[n % 4] for n in range(299, 600)]
+    assert run(stream, command, [{}] * 2, traceparent="own", tracestate="o=1") == said[:1] * 2
+
+
+def test_a_call_to_the_host_has_the_trace_context_of_its_item(commands) -> None:
+    stream = commands.attach(on_host_call=lambda call: pb.HostReply(id=call.id, value=pb.Payload(json=b"1")))
+    table = pb.ItemTraces(traces=[pb.Trace(traceparent=f"00-{n}") for n in range(3)], places=[1, 2, 3])
+    assert run(stream, "ask", [{"method": "m"}] * 3, item_traces=table) == [1] * 3
+    assert [call.traceparent for call in stream.host_calls] == ["00-0", "00-1", "00-2"]
+    stream.close()

@@ -6,7 +6,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +17,8 @@ from snakepit_ray.client.sender import Sent
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import PoolClosed
 from snakepit_ray.runtimes import resolve_runtime
+from snakepit_ray.telemetry.trace_context import Trace
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import BatchOutcome, Reply
 from snakepit_ray.wire.codec.envelope import Epoch
 from snakepit_ray.wire.requests import Drawn, RequestBuilder
@@ -31,6 +33,7 @@ class FakeSender:
         self.slots = slots
         self.seconds = seconds  # an item
         self.sent: list[list[dict[str, Any]]] = []
+        self.requests: list[pb.Request] = []
         self.preferred: list[str | None] = []
         self.ended_refs: set[Any] = set()
         self.cancelled: set[Any] = set()
@@ -57,14 +60,25 @@ class FakeSender:
     def drawer(self, command: str) -> Callable[[Any, int], Drawn]:
         return self.builder.drawer(command)
 
-    def one(self, command: str, drawn: Drawn, options: Any, *, patient: bool = False) -> Sent:
-        request, _ = self.builder.single(command, drawn, options)
+    def one(
+        self, command: str, drawn: Drawn, options: Any, *, patient: bool = False, trace: Trace | None = None
+    ) -> Sent:
+        request, _ = self.builder.single(command, drawn, options, trace)
+        self.requests.append(request)
         return self._send([json.loads(request.args.json)])
 
     def some(
-        self, command: str, drawn: list[Drawn], options: Any, *, patient: bool = False, prefer: Any = None
+        self,
+        command: str,
+        drawn: list[Drawn],
+        options: Any,
+        *,
+        patient: bool = False,
+        prefer: Any = None,
+        traces: Sequence[Trace | None] = (),
     ) -> Sent:
-        request = self.builder.batch(command, drawn, options, 0, [])
+        request = self.builder.batch(command, drawn, options, 0, [], traces)
+        self.requests.append(request)
         self.preferred.append(prefer)
         return self._send(json.loads(request.args.json))
 

@@ -106,6 +106,21 @@ class Commands(Adapter):
         return {"request": ctx.request_id, "same": snakepit_bridge.current() is ctx}
 
     @command
+    def traced(self, ctx):
+        return [ctx.traceparent, ctx.tracestate]
+
+    @command
+    async def async_traced(self, ctx):
+        before = ctx.traceparent
+        await asyncio.sleep(0)
+        assert ctx.traceparent == before
+        return [ctx.traceparent, ctx.tracestate]
+
+    @command
+    def traced_without_a_parameter(self):
+        return [snakepit_bridge.current().traceparent, snakepit_bridge.current().tracestate]
+
+    @command
     def ask(self, ctx, method: str, payload=None):
         return ctx.host(method, payload=payload)
 

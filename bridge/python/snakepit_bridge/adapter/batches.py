@@ -5,6 +5,7 @@ Rules:
 - A cancellation, the budget's end and the batch's share of time are looked at between items. What they stop
   has never begun.
 - A result is what it was when the command returned (batch_results.py).
+- Each item sees the trace context of its own caller.
 - A batch that has gathered much data gives the rest back.
 """
 
@@ -72,6 +73,7 @@ class _Batch:
         share = run.request.batch.share_ms
         self._ends_at = perf_counter() + share / 1000 if share else _NEVER
         self._written = Written(command.name, config, arena)
+        self._traces = _traces(run.request)
 
     def results(self) -> Results:
         """What there is now."""
@@ -93,7 +95,7 @@ class _Batch:
             self._stop(len(items))
 
     def _block(self, items: list, begin: int):
-        run, written, ends_at = self._run, self._written, self._ends_at
+        run, written, ends_at, traces = self._run, self._written, self._ends_at, self._traces
         call, unchecked, take = self._calls.one, self._calls.unchecked(items), written.take
         words, place = run.mark or (None, 0)
         for number, args in enumerate(items, begin + 1):
@@ -101,6 +103,8 @@ class _Batch:
                 return
             if words is not None:
                 words[place] = number
+            if traces is not None:
+                run.context.traceparent, run.context.tracestate = traces[number - 1]
             try:
                 value = unchecked(**args) if unchecked is not None else call(args)
                 if type(value) is CoroutineType:
@@ -133,6 +137,18 @@ def _items(request, look) -> list:
         words = f"items {batch.first} to {batch.first + batch.count} of {len(items)}"
         raise InvalidArguments(f"{request.command}: the batch asks for {words}")
     return chosen
+
+
+def _traces(request) -> list | None:
+    """(traceparent, tracestate) of each item that is to run; None where all have the request's."""
+    batch, given = request.batch, request.item_traces
+    if not given.places:
+        return None
+    own = request.traceparent, request.tracestate
+    known = [own, *((trace.traceparent, trace.tracestate) for trace in given.traces)]
+    places = given.places[batch.first : batch.first + batch.count]
+    found = [known[place] if place < len(known) else own for place in places]
+    return found + [own] * (batch.count - len(found))
 
 
 # ---- calls -----------------------------------------------------------------------------------------------
