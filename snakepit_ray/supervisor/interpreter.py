@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from snakepit_ray.core.worker.handshake import PROTOCOL, HandshakeError, Ready, StartFailure, parse_ready
-from snakepit_ray.errors import ProtocolMismatch, SnakepitError, WorkerStartError
+from snakepit_ray.errors import InvalidArguments, ProtocolMismatch, SnakepitError, WorkerStartError
 from snakepit_ray.process import Child, Exit
 from snakepit_ray.process.awaiting import finish
 from snakepit_ray.process.threads import aside
@@ -48,6 +48,8 @@ class Interpreter:
         self.condemned = ""  # why we ended it without being asked to
         self.condemned_for: Why | None = None
         self.ready: Ready
+        self.has_marks = False  # it says what it has begun
+        self.lacks: frozenset[str] = frozenset()  # kinds of requests that its bridge does not know
         self.client: InterpreterClient
         self._ending: asyncio.Future[Exit] | None = None
 
@@ -80,6 +82,7 @@ class Interpreter:
         try:
             await self.child.connect(begun[0].line)
             self.ready = await self._handshake(deadline)
+            self.has_marks, self.lacks = "marks" in self.ready.features, self.ready.lacks
             await self._attach(secret, epoch, on_host_call, deadline)
             self.start_seconds = time.monotonic() - began
         except BaseException:
@@ -118,7 +121,7 @@ class Interpreter:
         host = HostSide(self.spec.worker_id, on_host_call, self.arena)
         self.client = InterpreterClient(self.ready.address, secret, host)
         self.arena.release = self.client.release
-        if not self.ready.arena:
+        if "arena" not in self.ready.features:
             self.arena.decline()
         hello = pb.Hello(protocol=PROTOCOL, worker_id=self.spec.worker_id, epoch=epoch)
         try:
@@ -144,6 +147,17 @@ class Interpreter:
     def gone(self) -> bool:
         """Whether its stream or its process has ended."""
         return self.client.lost.done() or self.child.exited.done()
+
+    def refuse_unknown(self, request: pb.Request) -> None:
+        """Raises InvalidArguments for a request of a kind that its bridge has not said that it knows."""
+        kinds = {"batches": request.HasField("batch"), "streams": request.stream, "refs": bool(request.refs)}
+        for name in sorted(self.lacks):
+            if kinds[name]:
+                raise InvalidArguments(
+                    f"{request.command}: the {self.ready.language} bridge {self.ready.bridge} does not know "
+                    f"{name} (its features: {', '.join(sorted(self.ready.features)) or 'none'})",
+                    command=request.command,
+                )
 
     def condemn(self, reason: Why, why: str) -> None:
         """Ends the process at once, because it does not do what it is told; `why` goes into its crash."""

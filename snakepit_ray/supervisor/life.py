@@ -75,7 +75,7 @@ class Life:
     def serving(self, interpreter: Interpreter) -> None:
         """It takes requests from now on; the one before, if it lives, only finishes."""
         self._story.initialized(time.time() - interpreter.began_at, interpreter.child.pid)
-        self._admission.renew(may_go_ahead=interpreter.ready.marks)
+        self._admission.renew(may_go_ahead=interpreter.has_marks)
         self._look_after(interpreter)
         self.happened(WorkerEvent.SERVING)
         self._admission.set_open(True)

@@ -130,7 +130,9 @@ class Running:
             if beside:
                 request = await interpreter.arena.carry(request, beside)
             if not run.outcome.done():  # while its buffers were copied it may have ended
-                run.mark = begins(request, interpreter.ready.marks)
+                if interpreter.lacks:
+                    interpreter.refuse_unknown(request)
+                run.mark = begins(request, interpreter.has_marks)
                 self._send(run, request)
         except BaseException:
             self._not_sent(run, request)

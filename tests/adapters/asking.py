@@ -10,6 +10,8 @@ from snakepit_bridge.server.arena import Arena
 
 
 class Asking(Adapter):
+    __thread_safe__ = True
+
     def __init__(self) -> None:
         self.kept: list = []
 
@@ -120,7 +122,8 @@ class Asking(Adapter):
 
     @command
     def held(self):
-        """What the interpreter holds of both memories, and the threads that it has."""
+        """What the interpreter holds of both memories."""
         gc.collect()
         (arena,) = [one for one in gc.get_objects() if type(one) is Arena]
-        return {"results": arena._gaps.used, "arguments": len(arena._arguments._watched)}
+        looked_at = arena._arguments._watched if arena.usable else ()
+        return {"results": arena._gaps.used, "arguments": len(looked_at)}

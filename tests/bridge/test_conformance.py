@@ -76,6 +76,43 @@ def test_golden_case(attached: Stream, file: str, case: dict) -> None:
     assert same(back, buffers_in_order(json.loads(sent)["value"], buffers))
 
 
+@pytest.fixture(scope="module")
+def answered(commands: BridgeProcess):
+    """An attachment whose host answers each call with its arguments."""
+    stream = commands.attach(on_host_call=lambda call: pb.HostReply(id=call.id, value=call.args))
+    yield stream
+    stream.close()
+
+
+@pytest.mark.parametrize(
+    ("file", "case"),
+    [(file, case) for file, case in CASES if not case.get("refused")],
+    ids=[f"{file}-{case['name']}" for file, case in CASES if not case.get("refused")],
+)
+def test_golden_case_there_and_back_in_a_call_to_the_host(answered: Stream, file: str, case: dict) -> None:
+    sent, buffers = wire(case)
+    reply = answered.reply(answered.request("ask_for", sent, buffers))
+    assert reply.WhichOneof("outcome") == "value", reply.failure.message
+    back = buffers_in_order(json.loads(reply.value.json), [b.inline for b in reply.value.buffers])
+    assert same(back, buffers_in_order(json.loads(sent)["value"], buffers))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for _, case in CASES if case.get("refused")],
+    ids=[case["name"] for _, case in CASES if case.get("refused")],
+)
+def test_golden_case_that_a_host_must_not_answer(commands: BridgeProcess, case: dict) -> None:
+    data, buffers = wire(case)
+    places = [pb.Buffer(inline=buffer) for buffer in buffers]
+    answer = pb.Payload(json=data, buffers=places)
+    stream = commands.attach(on_host_call=lambda call: pb.HostReply(id=call.id, value=answer))
+    failed = stream.failure("ask_for", {"value": 1})
+    assert (failed.kind, failed.type) == ("COMMAND", "HostError")
+    assert failed.message.startswith(('reply["value"]', "reply:"))
+    stream.close()
+
+
 def test_the_cases_are_there_and_their_names_are_unique() -> None:
     names = [(file, case["name"]) for file, case in CASES]
     assert len(names) == len(set(names)) > 50

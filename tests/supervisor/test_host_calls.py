@@ -117,8 +117,11 @@ class Desk:
 
     async def stuck_(self, call: HostCall) -> AsyncIterator[Encoded]:
         self.calls.append(call)
-        yield encode_value(0)
-        await asyncio.Event().wait()
+        try:
+            yield encode_value(0)
+            await asyncio.Event().wait()
+        finally:
+            self.left += 1
 
 
 @asynccontextmanager
@@ -185,6 +188,19 @@ def test_a_thousand_calls_at_once_are_never_more_than_the_bound(tmp_path: Path) 
     run(body)
 
 
+def test_commands_in_threads_ask_at_the_same_time(tmp_path: Path) -> None:
+    async def body() -> None:
+        changes = {"config": {**spec(tmp_path, adapter=ASKING, adapter_args={}).config}}
+        changes["config"].update(capacity=4, thread_profile=True)
+        async with asking(tmp_path, Desk().handlers(), **changes) as one:
+            sums = [ask(one, command, method="count", count=1000) for command in ("sums", "asums") * 4]
+            answers = [ask(one, "ask", method="echo", payload=number) for number in range(50)]
+            found = await asyncio.gather(*sums, *answers)
+        assert found == [sum(range(1000))] * 8 + [{"payload": number} for number in range(50)]
+
+    run(body)
+
+
 def test_what_a_handler_is_told(tmp_path: Path) -> None:
     async def body() -> None:
         desk = Desk()
@@ -203,12 +219,13 @@ def test_what_a_handler_is_told(tmp_path: Path) -> None:
     run(body)
 
 
-@pytest.mark.parametrize("command", ["ask", "aask"])
+@pytest.mark.parametrize("command", ["ask", "aask", "sums", "asums"])
 def test_a_request_that_is_cancelled_cancels_its_calls_at_the_host(tmp_path: Path, command: str) -> None:
     async def body() -> None:
         desk = Desk()
+        args = {"method": "for_ever"} if "ask" in command else {"method": "stuck", "count": 0}
         async with asking(tmp_path, desk.handlers()) as one:
-            asked, reply = begin(one, command, method="for_ever")
+            asked, reply = begin(one, command, **args)
             await until(lambda: bool(desk.calls))
             one.client.cancel(asked, pb.Cancel.CALLER)
             await until(lambda: desk.left == 1)
@@ -245,7 +262,7 @@ def test_arrays_go_both_ways(tmp_path: Path, shared_memory: int) -> None:
 
     async def body() -> None:
         desk = Desk()
-        async with asking(tmp_path, desk.handlers(), shared_memory=shared_memory or 4096) as one:
+        async with asking(tmp_path, desk.handlers(), shared_memory=shared_memory) as one:
             assert await ask(one, "doubles", size=LARGE, rounds=20) == 20
             assert await ask(one, "doubles", size=LARGE * 5, rounds=3) == 3
             assert await ask(one, "array_stream", size=LARGE, count=30) == 30

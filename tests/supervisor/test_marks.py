@@ -139,7 +139,7 @@ def test_without_marks_whatever_was_sent_counts_as_begun(tmp_path: Path, without
     async def body(worker: Supervisor) -> None:
         if without == "a bridge that marks":
             assert worker.interpreter is not None
-            worker.interpreter.ready = replace(worker.interpreter.ready, marks=False)
+            worker.interpreter.has_marks = False
         pid = stop(worker)
         (call,) = await in_it(worker, request("run", 1, tag="once"))
         os.kill(pid, signal.SIGKILL)

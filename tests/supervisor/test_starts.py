@@ -19,14 +19,24 @@ from typing import Any
 import pytest
 
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.errors import ConfigError, WorkerStartError
+from snakepit_ray.errors import ConfigError, InvalidArguments, WorkerStartError
 from snakepit_ray.process import node, registry, sockets, threads, tree
 from snakepit_ray.supervisor import Interpreter
 from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.worker.specs import interpreter_spec
 from tests.conftest import interpreters
-from tests.supervisor.harness import LOG, refuse_host_calls, request, run, spec, supervisor, until, value
+from tests.supervisor.harness import (
+    LOG,
+    ROOT,
+    refuse_host_calls,
+    request,
+    run,
+    spec,
+    supervisor,
+    until,
+    value,
+)
 
 BEHIND = """
 import json, os, sys, time
@@ -36,6 +46,16 @@ line = {"snakepit": 2, "address": "unix:/nowhere/s", "pid": os.getpid(), "langua
         "bridge": "1", "capacity": 1, "adapter": "x", "commands": {}}
 os.write(ready, json.dumps(line).encode() + b"\\n")
 time.sleep(600)
+"""
+
+
+LACKING = """
+import sys
+sys.path.insert(0, {bridge!r})
+from snakepit_bridge.main import config
+config.FEATURES = ()
+from snakepit_bridge.main.bridge import main
+main()
 """
 
 
@@ -368,5 +388,27 @@ def test_a_stop_ends_the_process_also_when_its_client_fails(tmp_path: Path) -> N
             await one.stop()
         assert not interpreters()
         await one.stop()
+
+    run(body)
+
+
+def test_requests_that_a_bridge_does_not_know_are_refused_and_others_run(tmp_path: Path) -> None:
+    script = tmp_path / "lacking.py"
+    script.write_text(LACKING.format(bridge=str(ROOT / "bridge/python")))
+    batch, stream, refs = request("run", 1, tag="a"), request("run", 2, tag="b"), request("run", 3, tag="c")
+    batch.batch.count = 1
+    stream.stream = True
+    refs.refs.add(name="x")
+
+    async def body() -> None:
+        worker = supervisor(tmp_path, script=str(script))
+        await worker.start()
+        try:
+            for number, (asked, name) in enumerate([(batch, "batches"), (stream, "streams"), (refs, "refs")]):
+                with pytest.raises(InvalidArguments, match=f"does not know {name}.*arena"):
+                    await worker.execute(asked, may_move=False)
+                assert await value(worker, request("run", 10 + number, tag="d"))
+        finally:
+            await worker.stop()
 
     run(body)

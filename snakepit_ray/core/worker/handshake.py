@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PROTOCOL = 2  # of protos/snakepit/v1/interpreter.proto and bridge/README.md
+OF_REQUESTS = frozenset({"batches", "streams", "refs"})
+# What a bridge may leave out: bridge/README.md section 2 says what each means.
+FEATURES = OF_REQUESTS | {"arena", "marks", "host_calls", "host_streams", "traces"}
 SHOWN = 200
 LONGEST_SECONDS = 4_000_000.0  # 46 days: a budget travels as a 32-bit number of milliseconds
 
@@ -61,8 +64,12 @@ class Ready:
     capacity: int
     adapter: str
     commands: dict[str, Command] = field(default_factory=dict)
-    arena: bool = False  # it uses the shared memory that it was offered
-    marks: bool = False  # it says what it has begun where it was offered to
+    features: frozenset[str] = frozenset()  # of those in FEATURES
+
+    @property
+    def lacks(self) -> frozenset[str]:
+        """The kinds of requests that must not be sent to it."""
+        return OF_REQUESTS - self.features
 
 
 def parse_ready(line: bytes) -> Ready | StartFailure:
@@ -106,10 +113,16 @@ def _ready(said: dict[str, Any]) -> Ready:
         bridge=str(said.get("bridge", "")),
         capacity=int(said["capacity"]),
         adapter=str(said.get("adapter", "")),
-        arena=said.get("arena") is True,
-        marks=said.get("marks") is True,
+        features=_features(said.get("features", [])),
         commands={name: _command(name, facts) for name, facts in said["commands"].items()},
     )
+
+
+def _features(said: Any) -> frozenset[str]:
+    """Those that we know; a bridge may have learnt what we have not."""
+    if not isinstance(said, list):
+        raise TypeError(f"features, a list of names: got {said!r:.80}")
+    return FEATURES & {name for name in said if isinstance(name, str)}
 
 
 def _seconds(name: str, timeout: Any) -> float | None:

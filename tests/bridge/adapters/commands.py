@@ -125,6 +125,10 @@ class Commands(Adapter):
         return ctx.host(method, payload=payload)
 
     @command
+    def ask_for(self, ctx, value):
+        return ctx.host("echo", value=value)["value"]
+
+    @command
     async def ask_async(self, ctx, method: str, payload=None, wrongly: bool = False):
         if wrongly:
             return ctx.host(method)

@@ -76,8 +76,12 @@ def _marks(given) -> int | None:
     return descriptor
 
 
+FEATURES = ("batches", "host_calls", "host_streams", "refs", "streams", "traces")
+
+
 def ready_line(config: Config, commands: dict, arena: bool) -> bytes:
     """The line that says that the interpreter serves, without its newline; whether it uses the `arena`."""
+    offered = {"arena": arena, "marks": config.marks is not None}
     line = {
         "snakepit": PROTOCOL,
         "address": f"unix:{config.socket}",
@@ -87,8 +91,7 @@ def ready_line(config: Config, commands: dict, arena: bool) -> bytes:
         "bridge": __version__,
         "capacity": config.capacity,
         "adapter": config.adapter,
-        "arena": arena,
-        "marks": config.marks is not None,
+        "features": sorted([*FEATURES, *(name for name, is_used in offered.items() if is_used)]),
         "commands": {name: command.describe() for name, command in commands.items()},
     }
     return json.dumps(line).encode()
