@@ -42,8 +42,8 @@ class FakeInterpreter:
         self._worker_id = worker_id
         self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._values, self._failures = bridge.module("values"), bridge.module("failures")
-        hooks = bridge.module("hooks")
+        self._values, self._failures = bridge.module("values.encoding"), bridge.module("values.failures")
+        hooks = bridge.module("adapter.hooks")
         self._adapter: Any = None
         self._places: list[str] = []  # on sys.path, for an adapter that is a file
         try:
@@ -58,10 +58,10 @@ class FakeInterpreter:
             raise WorkerStartError(f"the fake pool {config.name!r} does not start: {what}") from error
 
     def _load(self, source: Any) -> dict[str, Any]:
-        adapter = bridge.module("adapter")
+        adapter = bridge.module("adapter.commands")
         if isinstance(source, Mapping):
             return {name: _command(adapter, name, function) for name, function in source.items()}
-        loading = bridge.module("loading")
+        loading = bridge.module("adapter.loading")
         if source is None:
             count = len(sys.path)
             source = loading.find_class(self._config.adapter, self._config.cwd or os.getcwd())
@@ -88,7 +88,7 @@ class FakeInterpreter:
         """Calls the adapter's teardown. Safe to repeat."""
         adapter, self._adapter = self._adapter, None
         try:
-            bridge.module("hooks").call(adapter, "teardown", self)
+            bridge.module("adapter.hooks").call(adapter, "teardown", self)
         finally:
             for place in self._places:
                 with suppress(ValueError):
@@ -110,13 +110,13 @@ class FakeInterpreter:
             ]
 
         try:
-            return bridge.module("decoding").arguments(request, look)
+            return bridge.module("server.payloads").arguments(request, look)
         except SERVED as error:
             raise self.error(error, request.command) from None
 
     def context(self, request: pb.Request, outlet: Any = None) -> Any:
         """What the command of a request sees of it."""
-        context = bridge.module("context").SessionContext(
+        context = bridge.module("adapter.context").SessionContext(
             request.session,
             request.id,
             request.command,
@@ -131,8 +131,8 @@ class FakeInterpreter:
         """Calls the command: what it returned, also a coroutine or a generator. Raises whatever it raises."""
         command = self.commands.get(request.command)
         if command is None:
-            raise bridge.module("adapter").unknown_command(request.command, self.commands)
-        bridge.module("context").bind(context)
+            raise bridge.module("adapter.commands").unknown_command(request.command, self.commands)
+        bridge.module("adapter.context").bind(context)
         if request.session and self._session_hook is not None:
             self._session_hook(request.session)
         if self._context_hook is not None:
@@ -145,7 +145,7 @@ class FakeInterpreter:
             close = getattr(value, "close", None)
             if close is not None:
                 close()
-            raise bridge.module("adapter").is_a_stream(command)
+            raise bridge.module("adapter.commands").is_a_stream(command)
 
     def step(self, space: contextvars.Context, work: Callable[..., Any], *args: Any) -> Any:
         """Does a part of a command's work in its own context, and waits for what it awaits."""
