@@ -13,6 +13,7 @@ from tests.docs import tables
 from tests.docs.pages import PAGES, blocks, commands, pattern
 
 README = tables.README
+PATH = re.compile(r"`([a-z]\w*/(?:[\w.-]+/)*(?:[\w-]+\.(?:py|md|json|proto))?)`")
 LINK = re.compile(r"\]\(([^)#]+?)(#[^)]*)?\)")
 
 
@@ -44,6 +45,13 @@ def test_the_readme_lists_every_page_and_no_other() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for link, _ in LINK.findall(page.read_text()):
         assert "://" in link or (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
+def test_paths_of_the_code_are_there(page: Path) -> None:
+    """`core/worker/lifecycle.py` is a path in the package, `bridge/python/` one in the repository."""
+    for path in PATH.findall(page.read_text()):
+        assert any((place / path).exists() for place in (tables.ROOT, tables.PACKAGE)), path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
