@@ -1,6 +1,6 @@
 """One gRPC connection to one interpreter: the only room that imports grpc."""
 
 from snakepit_ray.rpc.client import InterpreterClient, InterpreterLost
-from snakepit_ray.rpc.host_calls import HostCall, HostHandler, HostSide
+from snakepit_ray.rpc.host_calls import HostSide
 
-__all__ = ["HostCall", "HostHandler", "HostSide", "InterpreterClient", "InterpreterLost"]
+__all__ = ["HostSide", "InterpreterClient", "InterpreterLost"]

@@ -14,42 +14,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from snakepit_ray.errors import DeadlineExceeded, EncodingError, InvalidArguments, RequestCancelled
-from snakepit_ray.rpc.failures import failure_of
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Encoded, nbytes
+from snakepit_ray.wire.failures import failure_of
+from snakepit_ray.wire.host_call import HostCall, HostHandler
 
 IN_FLIGHT = 256  # bridge/README.md: a bridge holds back the next one
 TURN = 64  # values of a stream after which a handler that never awaits lets others have a turn
 
 log = logging.getLogger("snakepit_ray.worker")
-
-
-@dataclass(frozen=True, slots=True)
-class HostCall:
-    """A call as its handler sees it.
-
-    `payload` is the argument object, encoded; its buffers look at shared memory, which is released when
-    nothing looks at them any more. `deadline` is a time of `time.monotonic()`, None for none. `chain` is that
-    of the request, None where no other command has made it.
-    """
-
-    method: str
-    payload: Encoded
-    worker_id: str
-    request_id: str
-    session: str
-    deadline: float | None
-    traceparent: str
-    tracestate: str
-    chain: pb.Chain | None
-
-
-HostHandler: TypeAlias = Callable[[HostCall], Awaitable[Encoded] | AsyncIterator[Encoded]]
 
 
 class Cargo(Protocol):

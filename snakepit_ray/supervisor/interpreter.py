@@ -19,11 +19,12 @@ from snakepit_ray.errors import InvalidArguments, ProtocolMismatch, SnakepitErro
 from snakepit_ray.process import Child, Exit
 from snakepit_ray.process.awaiting import finish
 from snakepit_ray.process.threads import aside
-from snakepit_ray.rpc import HostHandler, HostSide, InterpreterClient, InterpreterLost
+from snakepit_ray.rpc import HostSide, InterpreterClient, InterpreterLost
 from snakepit_ray.supervisor.arena import Arena
 from snakepit_ray.supervisor.beginning import Begun, InterpreterSpec, begin
 from snakepit_ray.telemetry import Why
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.host_call import HostHandler
 
 __all__ = ["Interpreter", "InterpreterSpec"]
 

@@ -28,11 +28,11 @@ from snakepit_ray.core.worker.recycling import Reason
 from snakepit_ray.core.worker.restarts import Quarantine, RestartBudget
 from snakepit_ray.process import Exit
 from snakepit_ray.process.threads import aside
-from snakepit_ray.rpc import HostHandler
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.life import Life
 from snakepit_ray.supervisor.serving import Serving
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.host_call import HostHandler
 
 PERMIT_AGAIN = 0.2  # seconds between two questions for the permit to recycle; the router answers late
 STANDBY_SECONDS = 5.0  # for the old one to be spent; a replacement that waits costs memory and the permit

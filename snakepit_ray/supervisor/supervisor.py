@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from snakepit_ray.core.worker.lifecycle import WorkerEvent, WorkerState
 from snakepit_ray.core.worker.recycling import Reason
 from snakepit_ray.errors import SnakepitError
-from snakepit_ray.rpc import HostHandler
 from snakepit_ray.supervisor.accounts import Accounts, Counters
 from snakepit_ray.supervisor.care import Care
 from snakepit_ray.supervisor.cargo import Cargo
@@ -30,6 +29,7 @@ from snakepit_ray.supervisor.serving import Serving
 from snakepit_ray.supervisor.story import Story
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Epoch
+from snakepit_ray.wire.host_call import HostHandler
 
 
 class Load(NamedTuple):

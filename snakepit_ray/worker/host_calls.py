@@ -14,8 +14,8 @@ from typing import Any
 
 from snakepit_ray import telemetry
 from snakepit_ray.errors import PayloadTooLarge, ToolNotFound
-from snakepit_ray.rpc import HostCall, HostHandler
 from snakepit_ray.wire.codec import Encoded, encode_value
+from snakepit_ray.wire.host_call import HostCall, HostHandler
 
 LONGEST_CALL = 1 << 20  # bytes of JSON, which take about 10 ms to read
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from snakepit_ray.errors import ToolNotFound
 from snakepit_ray.ledger import Entry, Ledger
-from snakepit_ray.rpc import HostCall, HostHandler
 from snakepit_ray.supervisor import (
     Done,
     InterpreterSpec,
@@ -28,6 +27,7 @@ from snakepit_ray.supervisor import (
 )
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Encoded
+from snakepit_ray.wire.host_call import HostCall, HostHandler
 from snakepit_ray.wire.replies import outcome
 
 ROOT = Path(__file__).resolve().parents[2]

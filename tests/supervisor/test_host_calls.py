@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from snakepit_ray.errors import CommandError, VersionConflict
-from snakepit_ray.rpc import HostCall, HostHandler
 from snakepit_ray.rpc.host_calls import IN_FLIGHT
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Encoded, decode_value, encode_value
+from snakepit_ray.wire.host_call import HostCall, HostHandler
 from snakepit_ray.worker.host_calls import HostMethods, worker_methods
 from tests.supervisor.harness import ROOT, run, spec, until
 

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_ray.errors import EncodingError
-from snakepit_ray.rpc import HostCall, HostSide
+from snakepit_ray.rpc import HostSide
 from snakepit_ray.rpc.host_calls import IN_FLIGHT, TURN, HostCalls
 from snakepit_ray.supervisor.arena import Arena
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Encoded, encode_value
+from snakepit_ray.wire.host_call import HostCall
 from tests.supervisor.harness import run, until
 
 KIND = pb.Failure.Kind

@@ -19,12 +19,12 @@ import pytest
 from snakepit_ray.core.worker.recycling import Limits
 from snakepit_ray.errors import PayloadTooLarge, WorkerStartError
 from snakepit_ray.process.threads import aside
-from snakepit_ray.rpc import HostCall
 from snakepit_ray.supervisor import CarePolicy, Supervisor
 from snakepit_ray.supervisor.arena import Arena
 from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Encoded
+from snakepit_ray.wire.host_call import HostCall
 from snakepit_ray.worker.host_calls import LONGEST_CALL, worker_methods
 from tests.loop_watch import LIMIT, LoopWatch, watching
 from tests.supervisor.harness import POLICY, ROOT, request, run, supervisor, until, value

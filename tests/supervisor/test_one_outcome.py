@@ -23,11 +23,11 @@ from snakepit_ray.errors import (
     WorkerFault,
 )
 from snakepit_ray.ledger import Entry, Ledger
-from snakepit_ray.rpc import HostCall
 from snakepit_ray.supervisor import Relayed, Stream, Supervisor
 from snakepit_ray.supervisor.dispatch import MOST_LOSSES
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Encoded, encode_value
+from snakepit_ray.wire.host_call import HostCall
 from tests.supervisor.harness import POLICY, Marked, executed, request, run, stop, supervisor, until, value
 from tests.supervisor.test_ahead import warmed
 

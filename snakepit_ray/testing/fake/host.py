@@ -5,17 +5,16 @@ A handler of a worker that waits for something waits on an event loop of its own
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 from snakepit_ray.errors import InvalidArguments
-from snakepit_ray.rpc import HostCall
-from snakepit_ray.rpc.failures import failure_of
 from snakepit_ray.testing.fake import bridge
 from snakepit_ray.wire.codec import Encoded
+from snakepit_ray.wire.failures import failure_of
+from snakepit_ray.wire.host_call import HostCall
 from snakepit_ray.worker.host_calls import worker_methods
 
 
@@ -33,7 +32,7 @@ class FakeHost:
             if isinstance(answer, AsyncIterator):
                 raise InvalidArguments(f"{method} gives a stream: call it with host_stream")
             return _value(_finished(answer))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the command gets it as a HostError
             raise _refused(error) from None
 
     def stream(self, context: Any, method: str, args: dict[str, Any]) -> Iterator[Any]:
@@ -41,7 +40,7 @@ class FakeHost:
         try:
             answer = self._methods.serve(self._made(context, method, args))
             encoded = _finished(_all(answer))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the command gets it as a HostError
             raise _refused(error) from None
         yield from map(_value, encoded)
 
@@ -90,7 +89,9 @@ def _finished(work: Any) -> Any:
     except StopIteration as done:
         return done.value
     work.close()
-    raise NotImplementedError("this answer of the host waits for something, which a FakePool does not imitate")
+    raise NotImplementedError(
+        "this answer of the host waits for something, which a FakePool does not imitate"
+    )
 
 
 def _value(encoded: Encoded) -> Any:
