@@ -81,7 +81,8 @@ SUBMODULES = sorted(
 PUT_OFF = f"""
 import sys; sys.path.insert(0, {str(BRIDGE)!r})
 from snakepit_bridge.server import transport
-assert not any(name in sys.modules for name in ("asyncio", "grpc.aio", "calendar", "pkgutil")), "put off"
+unused = ("asyncio", "grpc.aio", "calendar", "pkgutil", "socket")
+assert not any(name in sys.modules for name in unused), "put off"
 """
 
 
@@ -118,6 +119,7 @@ print("done")
         "import grpc.aio as aio, sys; assert aio is sys.modules['grpc.aio'] and aio.insecure_channel",
         "from google.protobuf.internal import python_message as p; assert p.GeneratedProtocolMessageType",
         "import calendar; assert calendar.timegm and type(calendar).__name__ == 'module'",
+        "import socket; socket.socketpair()[0].close(); assert type(socket).__name__ == 'module'",
         "import pkgutil; assert pkgutil.get_data and type(pkgutil).__name__ == 'module'",
     ],
 )

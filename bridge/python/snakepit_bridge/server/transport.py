@@ -18,7 +18,9 @@ try:  # what hmac.compare_digest is: hmac loads OpenSSL, which is 3 ms of each s
 except ImportError:
     from hmac import compare_digest as same
 
-with putting_off("asyncio", "grpc.aio", "google.protobuf.internal.python_message", "calendar", "pkgutil"):
+with putting_off(
+    "asyncio", "grpc.aio", "google.protobuf.internal.python_message", "calendar", "pkgutil", "socket"
+):
     import google.protobuf  # noqa: F401 - the messages need it: here, where it gets its stand-ins
     import grpc
 
