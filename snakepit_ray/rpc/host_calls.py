@@ -62,10 +62,11 @@ class _Running:
         self.stopped: pb.Failure | None = None  # why its task was cancelled
         self.chunks: float = call.credit
         self.bytes: float = call.credit_bytes or float("inf")
-        self.more = asyncio.Event()
+        self.more = asyncio.Event() if call.stream else None
 
     async def credit(self) -> None:
         """Waits until a value may be sent."""
+        assert self.more is not None
         while self.chunks <= 0 or self.bytes <= 0:
             self.more.clear()
             await self.more.wait()
@@ -144,7 +145,7 @@ class HostCalls:
 
     def _grant(self, credit: pb.Credit) -> None:
         one = self._running.get(credit.id)
-        if one is not None:
+        if one is not None and one.more is not None:
             one.chunks += credit.chunks
             one.bytes += credit.bytes
             one.more.set()
