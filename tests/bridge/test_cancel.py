@@ -178,3 +178,16 @@ def test_a_task_that_is_cancelled_before_its_first_step_has_an_outcome() -> None
         assert over == [run]
 
     asyncio.run(body())
+
+
+def test_what_has_begun_never_says_that_it_has_not(monkeypatch) -> None:
+    """A run that is cancelled within the same microsecond had said 0, and its host ran it again."""
+    from snakepit_bridge.adapter import runs
+    from snakepit_bridge.adapter.context import SessionContext
+
+    run = runs.Run(None, SessionContext("", "r1", "quick"), False, None, None)
+    assert run.ran_us == 0
+    monkeypatch.setattr(runs.time, "perf_counter_ns", lambda: 5)
+    assert run.begin() and run.ran_us == 1
+    monkeypatch.setattr(runs.time, "perf_counter_ns", lambda: 5 + 7_999)
+    assert run.ran_us == 7

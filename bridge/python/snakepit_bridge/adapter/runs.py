@@ -145,6 +145,13 @@ class Run:
         return False
 
     @property
+    def ran_us(self) -> int:
+        """Microseconds since it began, at least 1; 0 where it never did, which is how a host tells."""
+        if not self.started:
+            return 0
+        return max(1, (time.perf_counter_ns() - self.started) // 1000)
+
+    @property
     def has_rest(self) -> bool:
         """Whether an async command has left something that must run in a thread (`execute` again)."""
         return self._rest is not None

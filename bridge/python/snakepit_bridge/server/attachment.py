@@ -181,9 +181,8 @@ class Attachment:
             outcome = _failure(error)
         else:
             outcome = self._encoded(run, value) if outlet is None else value
-        ran = (time.perf_counter_ns() - run.started) // 1000 if run.started else 0
         self.live.pop(run.request.id, None)
-        answer = Answer(run.request.id, outcome, ran)
+        answer = Answer(run.request.id, outcome, run.ran_us)
         run.answered = True
         if outlet is None:
             self._out.put(answer)
