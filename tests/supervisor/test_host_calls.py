@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -411,5 +412,46 @@ def test_what_every_worker_answers(tmp_path: Path) -> None:
         async with asking(tmp_path, methods._handlers) as one:
             said = await ask(one, "ask", method="worker.info")
             assert said == {"worker_id": "w-0", "pool": "test", "node_id": "node", "epoch": [1, 2]}
+
+    run(body)
+
+
+STORM: list[tuple[str, dict[str, Any]]] = [
+    ("ask", {"method": "echo", "payload": "x" * 100}),
+    ("aask", {"method": "for_ever"}),
+    ("ask", {"method": "for_ever"}),
+    ("many", {"method": "number", "count": 300}),
+    ("sums", {"method": "count", "count": 500}),
+    ("asums", {"method": "count", "count": 500}),
+    ("sums", {"method": "stuck", "count": 0}),
+    ("takes", {"method": "arrays", "count": 2, "how": "drop"}),
+    ("atakes", {"method": "arrays", "count": 2, "how": "close"}),
+    ("doubles", {"size": LARGE // 10, "rounds": 5}),
+    ("array_stream", {"size": LARGE // 10, "count": 80}),
+    ("fails", {"method": "raise"}),
+]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_cancelled_in_whatever_moment_nothing_is_left(tmp_path: Path, seed: int) -> None:
+    """Many kinds of calls in several threads and on a loop, most of them cancelled somewhere on their way."""
+    chance = random.Random(seed)
+
+    async def cancelled_somewhere(one: Interpreter, command: str, args: dict[str, Any]) -> int:
+        asked, reply = begin(one, command, **args)
+        for _ in range(chance.randrange(200)):
+            await asyncio.sleep(0)
+        if chance.random() < 0.7 or args.get("method") in ("for_ever", "stuck"):
+            one.client.cancel(asked, pb.Cancel.CALLER)
+        answered = await reply
+        return int(answered.failure.kind if answered.HasField("failure") else KIND.KIND_UNSPECIFIED)
+
+    async def body() -> None:
+        config = dict(spec(tmp_path, adapter=ASKING, adapter_args={}).config)
+        config.update(capacity=6, thread_profile=True)
+        async with asking(tmp_path, Desk().handlers(), config=config, shared_memory=16 << 20) as one:
+            chosen = [chance.choice(STORM) for _ in range(150)]
+            ends = await asyncio.gather(*(cancelled_somewhere(one, *each) for each in chosen))
+            assert set(ends) <= {KIND.KIND_UNSPECIFIED, KIND.CANCELLED}
 
     run(body)
