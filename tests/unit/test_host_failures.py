@@ -8,8 +8,8 @@ import pytest
 
 from snakepit_ray import errors
 from snakepit_ray.errors import failure_to_error
-from snakepit_ray.rpc.failures import KINDS, MESSAGE_LIMIT, TRACEBACK_LIMIT, failure_of
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.failures import KINDS, MESSAGE_LIMIT, TRACEBACK_LIMIT, failure_of
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=[kind.__name__ for kind in KINDS])
