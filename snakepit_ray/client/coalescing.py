@@ -1,7 +1,7 @@
 """Calls that are awaited at the same time go out together.
 
 - The calls of one turn of the event loop to one command with the same options go as one batch to each slot. A
-  lone call goes as it is.
+  lone call goes as it is. core/work/divider.py says how they are divided.
 - A call's arguments are encoded when the call is made. What an interpreter gives back goes again in that
   form.
 - Each call has its own outcome. A call that is cancelled takes nothing from the others: what they share is
@@ -16,27 +16,31 @@ import contextlib
 import contextvars
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from snakepit_ray.client.drawing import fitting
 from snakepit_ray.client.sender import Sender, Sent, awaited, is_unbegun, may_block
 from snakepit_ray.config import CallOptions
 from snakepit_ray.core.work.batch_size import BurstSize
+from snakepit_ray.core.work.divider import Chunk, Divider, Rules
 from snakepit_ray.errors import DeadlineExceeded, PoolClosed
 from snakepit_ray.port import ray_port
 from snakepit_ray.telemetry.trace_context import current
 from snakepit_ray.wire.codec import BatchOutcome
-from snakepit_ray.wire.requests import Drawn, drawn_refs
+from snakepit_ray.wire.requests import Drawn
 
 HOLD_SECONDS = 0.05  # that a call waits here for a slot to come near; then it waits at a worker, as any other
 MOST_LANES = 256  # commands and options whose pace is remembered
 
 
 class Coalescer:
-    """The awaited calls of one pool handle."""
+    """The awaited calls of one pool handle. `clock` is time.monotonic, as that of the event loop."""
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: Sender, clock: Callable[[], float] = time.monotonic) -> None:
         self._sender = sender
+        self._clock = clock
         self._loops: weakref.WeakKeyDictionary[Any, dict[Any, _Lane]] = weakref.WeakKeyDictionary()
 
     async def call(self, command: str, args: Mapping[str, Any] | None, options: CallOptions) -> Any:
@@ -60,7 +64,7 @@ class Coalescer:
         if lane is None:
             while len(lanes) >= MOST_LANES:
                 del lanes[next(iter(lanes))]
-            lane = lanes[key] = _Lane(self._sender, command, options)
+            lane = lanes[key] = _Lane(self._sender, command, options, self._clock)
         return lane
 
 
@@ -69,10 +73,10 @@ class _Call:
 
     __slots__ = ("began", "drawn", "future", "trace", "trip")
 
-    def __init__(self, drawn: Drawn, future: asyncio.Future[Any]) -> None:
+    def __init__(self, drawn: Drawn, future: asyncio.Future[Any], began: float) -> None:
         self.drawn = drawn
         self.future = future
-        self.began = time.monotonic()
+        self.began = began
         self.trace = current()  # of its caller: what is sent is in nobody's context
         self.trip: _Trip | None = None
 
@@ -89,14 +93,14 @@ class _Call:
 class _Trip:
     """Calls that are under way together."""
 
-    __slots__ = ("_sender", "calls", "sent", "waiting")
+    __slots__ = ("_sender", "chunk", "sent", "waiting")
 
-    def __init__(self, calls: list[_Call], sent: Sent, sender: Sender) -> None:
-        self.calls = calls
+    def __init__(self, chunk: Chunk[_Call], sent: Sent, sender: Sender) -> None:
+        self.chunk = chunk
         self.sent = sent
-        self.waiting = len(calls)
+        self.waiting = len(chunk.items)
         self._sender = sender
-        for call in calls:
+        for call in chunk.items:
             call.trip = self
 
     def left(self) -> None:
@@ -109,23 +113,26 @@ class _Trip:
 class _Lane:
     """The calls of one command with the same options on one event loop."""
 
-    def __init__(self, sender: Sender, command: str, options: CallOptions) -> None:
+    def __init__(
+        self, sender: Sender, command: str, options: CallOptions, clock: Callable[[], float]
+    ) -> None:
         self._sender = sender
         self._command = command
         self._options = options
+        self._clock = clock
         self._with_info = options.merge(info=True)
-        self._size = BurstSize()
-        self._pending: list[_Call] = []
+        rules = Rules(in_order=bool(options.session), hold_seconds=HOLD_SECONDS)
+        self._divider: Divider[_Call] = Divider(BurstSize(), rules, _fitting)
+        self._gathered: list[_Call] = []  # in this turn of the loop
         self._leaving = False  # a flush is scheduled
         self._hold: asyncio.TimerHandle | None = None
-        self._out = 0
         self._trips: set[asyncio.Task[None]] = set()
 
     def add(self, drawn: Drawn) -> _Call:
         """A call that goes with those of the same turn of the loop."""
         loop = asyncio.get_running_loop()
-        call = _Call(drawn, loop.create_future())
-        self._pending.append(call)
+        call = _Call(drawn, loop.create_future(), self._clock())
+        self._gathered.append(call)
         self._leave_soon(loop)
         return call
 
@@ -134,48 +141,40 @@ class _Lane:
             self._leaving = True
             loop.call_soon(self._leave, context=contextvars.Context())
 
-    def _leave(self, patient: bool = True) -> None:
+    def _leave(self) -> None:
         """Sends what has gathered. While what is under way fills the slots it would only wait there: it
         gathers more company here, for a moment."""
         self._leaving = False
         if self._hold is not None:
             self._hold.cancel()
             self._hold = None
-        calls = [call for call in self._pending if not call.future.done()]
+        gathered, self._gathered = self._gathered, []
+        self._divider.add(gathered, self._clock())
         slots = self._sender.slots_for(self._options)
-        places = self._sender.at_once(self._options, 2) - self._out if patient else len(calls)
-        size = self._size.size(len(calls), max(1, min(slots, places)))
-        sent = max(0, places) * size
-        self._pending = calls[sent:]
-        for begin in range(0, min(sent, len(calls)), size):
-            self._send_apart(calls[begin : begin + size])
-        if self._pending:
-            loop = asyncio.get_running_loop()
-            self._hold = loop.call_later(HOLD_SECONDS, self._leave, False, context=contextvars.Context())
+        while (chunk := self._divider.next(slots, self._clock())) is not None:
+            self._send(chunk)
+        if self._divider.waiting:
+            loop, left = asyncio.get_running_loop(), self._divider.wakes_at(slots) - self._clock()
+            self._hold = loop.call_later(max(0.0, left), self._leave, context=contextvars.Context())
 
-    def _send_apart(self, calls: list[_Call]) -> None:
-        """Calls with refs go alone: Ray resolves the refs of one call."""
-        alone = [call for call in calls if drawn_refs(call.drawn)]
-        together = [call for call in calls if not drawn_refs(call.drawn)] if alone else calls
-        for call in alone:
-            self._send([call])
-        if together:
-            self._send(together)
-
-    def _send(self, calls: list[_Call]) -> None:
+    def _send(self, chunk: Chunk[_Call]) -> None:
+        calls = [call for call in chunk.items if not call.future.done()]
+        if not calls:
+            self._divider.ended(chunk, self._clock())
+            return
+        if len(calls) < len(chunk.items):  # the others were cancelled
+            chunk = replace(chunk, items=calls)
         try:
             sent = self._sent(calls)
         except Exception as error:  # noqa: BLE001 - whatever cannot be sent is the call's failure
             if len(calls) > 1 and not isinstance(error, PoolClosed):
-                half = len(calls) // 2  # one of them cannot be sent, or cannot be sent with others
-                self._send(calls[:half])
-                self._send(calls[half:])
+                self._divider.halved(chunk, self._clock())
                 return
             for call in calls:
                 call.fail(error)
+            self._divider.ended(chunk, self._clock())
             return
-        self._out += 1
-        task = asyncio.ensure_future(self._travel(_Trip(calls, sent, self._sender)))
+        task = asyncio.ensure_future(self._travel(_Trip(chunk, sent, self._sender)))
         self._trips.add(task)
         task.add_done_callback(self._trips.discard)
 
@@ -183,7 +182,7 @@ class _Lane:
         self._sender.check_open()
         options = self._with_info if len(calls) == 1 else self._options
         if options.timeout is not None:  # its whole budget: also what it has waited here, and earlier trips
-            left = options.timeout - (time.monotonic() - min(call.began for call in calls))
+            left = options.timeout - (self._clock() - min(call.began for call in calls))
             if left <= 0:
                 raise DeadlineExceeded.after(options.timeout, "waiting", self._command)
             options = options.merge(timeout=left)
@@ -197,55 +196,63 @@ class _Lane:
         answer = asyncio.ensure_future(awaited(sent.ref))
         loop = asyncio.get_running_loop()
         ticket = self._sender.arm(sent, lambda is_over: _tell(loop, self._gave_up, trip, answer, is_over))
+        left: Sequence[_Call] = ()
+        seconds: float | None = None  # of a trip that failed: a lone call's failure says nothing of its time
         try:
             value = await answer
+            left, seconds = self._arrived(trip.chunk.items, value)
         except ray_port.RayError as error:
-            blocks = may_block(error)
-            ours = (
-                await asyncio.to_thread(self._sender.our, error, sent)
-                if blocks
-                else self._sender.our(error, sent)
-            )
-            if is_unbegun(ours):
-                self._pending[:0] = [call for call in trip.calls if not call.future.done()]
-            else:
-                self._failed(trip, ours)
+            left = await self._lost(trip, error)
         except asyncio.CancelledError:  # it has expired, or the loop ends
             self._sender.cancel(sent)
-            if not all(call.future.done() for call in trip.calls):
+            if not all(call.future.done() for call in trip.chunk.items):
                 raise
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
             self._failed(trip, error)
-        else:
-            self._arrived(trip.calls, value)
         finally:
             ticket.disarm()
             self._sender.ended(sent)
-            self._out -= 1
-            if self._pending:
+            self._divider.ended(trip.chunk, self._clock(), left=left, seconds=seconds)
+            if self._divider.waiting:
                 self._leave_soon(loop)
+
+    async def _lost(self, trip: _Trip, error: ray_port.RayError) -> Sequence[_Call]:
+        """What is to go again of a trip that has no answer."""
+        blocks = may_block(error)
+        ours = (
+            await asyncio.to_thread(self._sender.our, error, trip.sent)
+            if blocks
+            else self._sender.our(error, trip.sent)
+        )
+        if is_unbegun(ours):
+            return trip.chunk.items
+        self._failed(trip, ours)
+        return ()
 
     def _gave_up(self, trip: _Trip, answer: asyncio.Future[Any], is_over: bool) -> None:
         self._failed(trip, self._sender.gave_up(trip.sent, is_over))
         answer.cancel()
 
     def _failed(self, trip: _Trip, error: BaseException) -> None:
-        for call in trip.calls:
+        for call in trip.chunk.items:
             call.fail(error)
 
-    def _arrived(self, calls: list[_Call], answer: Any) -> None:
-        if not isinstance(answer, BatchOutcome):
-            self._size.observe(1, answer.ran_s)
-            values = [answer if self._options.info else answer.value]
-        else:
-            values = answer.values
-            self._size.observe(len(values), answer.ran)
+    def _arrived(self, calls: Sequence[_Call], answer: Any) -> tuple[Sequence[_Call], float]:
+        """Each call has its outcome, but for those that were given back: these, and what the others took."""
+        if isinstance(answer, BatchOutcome):
+            values, seconds = answer.values, answer.ran
             for index, error in answer.failed:
                 calls[index].fail(error)
+        else:
+            values, seconds = [answer if self._options.info else answer.value], answer.ran_s
         for call, value in zip(calls, values, strict=False):
             if not call.future.done():
                 call.future.set_result(value)
-        self._pending[:0] = calls[len(values) :]  # given back: they have waited longest
+        return calls[len(values) :], seconds
+
+
+def _fitting(calls: Sequence[_Call]) -> int:
+    return fitting([call.drawn for call in calls])
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Any, *args: Any) -> None:

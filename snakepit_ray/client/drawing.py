@@ -12,11 +12,11 @@ import contextvars
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from snakepit_ray.core.work.batch_size import MOST_BYTES
-from snakepit_ray.wire.requests import Drawn, drawn_bytes
+from snakepit_ray.wire.requests import Drawn, drawn_bytes, drawn_refs
 
 DRAWING_SECONDS = 0.010  # a chunk that takes longer to encode is sent with what there is
 MOST_HELD = 8 * MOST_BYTES  # bytes of items that are drawn and not yet sent
@@ -29,6 +29,23 @@ class Failed(NamedTuple):
 
 
 Item = Drawn | Failed
+
+
+def fitting(items: Sequence[Item]) -> int:
+    """How many of the first items may travel together: what has about MOST_BYTES. An item with refs goes
+    alone, because Ray resolves the refs of one call, and so does one that has failed."""
+    if set(map(type, items)) == {dict}:  # copies of small scalars: their bytes do not count
+        return len(items)
+    nbytes = 0
+    for index, item in enumerate(items):
+        if type(item) is dict:
+            continue
+        if isinstance(item, Failed) or drawn_refs(item):
+            return max(1, index)
+        nbytes += drawn_bytes(item)
+        if nbytes > MOST_BYTES:
+            return index + 1
+    return len(items)
 
 
 class Source:

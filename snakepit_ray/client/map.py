@@ -1,5 +1,6 @@
 """An endless stream of calls runs through a pool, in chunks that follow the time that items take.
 
+- core/work/divider.py says what is sent next. Here it is drawn, sent, waited for and handed out.
 - An item is encoded when it is drawn. What an interpreter gives back, and what cannot be sent together,
   goes out again from that form, in smaller chunks.
 - A source that may wait is drawn in a thread of its own, so that what is done is handed out meanwhile, and
@@ -13,36 +14,32 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ray
 
-from snakepit_ray.client.drawing import Failed, Item, Source
+from snakepit_ray.client.drawing import Failed, Item, Source, fitting
 from snakepit_ray.client.given import check_counts, check_items
 from snakepit_ray.client.sender import Sender, Sent, is_unbegun
 from snakepit_ray.config import CallOptions
-from snakepit_ray.core.work.batch_size import MOST, MOST_BYTES, BatchSize
+from snakepit_ray.core.work.batch_size import MOST, SourceSize
+from snakepit_ray.core.work.divider import Chunk, Divider, Rules
 from snakepit_ray.errors import NotNow, PoolClosed
 from snakepit_ray.port import ray_port
 from snakepit_ray.telemetry.trace_context import current
 from snakepit_ray.wire.codec import BatchOutcome
-from snakepit_ray.wire.requests import Drawn, drawn_bytes, drawn_refs
 
 LOOK_SECONDS = 0.005  # between two looks at a source that is waited for while answers are, too
 LONGEST_TURN = 0.1  # seconds: a consumer that pauses once is not taken for one that is always slow
 UNDELIVERED = 8  # chunks for each slot that are drawn and not handed out, in order, at most
 
 
-class _Chunk(NamedTuple):
-    """Items from number `start` on; when they were sent (time.monotonic())."""
+class _Trip(NamedTuple):
+    """A chunk that is under way."""
 
-    start: int
-    items: list[Drawn]
-    sent: Sent | None = None
-    sent_at: float = 0.0
+    chunk: Chunk[Item]
+    sent: Sent
 
 
 class _Done(NamedTuple):
@@ -53,7 +50,7 @@ class _Done(NamedTuple):
 
 
 class MapRun:
-    """One `pool.map`."""
+    """One `pool.map`. `clock` is time.monotonic, which its deadlines are of."""
 
     def __init__(
         self,
@@ -66,6 +63,7 @@ class MapRun:
         in_flight: int | None,
         chunk_size: int | None,
         return_exceptions: bool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_counts(in_flight=in_flight, chunk_size=chunk_size)
         check_items(items)
@@ -77,19 +75,17 @@ class MapRun:
         self._with_info = options.merge(info=True)
         self._ordered = ordered
         self._in_flight = in_flight
-        self._chunk_size = chunk_size
         self._return_exceptions = return_exceptions
-        self._size = BatchSize()
-        self._taken = self._handed = 0
-        self._items: deque[Item] = deque()  # that are drawn, and go next
-        self._again: deque[_Chunk] = deque()  # to be sent before anything new
-        self._under_way: dict[Any, _Chunk] = {}
+        self._clock = clock
+        self._sizing = SourceSize(chunk_size, in_flight)
+        rules = Rules(in_order=bool(options.session), gather_seconds=LOOK_SECONDS)
+        self._divider: Divider[Item] = Divider(self._sizing, rules, fitting)
+        self._drawn = self._handed = 0
+        self._under_way: dict[Any, _Trip] = {}
         self._done: dict[int, _Done] = {}
         self._next = 0
-        self._free: list[str] = []  # workers that have just answered
         self._caller_seconds = 0.0  # between two chunks, without what was waited for answers: smoothed
-        self._last_sent, self._waited = time.monotonic(), 0.0
-        self._gathers_since: float | None = None  # when the first item of a chunk that is not full was there
+        self._last_sent, self._waited = clock(), 0.0
 
     def run(self) -> Iterator[Any]:
         """The results."""
@@ -107,27 +103,26 @@ class MapRun:
                         raise self._source.error
                     return
         finally:
+            self._divider.stop()
             self._source.close()
-            for chunk in self._under_way.values():
-                if chunk.sent is not None:
-                    self._sender.cancel(chunk.sent)
-                    self._sender.ended(chunk.sent)
+            for trip in self._under_way.values():
+                self._sender.cancel(trip.sent)
+                self._sender.ended(trip.sent)
 
     def _wait(self) -> bool:
         """Waits until something has changed; False when nothing can come any more."""
         if self._under_way:
             self._collect(LOOK_SECONDS if self._wants_items() else None)
-        elif not self._source.is_over and self._room() > 0:
-            self._items.extend(self._source.wait(1.0, self._room()))
+        elif not self._source.is_over and (room := self._room(self._slots())) > 0:
+            self._take(self._source.wait(1.0, room))
         else:
-            return bool(self._again or self._items or self._done)
+            return bool(self._divider.waiting or self._done)
         return True
 
     def _wants_items(self) -> bool:
         """Whether a slot stands empty because the source has not brought its items."""
-        idle = len(self._under_way) < self._most_under_way() and not self._again
-        wants = self._gathers_since is not None or (not self._items and self._room() > 0)
-        return idle and wants and not self._source.is_over
+        slots = self._slots()
+        return self._may_draw(slots) and self._divider.wants(slots, self._clock())
 
     def _take_done(self) -> _Done | None:
         key = self._next if self._ordered else next(iter(self._done), -1)
@@ -148,115 +143,70 @@ class MapRun:
 
     # ---- out ----------------------------------------------------------------------------------------------
 
-    def _most_under_way(self) -> int:
+    def _slots(self) -> int:
+        """The slots that are worth using. A session's are those of its worker."""
         slots = self._sender.slots_for(self._options)
         if self._options.session:
             return slots
-        drawing = self._source.item_seconds * self._size.size  # beside this thread
-        return self._size.ahead * self._size.spread(slots, max(self._caller_seconds, drawing))
+        policy = self._sizing.policy
+        drawing = self._source.item_seconds * policy.size  # beside this thread
+        return policy.spread(slots, max(self._caller_seconds, drawing))
 
     def _send_more(self) -> None:
-        slots = self._sender.slots_for(self._options)
-        while len(self._under_way) < self._most_under_way():
-            if len(self._under_way) + len(self._done) >= UNDELIVERED * slots and not self._again:
-                return
-            chunk = self._next_chunk()
+        while self._divider.has_place(slots := self._slots(), now := self._clock()):
+            room = self._room(slots)
+            if room > 0 and self._divider.waiting < self._divider.size(slots):
+                self._take(self._source.take(min(MOST, room)))
+            chunk = self._divider.next(slots, now, fills=self._may_draw(slots))
             if chunk is None:
                 return
-            if chunk.items:
-                self._send(chunk)
+            self._send(chunk)
 
-    def _full(self) -> int:
-        """How many items a chunk should have."""
-        size = self._chunk_size or self._size.size
-        if self._in_flight is None:
-            return size
-        slots = self._sender.slots_for(self._options)
-        return min(size, max(1, self._in_flight // (self._size.ahead * slots)))
-
-    def _room(self) -> int:
+    def _room(self, slots: int) -> int:
         """How many items may be drawn now."""
-        if self._in_flight is None:
-            return self._full()
-        return min(self._full(), self._in_flight - (self._taken + len(self._items) - self._handed))
+        undelivered = len(self._under_way) + len(self._done)
+        if undelivered >= UNDELIVERED * self._sender.slots_for(self._options):
+            return 0
+        full = self._divider.size(slots)
+        return full if self._in_flight is None else min(full, self._in_flight - (self._drawn - self._handed))
 
-    def _gathers(self, size: int) -> bool:
-        """Whether a chunk that is not full should wait for more items. Otherwise a pool with more slots than
-        the source can fill would get all work in pieces. One that waits for nothing else goes at once.
-        """
-        more = len(self._items) < size and self._room() > 0 and not self._source.is_over
-        now = time.monotonic()
-        since = now if self._gathers_since is None else self._gathers_since
-        waits = more and bool(self._under_way) and now - since < LOOK_SECONDS
-        self._gathers_since = since if waits else None
-        return waits
+    def _may_draw(self, slots: int) -> bool:
+        return not self._source.is_over and self._room(slots) > 0
 
-    def _next_chunk(self) -> _Chunk | None:
-        """The items that go next; None where there are none now, no items where they have failed already."""
-        size = self._full()
-        if self._again:
-            chunk = self._again.popleft()
-            if len(chunk.items) > size:
-                self._again.appendleft(_Chunk(chunk.start + size, chunk.items[size:]))
-            return _Chunk(chunk.start, chunk.items[:size])
-        if len(self._items) < size:
-            self._items.extend(self._source.take(min(MOST, self._room())))
-        if not self._items or self._gathers(size):
-            return None
-        return self._formed(size)
+    def _take(self, items: list[Item]) -> None:
+        self._drawn += len(items)
+        self._divider.add(items, self._clock())
 
-    def _formed(self, size: int) -> _Chunk:
-        start, items, nbytes = self._taken, list[Drawn](), 0
-        for item in islice(self._items, size):
-            if type(item) is not dict:
-                alone = isinstance(item, Failed) or bool(drawn_refs(item))
-                if alone and items:
-                    break
-                if isinstance(item, Failed):
-                    self._items.popleft()
-                    self._taken += 1
-                    self._done[start] = _Done([None], {0: item.error})
-                    break
-                nbytes += drawn_bytes(item)
-                if alone or nbytes > MOST_BYTES:
-                    items.append(item)
-                    break
-            items.append(item)
-        for _ in items:
-            self._items.popleft()
-        self._taken += len(items)
-        return _Chunk(start, items)
-
-    def _send(self, chunk: _Chunk) -> None:
-        start, items = chunk.start, chunk.items
-        began = time.monotonic()
+    def _send(self, chunk: Chunk[Item]) -> None:
+        items = chunk.items
         try:
-            if len(items) == 1:
-                sent = self._sender.one(
-                    self._command, items[0], self._with_info, patient=True, trace=self._trace
-                )
-            else:
-                prefer = self._free.pop() if self._free else None
-                sent = self._sender.some(
-                    self._command, items, self._options, patient=True, prefer=prefer, traces=(self._trace,)
-                )
+            sent = self._sent(items, chunk.to)
         except PoolClosed:
             raise
         except Exception as error:  # noqa: BLE001 - whatever cannot be sent is the item's failure
-            if len(items) == 1:
-                self._done[start] = _Done([None], {0: error})
-            else:  # one of them cannot be sent, or cannot be sent with others
-                half = len(items) // 2
-                self._again.extendleft((_Chunk(start + half, items[half:]), _Chunk(start, items[:half])))
+            if len(items) > 1:
+                self._divider.halved(chunk, self._clock())
+                return
+            self._divider.ended(chunk, self._clock())
+            self._done[chunk.number] = _Done([None], {0: error})
         else:
-            self._under_way[sent.ref] = _Chunk(start, items, sent, began)
+            self._under_way[sent.ref] = _Trip(chunk, sent)
             self._has_sent()
+
+    def _sent(self, items: Sequence[Any], to: str | None) -> Sent:
+        if len(items) > 1:
+            return self._sender.some(
+                self._command, items, self._options, patient=True, prefer=to, traces=(self._trace,)
+            )
+        if isinstance(items[0], Failed):
+            raise items[0].error
+        return self._sender.one(self._command, items[0], self._with_info, patient=True, trace=self._trace)
 
     def _has_sent(self) -> None:
         """Takes down what this thread has spent since the last chunk: on drawing, sending, decoding, and in
         the consumer's own code.
         """
-        now = time.monotonic()
+        now = self._clock()
         spent = min(now - self._last_sent - self._waited, LONGEST_TURN)
         self._caller_seconds += (spent - self._caller_seconds) / 4
         self._last_sent, self._waited = now, 0.0
@@ -269,49 +219,49 @@ class MapRun:
         refs = list(self._under_way)
         if not refs:
             return
-        oldest = next(iter(self._under_way.values())).sent
-        assert oldest is not None
+        oldest = self._under_way[refs[0]].sent
         bound = oldest.left if timeout is None else min(timeout, oldest.left)
-        began = time.monotonic()
+        began = self._clock()
         ready, _ = ray.wait(refs, num_returns=1, timeout=min(bound, 1.0))
-        self._waited += time.monotonic() - began
+        self._waited += self._clock() - began
         if not ready and oldest.left <= 0:
             self._sender.cancel(oldest)
             self._failed(self._gone(refs[0]), self._sender.too_late(oldest))
         for ref in ready:
             self._ended(ref, self._gone(ref))
 
-    def _gone(self, ref: Any) -> _Chunk:
-        chunk = self._under_way.pop(ref)
-        assert chunk.sent is not None
-        self._sender.ended(chunk.sent)
-        return chunk
+    def _gone(self, ref: Any) -> _Trip:
+        trip = self._under_way.pop(ref)
+        self._sender.ended(trip.sent)
+        return trip
 
-    def _ended(self, ref: Any, chunk: _Chunk) -> None:
-        assert chunk.sent is not None
+    def _ended(self, ref: Any, trip: _Trip) -> None:
         try:
             answer = ray.get(ref)
         except ray_port.RayError as error:
-            self._failed(chunk, self._sender.our(error, chunk.sent))
+            self._failed(trip, self._sender.our(error, trip.sent))
             return
-        self._free = [*self._free[-31:], chunk.sent.worker_id]
+        (chunk, sent), now = trip, self._clock()
         if not isinstance(answer, BatchOutcome):
-            self._size.observe(1, answer.ran_s)
-            value = answer if self._options.info else answer.value
-            self._done[chunk.start] = _Done([value], {})
+            self._divider.ended(chunk, now, seconds=answer.ran_s, by=sent.worker_id)
+            self._done[chunk.number] = _Done([answer if self._options.info else answer.value], {})
             return
         count = len(answer.values)
-        moved = answer.nbytes + chunk.sent.nbytes * count // len(chunk.items)
-        self._size.observe(count, answer.ran, moved)
-        self._done[chunk.start] = _Done(answer.values, dict(answer.failed))
-        if count < len(chunk.items):
-            self._again.appendleft(_Chunk(chunk.start + count, chunk.items[count:]))
+        moved = answer.nbytes + sent.nbytes * count // len(chunk.items)
+        left = chunk.items[count:]
+        self._divider.ended(chunk, now, left=left, seconds=answer.ran, nbytes=moved, by=sent.worker_id)
+        self._done[chunk.number] = _Done(answer.values, dict(answer.failed))
 
-    def _failed(self, chunk: _Chunk, error: BaseException) -> None:
-        waits = isinstance(error, NotNow) and self._under_way  # the queue is full: after the others
-        if waits or is_unbegun(error):
-            self._again.appendleft(_Chunk(chunk.start, chunk.items))
-            return
-        self._size.observe(len(chunk.items), time.monotonic() - chunk.sent_at)
-        failed = dict.fromkeys(range(len(chunk.items)), error)
-        self._done[chunk.start] = _Done([None] * len(chunk.items), failed)
+    def _failed(self, trip: _Trip, error: BaseException) -> None:
+        chunk, now = trip.chunk, self._clock()
+        if is_unbegun(error):
+            self._divider.ended(chunk, now, left=chunk.items)
+        elif isinstance(error, NotNow) and self._under_way:
+            # Where nothing is under way it is others who fill the pool. No budget would end that wait: an
+            # item's counts from its sending.
+            self._divider.refused(chunk, now)
+        else:
+            # How long such items take is not known. Taken for long, fewer of them fail together.
+            self._divider.ended(chunk, now, seconds=now - chunk.at)
+            failed = dict.fromkeys(range(len(chunk.items)), error)
+            self._done[chunk.number] = _Done([None] * len(chunk.items), failed)

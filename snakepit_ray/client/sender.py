@@ -95,11 +95,6 @@ class Sender:
         """Slots that such a call may run on: those of one worker in a session."""
         return self._directory.config.capacity if options.session else self.slots
 
-    def at_once(self, options: CallOptions, ahead: int) -> int:
-        """Chunks of such calls that may be under way, `ahead` for each slot. In a session none waits behind
-        another: what is given back would come after it."""
-        return self.slots_for(options) * (1 if options.session else ahead)
-
     def check_open(self) -> None:
         """Raises PoolClosed when the pool, or the Ray session that it belongs to, has ended."""
         self._directory.check_open()

@@ -16,6 +16,7 @@ from snakepit_ray.client import map as batching
 from snakepit_ray.client.sender import Sent
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import PoolClosed
+from snakepit_ray.port import ray_port
 from snakepit_ray.runtimes import resolve_runtime
 from snakepit_ray.telemetry.trace_context import Trace
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
@@ -43,6 +44,8 @@ class FakeSender:
         )
         self.open: dict[Any, list[dict[str, Any]]] = {}
         self.answers: dict[Any, Any] = {}
+        self.errors: dict[Any, Exception] = {}
+        self.waits: list[list[Any]] = []  # the refs of each wait
         self.changed = threading.Condition()
 
     # ---- what a map uses ----------------------------------------------------------------------------------
@@ -89,7 +92,7 @@ class FakeSender:
         self.ended_refs.add(sent.ref)
 
     def our(self, error: Exception, sent: Sent | None = None) -> BaseException:
-        return error
+        return error if sent is None else self.errors.get(sent.ref, error)
 
     def _send(self, items: list[dict[str, Any]]) -> Sent:
         ref = _Ref()
@@ -115,14 +118,27 @@ class FakeSender:
                 self.answers[ref] = BatchOutcome(values, [], self.seconds * len(values), 0)
             self.changed.notify_all()
 
+    def fail(self, ref: Any, error: Exception) -> None:
+        """One that is open fails; `our` makes `error` of what Ray says."""
+        self.errors[ref] = error
+        with self.changed:
+            del self.open[ref]
+            self.answers[ref] = ray_port.RayError()
+            self.changed.notify_all()
+
     def wait(self, refs: list[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
         with self.changed:
+            self.waits.append(refs)
+            self.changed.notify_all()
             self.changed.wait_for(lambda: any(ref in self.answers for ref in refs), timeout)
             ready = [ref for ref in refs if ref in self.answers][:1]
         return ready, [ref for ref in refs if ref not in ready]
 
     def get(self, ref: Any, timeout: float | None = None) -> Any:
-        return self.answers.pop(ref)
+        answer = self.answers.pop(ref)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 class _Ref:

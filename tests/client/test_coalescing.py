@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.client.coalescing import Coalescer
+from snakepit_ray.client.coalescing import HOLD_SECONDS, Coalescer
 from snakepit_ray.client.pending import Ticket
 from snakepit_ray.client.sender import Sent
 from snakepit_ray.config import DEFAULT_OPTIONS
@@ -28,9 +28,6 @@ class AsyncSender(FakeSender):
         self.tickets: list[Ticket] = []
         self.contexts: list[str] = []
         self.refs: list[tuple[asyncio.Future[Any], list[dict[str, Any]]]] = []
-
-    def at_once(self, options: Any, ahead: int) -> int:
-        return self.slots_for(options) * ahead
 
     def arm(self, sent: Sent, expire: Callable[[bool], None]) -> Ticket:
         self.tickets.append(Ticket(None, sent.deadline, expire))  # type: ignore[arg-type]
@@ -132,6 +129,23 @@ def test_calls_whose_worker_says_nothing_end_by_themselves(is_over: bool, error:
             ticket.expire(is_over)
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(result) for result in results] == [error] * 4
+
+    run(test)
+
+
+def test_calls_wait_for_a_place_only_for_a_moment_however_many_come_after_them() -> None:
+    async def test(sender: AsyncSender, _: Coalescer) -> None:
+        sender.slots, now = 1, 100.0
+        coalescer = Coalescer(sender, lambda: now)  # type: ignore[arg-type]
+        calls = []
+        for number in range(6):
+            calls.append(asyncio.ensure_future(coalescer.call("c", {"a": number}, DEFAULT_OPTIONS)))
+            await settled()
+            now += HOLD_SECONDS / 3
+        sent = [[item["a"] for item in items] for _, items in sender.refs]
+        assert sent == [[0], [1], [2, 3, 4, 5]], "two fill the slot, and the next ones wait together"
+        for call in calls:
+            call.cancel()
 
     run(test)
 

@@ -13,7 +13,7 @@ import pytest
 from snakepit_ray.client import map as batching
 from snakepit_ray.client.map import MapRun
 from snakepit_ray.config import DEFAULT_OPTIONS
-from snakepit_ray.errors import ConfigError, EncodingError, PoolClosed
+from snakepit_ray.errors import ConfigError, EncodingError, PoolClosed, PoolSaturated
 from tests.client.fakes import FakeSender, answering, sender
 
 __all__ = ["sender"]
@@ -175,6 +175,38 @@ def test_the_worker_that_has_just_answered_gets_the_next_chunk(sender: FakeSende
     answering(sender)
     list(mapped(sender, [{"a": 1}] * 1_000, chunk_size=10))
     assert any(prefer is not None for prefer in sender.preferred)
+
+
+def test_what_finds_no_place_waits_until_another_chunk_has_ended(sender: FakeSender) -> None:
+    sender.slots = 1
+    got: list[Any] = []
+    results = mapped(sender, [{"a": number} for number in range(8)], chunk_size=2)
+    taker = threading.Thread(target=lambda: got.extend(results))
+    taker.start()
+    sender.answer()
+    with sender.changed:
+        assert sender.changed.wait_for(lambda: len(sender.open) == 2, 20)
+        first, second = sender.open
+    sender.fail(second, PoolSaturated("full"))
+    with sender.changed:
+        assert sender.changed.wait_for(lambda: second not in sender.waits[-1], 20)
+        assert sender.waits[-1] == [first], "it was sent again at once"
+    answering(sender)
+    taker.join(20)
+    assert got == [{"a": number} for number in range(8)]
+    assert [chunk[0]["a"] for chunk in sender.sent] == [0, 2, 4, 4, 6]
+
+
+def test_what_finds_no_place_and_has_nothing_to_wait_for_fails(sender: FakeSender) -> None:
+    results = mapped(sender, [{"a": 1}], return_exceptions=True)
+    got: list[Any] = []
+    taker = threading.Thread(target=lambda: got.extend(results))
+    taker.start()
+    with sender.changed:
+        assert sender.changed.wait_for(lambda: sender.open, 20)
+    sender.fail(next(iter(sender.open)), PoolSaturated("full"))
+    taker.join(20)
+    assert [type(value) for value in got] == [PoolSaturated]
 
 
 @pytest.mark.parametrize("name", ["in_flight", "chunk_size"])

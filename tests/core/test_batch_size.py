@@ -80,7 +80,7 @@ def test_a_burst_is_shared_out_and_slow_calls_are_not_put_together(
     policy = BurstSize()
     for each in seen:
         policy.observe(10, each * 10)
-    size = policy.size(calls, slots)
+    size = policy.next_size(calls, slots, 2 * slots)
     assert 1 <= size <= MOST
     each = min(seen[-3:], default=0.0)
     assert size == 1 or size * max(1, slots) < calls + max(1, slots) or size * each <= LEAST_WORK * 1.0001
@@ -91,10 +91,10 @@ def test_a_burst_is_shared_out_and_slow_calls_are_not_put_together(
 
 def test_one_hiccup_does_not_tear_a_burst_apart() -> None:
     policy = BurstSize()
-    assert policy.size(1000, 2) == 500
+    assert policy.next_size(1000, 2, 4) == 500
     policy.observe(1, 1e-5)
     policy.observe(1, 0.3)
-    assert policy.size(1000, 2) == 500
+    assert policy.next_size(1000, 2, 4) == 500
 
 
 @given(st.floats(1e-7, 10.0), st.floats(1e-6, 0.1), st.integers(1, 200))

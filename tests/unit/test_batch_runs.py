@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,13 +74,17 @@ class Books:
         return counters.requests, counters.errors, counters.cancelled
 
 
-async def divided(made: list[pb.Request], slots: int, run: Any, books: Books) -> BatchEnvelope:
+async def divided(
+    made: list[pb.Request], slots: int, run: Any, books: Books, clock: Any = time.monotonic
+) -> BatchEnvelope:
     with books.accounts.divided(made[0], sum(one.batch.count for one in made)) as account:
-        return await BatchRun(made, slots, run, account).run()
+        return await BatchRun(made, slots, run, account, clock).run()
 
 
-def outcome(made: list[pb.Request], slots: int, run: Any, books: Books | None = None) -> list[Any]:
-    return asyncio.run(asyncio.wait_for(divided(made, slots, run, books or Books()), 20)).value()
+def outcome(
+    made: list[pb.Request], slots: int, run: Any, books: Books | None = None, clock: Any = time.monotonic
+) -> list[Any]:
+    return asyncio.run(asyncio.wait_for(divided(made, slots, run, books or Books(), clock), 20)).value()
 
 
 @given(
@@ -153,6 +158,38 @@ def test_a_budget_of_the_callers_ends_the_batch_and_a_default_one_does_not() -> 
     assert [type(value) for value in outcome(late, 1, run, books)] == [DeadlineExceeded] * 4
     assert books.counted == (4, 4, 0)
     assert outcome(sources(4), 1, run) == [0, 1, 2, 3]
+
+
+def test_later_parts_have_what_is_left_of_the_callers_budget_and_wait_no_longer() -> None:
+    now = 100.0
+    budgets: list[tuple[int, int]] = []
+
+    async def run(request: pb.Request) -> BatchEnvelope:
+        nonlocal now
+        budgets.append((request.budget_ms, request.options.queue_ms))
+        now += 25.0
+        return answer(request, 1)
+
+    mine = sources(4, session="s")
+    mine[0].options.default_budget = False
+    mine[0].options.queue_ms = 5_000
+    values = outcome(mine, 1, run, clock=lambda: now)
+    assert budgets == [(60_000, 5_000), (35_000, 35_000), (10_000, 10_000)]
+    assert values[:3] == [0, 1, 2] and type(values[3]) is DeadlineExceeded
+
+
+def test_buffers_go_along_whole_whatever_part_of_the_items_goes() -> None:
+    asked: list[tuple[str, int, int]] = []
+
+    async def run(request: pb.Request) -> BatchEnvelope:
+        asked.append((request.id, request.batch.first, request.batch.count))
+        return answer(request, 2)
+
+    made = sources(5, 3)
+    made[0].args.buffers.add().beside = 0
+    assert outcome(made, 1, run) == list(range(8))
+    of_the_first = [one for one in asked if one[0].startswith("r/0.")]
+    assert of_the_first == [("r/0.0+5", 0, 5), ("r/0.2+3", 2, 3), ("r/0.4+1", 4, 1)]
 
 
 def test_cancelling_it_cancels_what_is_under_way() -> None:

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 TARGET = 0.010  # seconds of work in a chunk
 MOST = 2_000  # items
@@ -26,6 +27,22 @@ DRIFT = 1.1  # by which the time of an item may grow from chunk to chunk
 QUICKEST = 1e-7  # seconds an item: less is a clock that stood still
 SPARE = 1  # workers more than the caller can keep busy: their times vary
 LEAST_WORK = 0.001  # seconds: calls that come at once are not divided further
+FIRST_SIZE = 256  # of the first chunks of a batch, at most
+
+
+class Sizing(Protocol):
+    """How one stream of work is cut. A Divider asks it before it cuts, and says what each chunk took."""
+
+    @property
+    def ahead(self) -> int:
+        """Chunks under way for each slot."""
+
+    def next_size(self, waiting: int, slots: int, places: int) -> int:
+        """How many items the next chunk should have, at least 1, where `waiting` items wait and so many
+        chunks more (`places`) may be under way on `slots` slots."""
+
+    def observe(self, count: int, seconds: float, nbytes: int = 0) -> None:
+        """`count` items took `seconds` in their interpreter, and moved `nbytes`."""
 
 
 class BatchSize:
@@ -67,23 +84,76 @@ class BatchSize:
         return max(1, min(slots, math.ceil(busy) + SPARE))
 
 
+class SourceSize:
+    """A source whose end nobody knows (`pool.map`): a chunk has what fits.
+
+    `chunk_size`: what every chunk has instead. `in_flight`: items that may be drawn and not handed out; the
+    slots in use share them."""
+
+    def __init__(self, chunk_size: int | None = None, in_flight: int | None = None) -> None:
+        self._chunk_size = chunk_size
+        self._in_flight = in_flight
+        self.policy = BatchSize()
+
+    @property
+    def ahead(self) -> int:
+        """Chunks under way for each slot."""
+        return self.policy.ahead
+
+    def next_size(self, waiting: int, slots: int, places: int) -> int:
+        """How many items the next chunk should have. What waits says nothing of what the source has."""
+        size = self._chunk_size or self.policy.size
+        if self._in_flight is None:
+            return size
+        return min(size, max(1, self._in_flight // (self.ahead * max(1, slots))))
+
+    def observe(self, count: int, seconds: float, nbytes: int = 0) -> None:
+        """What a chunk took."""
+        self.policy.observe(count, seconds, nbytes)
+
+
+class WholeSize:
+    """A batch that is all there (`pool.execute_batch`): near its end the slots share what is left, so that
+    none of them is the last by a whole chunk. The first chunks have at most FIRST_SIZE items, because
+    nothing is known of them; what takes long in them is given back."""
+
+    def __init__(self, total: int, slots: int) -> None:
+        self._policy = BatchSize(start=min(FIRST_SIZE, total // (4 * max(1, slots))))
+
+    @property
+    def ahead(self) -> int:
+        """Chunks under way for each slot."""
+        return self._policy.ahead
+
+    def next_size(self, waiting: int, slots: int, places: int) -> int:
+        """How many items the next chunk should have."""
+        return max(1, min(self._policy.size, -(-waiting // max(1, slots))))
+
+    def observe(self, count: int, seconds: float, nbytes: int = 0) -> None:
+        """What a chunk took."""
+        self._policy.observe(count, seconds, nbytes)
+
+
 class BurstSize:
-    """How calls that come at once are divided, where what takes too long is given back: with confidence, so
-    that one hiccup does not tear a burst into single calls."""
+    """Calls that come at once (`pool.call`), of which nobody knows when the next ones come: each slot with a
+    place gets an equal share. What takes too long is given back, so they are divided with confidence: one
+    hiccup does not tear a burst into single calls."""
+
+    ahead = 2  # one runs, one is near; calls wait only a moment before they leave all the same
 
     def __init__(self) -> None:
         self._last: tuple[float, ...] = ()  # seconds an item, of the last three
 
-    def observe(self, count: int, seconds: float) -> None:
+    def observe(self, count: int, seconds: float, nbytes: int = 0) -> None:
         """`count` of them took `seconds` in their interpreter."""
         self._last = (*self._last[-2:], max(0.0, seconds) / max(1, count))
 
-    def size(self, calls: int, slots: int) -> int:
-        """How many of `calls` go together: an equal share for each slot, but at least LEAST_WORK seconds of
-        work and no more than fit."""
-        size = min(MOST, -(-calls // max(1, slots)))
+    def next_size(self, waiting: int, slots: int, places: int) -> int:
+        """How many go together: an equal share, but at least LEAST_WORK seconds of work and no more than
+        fit."""
+        size = min(MOST, -(-waiting // max(1, min(slots, places))))
         each = min(self._last, default=0.0)
         if each > 0.0:
-            size = int(max(size, min(calls, LEAST_WORK / each)))
+            size = int(max(size, min(waiting, LEAST_WORK / each)))
             size = int(min(size, MOST, TARGET / each))
         return max(1, size)
