@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import itertools
 import random
 import secrets
 import threading
@@ -24,6 +23,7 @@ from snakepit_ray.client.status import Status, running_and_waiting
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.routing.view import SNAPSHOT_SIZE, RoutingView
 from snakepit_ray.core.sessions.turns import Turns
+from snakepit_ray.core.work.request_ids import ids_of
 from snakepit_ray.errors import PoolClosed, SnakepitError
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.messages import Entry, Snapshot, Update, WorkerCounts
@@ -59,7 +59,7 @@ class Directory:
         self.updates = 0
         self._why = "it was shut down"
         self._id = secrets.token_hex(8)
-        self._numbers = itertools.count(1)
+        self.new_id = ids_of(self._id)  # of a request of this process: the workers know by it whose it is
         self._lease: Any = None
         self._lock = threading.Lock()
         self._view: RoutingView[str] = RoutingView()
@@ -75,10 +75,6 @@ class Directory:
         self._learn(snapshot.version, snapshot.entries)
 
     # ---- the hot path -------------------------------------------------------------------------------------
-
-    def new_id(self) -> str:
-        """Of a request of this process: the workers know by its beginning whose it is."""
-        return f"{self._id}-{next(self._numbers)}"
 
     def target(self, session: str | None, prefer: str | None = None) -> Target:
         """The worker that a request goes to: that of its session, else `prefer` where it serves, else one

@@ -136,6 +136,12 @@ def _map(path: Path, size: int, is_whole: Callable[[mmap.mmap], bool]) -> tuple[
     return None, True
 
 
+def name_of(worker_id: str, actor_id: str) -> str:
+    """The name that a worker's files begin with. Its actor is a part of that, because another cluster of this
+    machine may have a pool of the same name."""
+    return f"{worker_id}-{actor_id}"
+
+
 def touch(workers: Collection[str], base: Base = None) -> None:
     """Notes that the files of `workers` are of use."""
     for path in _paths(base):
@@ -158,7 +164,7 @@ def _paths(base: Base) -> list[Path]:
 def _is_of(name: str, workers: Collection[str]) -> bool:
     """A worker actor's files have its actor's id after the worker's own."""
     stem = name.rpartition(".")[0]
-    return any(stem == one or stem.startswith(f"{one}-") for one in map(_name, workers))
+    return any(stem == one or stem.startswith(name_of(one, "")) for one in map(_name, workers))
 
 
 def _name(worker_id: str) -> str:

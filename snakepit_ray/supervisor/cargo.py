@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from snakepit_ray.core.work.request_ids import whole_of
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 
@@ -35,4 +36,4 @@ class Cargo:
     def beside(self, request: pb.Request) -> Sequence[Any]:
         """The buffers that `request` names by index; none for most."""
         own = self.buffers.get(request.id)  # of a part that another worker has sent here
-        return own if own is not None else self.buffers.get(request.id.partition("/")[0], ())
+        return own if own is not None else self.buffers.get(whole_of(request.id), ())

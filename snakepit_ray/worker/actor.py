@@ -18,11 +18,12 @@ from functools import partial
 from typing import Any
 
 from snakepit_ray.config import PoolConfig
+from snakepit_ray.core.work.request_ids import made_by
 from snakepit_ray.ledger import Ledger
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.listeners import Listeners, Told
 from snakepit_ray.port.messages import Delegated, MoveOrder, PoolMemory, WorkerFacts
-from snakepit_ray.process import registry
+from snakepit_ray.process import registry, state_files
 from snakepit_ray.process.session_log import SessionLog
 from snakepit_ray.supervisor import Counters, Ports, Supervisor
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
@@ -45,8 +46,7 @@ class WorkerActor:
         self.worker_id = worker_id
         self.node_id = ray_port.node_id()
         self.started_at = time.time()
-        # Named by the actor, too: another cluster of this machine may have a pool of the same name.
-        name = f"{worker_id}-{ray_port.actor_id()}"
+        name = state_files.name_of(worker_id, ray_port.actor_id())
         self.ledger = Ledger.open(name)
         self.session_log = SessionLog.open(name, config.max_sessions)
         incarnation = self.ledger.next_incarnation(time.time_ns() // 1_000_000)
@@ -153,8 +153,7 @@ class WorkerActor:
 
     async def drop_callers(self, callers: list[str]) -> int:
         """These calling processes are gone: what they asked for is dropped or cancelled; how much it was."""
-        prefixes = tuple(caller + "-" for caller in callers)
-        return self.supervisor.drop(lambda request_id: request_id.startswith(prefixes))
+        return self.supervisor.drop(made_by(callers))
 
     @ray_port.survives_restarts
     async def recall(self, blob: bytes) -> Delegated | bool:

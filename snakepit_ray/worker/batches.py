@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from snakepit_ray.core.work.batch_size import SHARE, WholeSize
 from snakepit_ray.core.work.divider import Chunk, Divider, Rules
+from snakepit_ray.core.work.request_ids import PartId
 from snakepit_ray.errors import DeadlineExceeded, NotNow, SnakepitError
 from snakepit_ray.supervisor.accounts import Account
 from snakepit_ray.supervisor.outcomes import Tally
@@ -105,8 +106,7 @@ class BatchRun:
         first, size = chunk.number - self._begins[number], len(chunk.items)
         request = pb.Request()
         request.CopyFrom(self._sources[number])
-        # The same id only for the same items: a batch that comes again may be divided in another way.
-        request.id = f"{self._sources[0].id}/{number}.{first}+{size}"
+        request.id = str(PartId(self._sources[0].id, number, first, size))
         request.batch.first, request.batch.count = first, size
         request.batch.share_ms = int(SHARE * 1000)
         return request

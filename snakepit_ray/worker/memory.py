@@ -20,6 +20,7 @@ import struct
 import time
 from typing import NamedTuple
 
+from snakepit_ray.core.work.request_ids import PART, whole_of
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.ledger import ALL, LARGEST, NOT_BEGUN, UNKNOWN, Begun, Ended, Entry, Ledger, Plain, State
 from snakepit_ray.supervisor import Answer, Done, Record, Relayed
@@ -30,7 +31,6 @@ from snakepit_ray.wire.replies import outcome
 # Seconds waited, the interpreter's pid, and the attempt; the serialized Reply follows.
 FACTS = struct.Struct("=dIH")
 MOST_ATTEMPTS = 2**16 - 1
-PART = "/"  # in the id of a part of a divided batch; looked for first, for most requests are none
 SETTLE_SECONDS = 5.0  # an interpreter ends with its host, and takes what it started along
 
 
@@ -110,7 +110,7 @@ class Memory(Record):
     def refused(self, request_id: str) -> None:
         """The worker that the request was moved to did not begin it, and never will."""
         self._entries[request_id].refused()
-        whole = _whole(request_id)
+        whole = whole_of(request_id)
         if whole in self._parts:
             self._parts[whole] -= 1
             if not self._parts[whole]:
@@ -121,7 +121,7 @@ class Memory(Record):
         self._begun[request_id] = ALL
 
     def _note_whole(self, part_id: str) -> None:
-        whole = _whole(part_id)
+        whole = whole_of(part_id)
         parts = self._parts.get(whole, 0)
         if not parts:
             self._entries[whole] = self._ledger.begin(whole)
@@ -205,8 +205,4 @@ def _is_part(request: pb.Request) -> bool:
 
 def _noted_as(request: pb.Request) -> str:
     """What a request is asked for by where it first arrived: of a batch that is divided here, the whole."""
-    return request.id if request.options.hops else _whole(request.id)
-
-
-def _whole(request_id: str) -> str:
-    return request_id.partition(PART)[0]
+    return request.id if request.options.hops else whole_of(request.id)

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from snakepit_ray.core.sessions.turns import Turnstile
+from snakepit_ray.core.work.request_ids import caller_of
 from snakepit_ray.process.awaiting import happens
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
@@ -106,5 +107,4 @@ def _is_ordered(request: pb.Request) -> bool:
 
 
 def _place(request: pb.Request) -> tuple[Key, int]:
-    caller, _, _ = request.id.partition("-")
-    return (caller, request.session), request.options.turn
+    return (caller_of(request.id), request.session), request.options.turn

@@ -18,7 +18,7 @@ from snakepit_ray.errors import NotNow, SessionWorkerLost, WorkerCrashed
 from snakepit_ray.ledger import HERE, Begun, Ended, State
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.messages import Claimed, Delegated, Refused
-from snakepit_ray.port.naming import number_of
+from snakepit_ray.port.naming import WorkerId
 from snakepit_ray.process.awaiting import within
 from snakepit_ray.supervisor import OtherWorkers, Relayed, Supervisor
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
@@ -84,7 +84,7 @@ class Peers(OtherWorkers):
         if not isinstance(state, Begun) or state.place == HERE:
             return None
         try:
-            actor = ray_port.find_worker(f"{self._pool}-{state.place - 1}")
+            actor = ray_port.find_worker(str(WorkerId(self._pool, state.place - 1)))
         except ValueError:
             return None
         asked = _one_hop_more(request, may_wait=True)
@@ -137,7 +137,7 @@ class Peers(OtherWorkers):
         request.options.chained = chained
         request.options.more = bool(self._supervisor.movable)
         request.options.incarnation = 0  # of another worker than the one it was sent to
-        self._memory.moves(request.id, 1 + number_of(target))
+        self._memory.moves(request.id, 1 + WorkerId.parse(target).number)
         # Sent again by Ray it would be counted twice there: what becomes of it is decided here.
         beside = parcel(self._supervisor.beside(request))
         ref = actor.execute.options(max_task_retries=0).remote(request.SerializeToString(), *beside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pkgutil
 import re
@@ -52,6 +53,62 @@ def test_core_is_pure(module: str) -> None:
         if name.startswith("snakepit_ray.") and not name.startswith("snakepit_ray.core")
     }
     assert not outside - {name for name in outside if name.startswith("snakepit_ray.errors")}
+
+
+TAKES_APART = {"split", "rsplit", "partition", "rpartition", "startswith", "endswith", "removeprefix"}
+KNOW_IDS = {"core/work/request_ids.py", "port/naming.py"}  # the modules that do
+
+
+def is_id(node: ast.AST) -> bool:
+    """Whether an expression is an id by its name: `request.id`, `worker_id`."""
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return name == "id" or name.endswith("_id")
+
+
+def id_troubles(tree: ast.AST) -> list[int]:
+    """The lines where an id is taken apart as a string, or given by an f-string."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in TAKES_APART and is_id(node.func.value):
+                found.append(node.lineno)
+            found += [node.lineno for one in node.keywords if one.arg == "id" and is_f_string(one.value)]
+        elif isinstance(node, ast.Compare) and isinstance(node.left, ast.Constant):
+            if isinstance(node.ops[0], ast.In) and is_id(node.comparators[0]):
+                found.append(node.lineno)
+        elif isinstance(node, ast.Assign) and is_f_string(node.value) and any(map(is_id, node.targets)):
+            found.append(node.lineno)
+    return found
+
+
+def is_f_string(node: ast.AST) -> bool:
+    return isinstance(node, ast.JoinedStr)
+
+
+def test_only_the_modules_of_ids_take_one_apart_or_compose_one() -> None:
+    package = ROOT / "snakepit_ray"
+    troubles = {
+        name: lines
+        for path in package.rglob("*.py")
+        if (name := path.relative_to(package).as_posix()) not in KNOW_IDS
+        and (lines := id_troubles(ast.parse(path.read_text())))
+    }
+    assert troubles == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "request.id.partition('/')",
+        "worker_id.rpartition('-')[2]",
+        "any(request_id.startswith(one) for one in many)",
+        "'/' in request.id",
+        "request.id = f'{whole}/{part}'",
+        "pb.Request(id=f'{caller}-{number}')",
+    ],
+)
+def test_an_id_that_is_taken_apart_elsewhere_is_found(code: str) -> None:
+    assert id_troubles(ast.parse(code)) == [1]
 
 
 def test_the_readmes_map_has_every_room_and_no_other() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from snakepit_ray.port.naming import WorkerName, number_of, pool_of, router_name, worker_name
+from snakepit_ray.port.naming import WorkerId, WorkerName, number_of, pool_of, router_name, worker_name
 from snakepit_ray.router.beginning import UNASKED_SECONDS, Beginning
 
 
@@ -12,8 +14,19 @@ from snakepit_ray.router.beginning import UNASKED_SECONDS, Beginning
 def test_a_workers_name_carries_its_router(worker_id: str) -> None:
     name = WorkerName("a1b2", worker_id)
     assert worker_name(str(name)) == name
-    assert f"{name.pool}-{number_of(worker_id)}" == worker_id
+    assert str(WorkerId(name.pool, number_of(worker_id))) == worker_id
     assert pool_of(worker_id) == name.pool
+
+
+@given(st.text("abz019-._", min_size=1), st.integers(0, 10**6))
+def test_a_workers_id_is_read_as_it_was_written(pool: str, number: int) -> None:
+    assert WorkerId.parse(str(WorkerId(pool, number))) == WorkerId(pool, number)
+
+
+@pytest.mark.parametrize("text", ["", "default", "default-", "-1", "default-x", "default-01", "default-1\n"])
+def test_what_is_no_workers_id_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="expected the id of a worker"):
+        WorkerId.parse(text)
 
 
 @pytest.mark.parametrize("name", [router_name("default"), "default-0", "somebody", "snakepit:worker:broken"])
