@@ -18,6 +18,7 @@ import ray
 from ray import exceptions as ray_errors
 from ray._private import state as ray_state
 
+from snakepit_ray.core.pool.worker_ids import WorkerId
 from snakepit_ray.errors import (
     ConfigError,
     DeadlineExceeded,
@@ -31,7 +32,6 @@ from snakepit_ray.port.naming import (
     NAMESPACE,
     ROUTER_PREFIX,
     WorkerName,
-    pool_of,
     router_name,
     worker_name,
 )
@@ -160,7 +160,7 @@ def find_worker(worker_id: str, router_id: str | None = None) -> Any:
     of the router that it belongs to, by default the one that its pool has now. Raises ValueError when there
     is none."""
     if router_id is None:
-        router_id = id_of(ray.get_actor(router_name(pool_of(worker_id)), NAMESPACE))
+        router_id = id_of(ray.get_actor(router_name(WorkerId.parse(worker_id).pool), NAMESPACE))
     return ray.get_actor(str(WorkerName(router_id, worker_id)), NAMESPACE)
 
 

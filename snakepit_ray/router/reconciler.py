@@ -28,7 +28,6 @@ from snakepit_ray.core.worker.lifecycle import WorkerState
 from snakepit_ray.errors import WorkerStartError
 from snakepit_ray.port import cluster, control, ray_port
 from snakepit_ray.port.messages import PoolMemory, WorkerFacts
-from snakepit_ray.port.naming import number_of
 from snakepit_ray.process.awaiting import within
 from snakepit_ray.router.members import Member, Members
 from snakepit_ray.router.updates import Updates
@@ -130,14 +129,13 @@ class Reconciler:
         such an actor waits for room."""
         for name in ray_port.workers_named():
             if name.router_id == ray_port.actor_id():
-                self._do(self._roster.found(name.worker_id, number_of(name.worker_id), self._clock()))
+                self._do(self._roster.found(name.worker_id, self._clock()))
 
     def arrived(self, facts: WorkerFacts) -> None:
         """A worker holds on to the router: a new one, one whose actor was restarted, or, where the router
         itself was restarted, one that has been serving all the time."""
-        worker_id, event = facts.worker_id, HEARD[WorkerState(facts.state)]
-        number, incarnation = number_of(worker_id), facts.epoch[0]
-        self._do(self._roster.came(worker_id, number, incarnation, facts.node_id, event, self._clock()))
+        event, incarnation = HEARD[WorkerState(facts.state)], facts.epoch[0]
+        self._do(self._roster.came(facts.worker_id, incarnation, facts.node_id, event, self._clock()))
         self._hear(facts)
 
     def state_changed(self, worker_id: str, state: str, facts: WorkerFacts) -> None:

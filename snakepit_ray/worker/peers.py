@@ -14,11 +14,11 @@ from typing import Any
 
 import ray
 
+from snakepit_ray.core.pool.worker_ids import WorkerId
 from snakepit_ray.errors import NotNow, SessionWorkerLost, WorkerCrashed
 from snakepit_ray.ledger import HERE, Begun, Ended, State
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.messages import Claimed, Delegated, Refused
-from snakepit_ray.port.naming import WorkerId
 from snakepit_ray.process.awaiting import within
 from snakepit_ray.supervisor import OtherWorkers, Relayed, Supervisor
 from snakepit_ray.wire._pb import interpreter_pb2 as pb

@@ -34,7 +34,7 @@ def served(size: int) -> Roster:
     for number in range(size):
         worker_id = f"p-{number}"
         roster.created(worker_id, 0.0)
-        roster.came(worker_id, number, 1, "n", RowEvent.CAME, 0.0)
+        roster.came(worker_id, 1, "n", RowEvent.CAME, 0.0)
         roster.started(worker_id, 1, 0.0)
     assert states(roster) == {RowState.READY: size}
     return roster
@@ -82,10 +82,10 @@ def facts(draw: st.DrawFn) -> tuple[str, tuple[Any, ...]]:
                 ("whole", ()),
                 ("surveyed", (draw(st.integers(0, 3)), draw(st.integers(0, 4)), ERROR)),
                 ("tick", ()),
-                ("found", (worker, number)),
+                ("found", (worker,)),
                 ("created", (worker,)),
                 ("refused", (worker, ERROR)),
-                ("came", (worker, number, incarnation, f"n{number % 2}", event)),
+                ("came", (worker, incarnation, f"n{number % 2}", event)),
                 ("started", (worker, incarnation)),
                 ("interrupted", (worker,)),
                 ("could_not_start", (worker, ERROR)),
@@ -150,7 +150,7 @@ def test_whatever_is_reported_the_roster_stays_whole(story: list[tuple[tuple[str
         assert worker_id in seen.on_it
     seen.take(orders)
     assert not roster.rows and not seen.on_it
-    assert roster.came("p-9", 9, 1, "n", RowEvent.CAME, now) == [], "nobody joins a pool that has ended"
+    assert roster.came("p-9", 1, "n", RowEvent.CAME, now) == [], "nobody joins a pool that has ended"
 
 
 @given(st.lists(st.tuples(facts(), TIMES), max_size=60))
@@ -188,7 +188,7 @@ def test_a_worker_whose_actor_died_returns_and_is_watched_meanwhile() -> None:
     assert roster.next_at() == 5.0 + rules.FIND_AGAIN_SECONDS
     assert did(roster.tick(6.0), Do.WATCH) == ["p-0"], "its restart may fail for good"
     assert did(roster.died("p-0", 1, 6.5), Do.LOST) == [], "said once"
-    assert did(roster.came("p-0", 0, 2, "n", RowEvent.CAME, 7.0), Do.START) == ["p-0"]
+    assert did(roster.came("p-0", 2, "n", RowEvent.CAME, 7.0), Do.START) == ["p-0"]
     assert did(roster.started("p-0", 2, 7.5), Do.SERVE) == ["p-0"]
     assert roster.died("p-0", 1, 8.0) == [], "the end of the process before it is old news"
 
@@ -202,10 +202,10 @@ def test_a_lost_worker_whose_restart_fails_for_good_is_replaced() -> None:
 def test_a_late_answer_of_the_process_before_does_not_make_a_lost_worker_serve() -> None:
     roster = begun(1)
     roster.created("p-0", 0.0)
-    roster.came("p-0", 0, 1, "n", RowEvent.CAME, 0.0)
+    roster.came("p-0", 1, "n", RowEvent.CAME, 0.0)
     roster.died("p-0", 1, 1.0)
     assert did(roster.started("p-0", 1, 1.1), Do.SERVE) == []
-    roster.came("p-0", 0, 2, "n", RowEvent.CAME, 2.0)
+    roster.came("p-0", 2, "n", RowEvent.CAME, 2.0)
     assert did(roster.started("p-0", 1, 2.1), Do.SERVE) == []
     assert roster.rows["p-0"].state is RowState.STARTING
 
@@ -214,7 +214,7 @@ def test_a_late_answer_of_the_process_before_does_not_make_a_lost_worker_serve()
 def test_starts_that_fail_are_tried_again_ever_more_slowly(failures: int) -> None:
     roster, now = begun(1), 0.0
     roster.created("p-0", now)
-    orders = roster.came("p-0", 0, 1, "n", RowEvent.CAME, now)
+    orders = roster.came("p-0", 1, "n", RowEvent.CAME, now)
     pauses = []
     for _ in range(failures):
         assert did(orders, Do.START) == ["p-0"]
@@ -242,7 +242,7 @@ def test_who_has_not_reported_is_ended_and_not_asked() -> None:
     roster = begun(2, batch=5)
     roster.created("p-0", 0.0)
     roster.created("p-1", 0.0)
-    roster.came("p-0", 0, 1, "n", RowEvent.SERVES, 0.0)
+    roster.came("p-0", 1, "n", RowEvent.SERVES, 0.0)
     orders = roster.resize(1, 1.0)
     assert did(orders, Do.END) == ["p-1"] and not did(orders, Do.LEAVE)
     assert list(roster.rows) == ["p-0"]
@@ -264,7 +264,7 @@ def test_turns_are_given_batch_by_batch_and_a_late_one_gives_its_turn_away() -> 
     late = roster.tick(61.0)
     assert did(late, Do.GIVE_UP) == ["p-0", "p-1", "p-2", "p-3"] and did(late, Do.SPAWN) == ["p-4"]
     assert "CPU 1" in str(roster.rows["p-0"].error) and "within 60 s" in str(roster.rows["p-0"].error)
-    roster.came("p-0", 0, 1, "n", RowEvent.CAME, 62.0)
+    roster.came("p-0", 1, "n", RowEvent.CAME, 62.0)
     assert not roster.rows["p-0"].is_overdue and roster.rows["p-0"].error is None, "it joins when it comes"
 
 
@@ -282,7 +282,7 @@ def test_a_node_starts_one_batch_and_pauses_after_each_start() -> None:
     started = []
     for number in range(4):
         roster.created(f"p-{number}", 0.0)
-        started += did(roster.came(f"p-{number}", number, 1, "n", RowEvent.CAME, 0.0), Do.START)
+        started += did(roster.came(f"p-{number}", 1, "n", RowEvent.CAME, 0.0), Do.START)
     assert started == ["p-0", "p-1"]
     assert did(roster.started("p-0", 1, 1.0), Do.START) == []
     assert roster.next_at() == 1.5
@@ -293,11 +293,11 @@ def test_a_node_starts_one_batch_and_pauses_after_each_start() -> None:
 def test_a_router_that_was_restarted_adds_nobody_before_all_have_had_the_time() -> None:
     roster = Roster(LIMITS, 3)
     roster.adopt(3, 12)
-    roster.found("p-7", 7, 0.0)
-    assert not did(roster.came("p-5", 5, 4, "n", RowEvent.SERVES, 0.0), Do.SPAWN)
+    roster.found("p-7", 0.0)
+    assert not did(roster.came("p-5", 4, "n", RowEvent.SERVES, 0.0), Do.SPAWN)
     assert not did(roster.gone("p-5", 4, ERROR, 0.0), Do.SPAWN)
     assert did(roster.whole(9.0), Do.SPAWN) == ["p-12", "p-13"], "no number is given twice"
-    leaving = roster.came("p-2", 2, 4, "n", RowEvent.LEAVE, 9.0)
+    leaving = roster.came("p-2", 4, "n", RowEvent.LEAVE, 9.0)
     assert did(leaving, Do.LEAVE) == ["p-2"], "the router before this one was letting it go"
 
 
@@ -361,7 +361,7 @@ class World:
         self.lives[worker_id] += 1
         self.alive[worker_id] = self.lives[worker_id]
         number = int(worker_id[2:])
-        self.tell("came", worker_id, number, self.lives[worker_id], f"n{number % 2}", RowEvent.CAME)
+        self.tell("came", worker_id, self.lives[worker_id], f"n{number % 2}", RowEvent.CAME)
         if self.fails(0.5):
             self.later(0.0, 40.0, lambda: self._die(worker_id))
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_ray.port.naming import WorkerId, WorkerName, number_of, pool_of, router_name, worker_name
+from snakepit_ray.core.pool.worker_ids import WorkerId
+from snakepit_ray.port.naming import WorkerName, router_name, worker_name
 from snakepit_ray.router.beginning import UNASKED_SECONDS, Beginning
 
 
@@ -14,8 +15,7 @@ from snakepit_ray.router.beginning import UNASKED_SECONDS, Beginning
 def test_a_workers_name_carries_its_router(worker_id: str) -> None:
     name = WorkerName("a1b2", worker_id)
     assert worker_name(str(name)) == name
-    assert str(WorkerId(name.pool, number_of(worker_id))) == worker_id
-    assert pool_of(worker_id) == name.pool
+    assert str(WorkerId(name.pool, WorkerId.parse(worker_id).number)) == worker_id
 
 
 @given(st.text("abz019-._", min_size=1), st.integers(0, 10**6))

@@ -21,6 +21,7 @@ from __future__ import annotations
 from snakepit_ray.core.pool.orders import Do, Limits, Order
 from snakepit_ray.core.pool.row import NEVER, Row, RowEvent, RowState, step
 from snakepit_ray.core.pool.starts import NodeStarts, Turns
+from snakepit_ray.core.pool.worker_ids import WorkerId
 from snakepit_ray.errors import WorkerStartError
 
 WATCH_AGAIN_SECONDS = 0.2  # after the death of an actor that Ray creates again
@@ -108,10 +109,10 @@ class Roster:
 
     # ---- facts about a worker -----------------------------------------------------------------------------
 
-    def found(self, worker_id: str, number: int, now: float) -> list[Order]:
+    def found(self, worker_id: str, now: float) -> list[Order]:
         """The router before this one had created a worker that has not reported: it waits for room."""
         if worker_id not in self.rows:
-            self._order(Do.WATCH, self._enter(worker_id, number, RowState.SPAWNED))
+            self._order(Do.WATCH, self._enter(worker_id, RowState.SPAWNED))
         return self._done(now)
 
     def created(self, worker_id: str, now: float) -> list[Order]:
@@ -138,14 +139,14 @@ class Roster:
         return self._done(now)
 
     def came(
-        self, worker_id: str, number: int, incarnation: int, node_id: str, event: RowEvent, now: float
+        self, worker_id: str, incarnation: int, node_id: str, event: RowEvent, now: float
     ) -> list[Order]:
         """A worker's actor reports. It is new, or was restarted, or has been there all the time where the
         router was restarted. `event`: CAME, SERVES, TROUBLED, or LEAVE for one that the router before this
         one was letting go."""
         if self.is_closed:
             return []
-        row = self.rows.get(worker_id) or self._enter(worker_id, number, RowState.SPAWNED)
+        row = self.rows.get(worker_id) or self._enter(worker_id, RowState.SPAWNED)
         if row.state is RowState.LEAVING:
             return self._done(now)
         row.is_here, row.is_overdue, row.error, row.due = True, False, None, NEVER
@@ -265,14 +266,17 @@ class Roster:
         staying = self.staying()
         missing = range(self.next_number, self.next_number + self.size - len(staying))
         for number in missing:
-            self._turns.wait(self._enter(f"{self._limits.pool}-{number}", number, RowState.WANTED).worker_id)
+            worker_id = str(WorkerId(self._limits.pool, number))
+            self._enter(worker_id, RowState.WANTED)
+            self._turns.wait(worker_id)
         if missing:
             self._order(Do.SURVEY)
             self._order(Do.REMEMBER)
         for row in sorted(staying, key=_leaves_last)[self.size :]:
             self._leave(row, now)
 
-    def _enter(self, worker_id: str, number: int, state: RowState) -> Row:
+    def _enter(self, worker_id: str, state: RowState) -> Row:
+        number = WorkerId.parse(worker_id).number
         row = self.rows[worker_id] = Row(worker_id, number, state)
         self.next_number = max(self.next_number, number + 1)
         self._order(Do.ENTER, row)

@@ -17,6 +17,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from snakepit_ray.config import CallOptions, PoolConfig
+from snakepit_ray.core.pool.worker_ids import WorkerId
 from snakepit_ray.errors import PoolClosed, PoolSaturated, QueueTimeout, RequestCancelled, SnakepitError
 from snakepit_ray.port.messages import COUNTED, WorkerFacts
 from snakepit_ray.runtimes import resolve_runtime
@@ -43,7 +44,7 @@ class FakeCalls:
         self.epoch = 1  # the number of the interpreter, which a recycling raises
         self.closed = False
         self._began = time.time()
-        self.worker_id = f"{config.name}-0"
+        self.worker_id = str(WorkerId(config.name, 0))
         host = FakeHost(self.worker_id, config.name, NODE, lambda: (1, self.epoch))
         self.interpreter = FakeInterpreter(source, config, host, self.worker_id)
         self._builder = RequestBuilder(
