@@ -138,8 +138,9 @@ class RouterActor:
         self.reconciler.adopt(hello.memory)
         self.permits.give_back(facts.worker_id)
         self.reconciler.arrived(facts)
+        self.reconciler.remind(facts.worker_id, hello.memory)
         self.claims.learn(facts.worker_id, hello.sessions)
-        if self.members.reported() >= self.members.size or self._everybody.is_set():
+        if self.members.have_reported() or self._everybody.is_set():
             self._begin()
         await self._forever.wait()
 

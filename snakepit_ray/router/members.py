@@ -117,9 +117,10 @@ class Members:
         """Those whose first start has ended, well or not, and those that nobody waits for any more."""
         return [member for member in self.by_id.values() if member.row.is_judged]
 
-    def reported(self) -> int:
-        """How many workers have reported since this router began."""
-        return sum(member.row.is_here for member in self.by_id.values())
+    def have_reported(self) -> bool:
+        """Whether as many workers as are wanted have reported to this router, and all that it knows of."""
+        rows = [member.row for member in self.by_id.values()]
+        return len(rows) >= self.size and all(row.is_here for row in rows)
 
     def remove(self, member: Member) -> None:
         """A worker that left: its counters stay, and since when it is gone."""

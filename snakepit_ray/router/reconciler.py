@@ -158,13 +158,23 @@ class Reconciler:
             self._roster.adopt(memory.size, memory.next_number)
             self._members.left = dict(memory.left)
 
+    def remind(self, worker_id: str, memory: PoolMemory) -> None:
+        """A worker that has reported gets what only the router knows, where its copy is older: the others may
+        die together with the router."""
+        member = self._members.by_id.get(worker_id)
+        if member is not None and member.actor is not None and memory.order < self._order:
+            member.actor.remember.remote(self._memory())
+
     def _remember(self, _: str = "") -> None:
         """Gives every worker a copy of what only the router knows."""
         self._order = max(self._order + 1, time.time_ns() // 1_000_000)
-        roster = self._roster
-        memory = PoolMemory(self._order, roster.size, roster.next_number, dict(self._members.left))
+        memory = self._memory()
         for member in self._members.alive():
             member.actor.remember.remote(memory)
+
+    def _memory(self) -> PoolMemory:
+        roster = self._roster
+        return PoolMemory(self._order, roster.size, roster.next_number, dict(self._members.left))
 
     # ---- orders -------------------------------------------------------------------------------------------
 

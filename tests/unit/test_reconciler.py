@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +46,8 @@ class Actor:
 
     def __getattr__(self, method: str) -> Any:
         answer = getattr(self.world, f"_{method}", None) or self.world._nothing
+        if method == "remember":
+            return SimpleNamespace(remote=partial(self.world.remembered.__setitem__, self.worker_id))
         return SimpleNamespace(remote=lambda *args: asyncio.ensure_future(answer(self.worker_id)))
 
 
@@ -57,6 +60,7 @@ class World:
         self.stopped: list[str] = []
         self.deaths: dict[str, Exception] = {}
         self.held_back = asyncio.Event()  # the end of this event's wait is the end of every start
+        self.remembered: dict[str, PoolMemory] = {}
         self.idle = asyncio.Event()  # no worker has anything to do
         self.died: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.restarts: Counter[str] = Counter()
@@ -441,5 +445,52 @@ def test_a_router_that_was_restarted_finds_who_waits_for_room(
         assert there.created == ["p-4"], "no number is given twice"
         await router.shutdown()
         assert sorted(there.ended) == ["p-3", "p-4"]
+
+    run(body)
+
+
+def test_a_restarted_router_ends_nobody_before_it_knows_how_large_the_pool_is(
+    world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool of one was scaled to two, and the worker that came later reports first: it has heard nothing."""
+    named = [WorkerName("router", "p-0"), WorkerName("router", "p-1")]
+    monkeypatch.setattr(ray_port, "workers_named", lambda: named)
+    monkeypatch.setattr(ray_port, "was_restarted", lambda: True)
+
+    async def body() -> None:
+        there = world.make()
+        there.here = {"p-0", "p-1"}
+        router = RouterActor(PoolConfig(name="p", size=1), detached=True)
+        await until(lambda: len(router.members.by_id) == 2)
+        later = Hello(facts("p-1", "ready", epoch=(2, 1)), PoolMemory(), [])
+        first = Hello(facts("p-0", "ready", epoch=(2, 1)), PoolMemory(order=7, size=2, next_number=2), [])
+        holds = [asyncio.ensure_future(router.hold(hello)) for hello in (later, first)]
+        await until(lambda: len(router.members.ready()) == 2)
+        assert router.members.size == 2 and router.members.roster.is_whole
+        assert not there.ended and not there.created
+        for hold in holds:
+            hold.cancel()
+        await router.shutdown()
+
+    run(body)
+
+
+def test_who_comes_later_is_told_what_a_restart_of_the_router_would_forget(world: SimpleNamespace) -> None:
+    async def body() -> None:
+        there = world.make()
+        there.held_back.set()
+        router = RouterActor(PoolConfig(name="p", size=1), detached=True)
+        await router.start()
+        await router.scale(2)
+        await until(lambda: len(there.created) == 2)
+        there.here = set(there.created)
+        holds = [
+            asyncio.ensure_future(router.hold(Hello(facts(name), PoolMemory(), []))) for name in there.created
+        ]
+        await until(lambda: len(there.remembered) == 2)
+        assert {name: memory.size for name, memory in there.remembered.items()} == {"p-0": 2, "p-1": 2}
+        for hold in holds:
+            hold.cancel()
+        await router.shutdown()
 
     run(body)
