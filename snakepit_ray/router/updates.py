@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from snakepit_ray.core.pool.row import RowState
@@ -35,10 +36,11 @@ class Watcher:
 
 
 class Updates:
-    """One pool's updates."""
+    """One pool's updates. `clock` is time.monotonic, as that of the event loop."""
 
-    def __init__(self, members: Members) -> None:
+    def __init__(self, members: Members, clock: Callable[[], float] = time.monotonic) -> None:
         self.closed = False
+        self._clock = clock
         self.known = asyncio.Event()  # the table is whole: after a restart the workers must have spoken first
         self._watchers: dict[str, Watcher] = {}
         self.binding_version = 0
@@ -81,10 +83,10 @@ class Updates:
         self._asked.set()
         self._asked = asyncio.Event()
         await self.known.wait()
-        began = time.monotonic()
+        began = self._clock()
         try:
             while not self.closed and (self._members.version, self.counts) == (version, told):
-                waited = time.monotonic() - began
+                waited = self._clock() - began
                 news = self._members.load_version != load or self.binding_version != binding
                 if waited >= timeout or (news and waited >= LOAD_PERIOD):
                     break
@@ -93,7 +95,7 @@ class Updates:
                 else:
                     await self.anything(timeout - waited)
         finally:
-            watcher.left_at, watcher.counts = time.monotonic(), self.counts
+            watcher.left_at, watcher.counts = self._clock(), self.counts
         return self._update(version, load, binding)
 
     def _update(self, version: int, load: int, binding: int) -> Update:
@@ -112,9 +114,9 @@ class Updates:
     async def known_to_all(self, version: int, timeout: float) -> bool:
         """Waits at most `timeout` seconds until no handle that still asks has a table older than `version`;
         whether that is so."""
-        deadline = time.monotonic() + timeout
+        deadline = self._clock() + timeout
         while behind := self._behind(version):
-            now = time.monotonic()
+            now = self._clock()
             if now >= deadline:
                 return False
             silent_at = min(watcher.left_at for watcher in behind) + SILENT_SECONDS
@@ -122,7 +124,7 @@ class Updates:
         return True
 
     def _behind(self, version: int) -> list[Watcher]:
-        silent = time.monotonic() - SILENT_SECONDS
+        silent = self._clock() - SILENT_SECONDS
         self._watchers = {name: w for name, w in self._watchers.items() if w.left_at > silent}
         return [watcher for watcher in self._watchers.values() if watcher.version < version]
 

@@ -75,6 +75,9 @@ class Admission:
         self._verdicts: dict[str, asyncio.Future[Verdict]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
+        self.watch: asyncio.Event | None = (
+            None  # set when something changes; made when somebody waits for that
+        )
 
     @property
     def free(self) -> int:
@@ -215,7 +218,16 @@ class Admission:
         self._settle()
         return moved
 
+    def next_change(self) -> asyncio.Event:
+        """Set by the next change of the slots or of what waits, and by the end of a call that this worker
+        serves. To be taken before the look at what may change."""
+        if self.watch is None or self.watch.is_set():
+            self.watch = asyncio.Event()
+        return self.watch
+
     def _settle(self) -> None:
+        if self.watch is not None:
+            self.watch.set()
         if self.queue.waiting or self._aside:
             self._decide_who_goes(self._clock())
         try:

@@ -216,6 +216,10 @@ class Supervisor:
         """Slots that a request arriving now could start on."""
         return self.admission.free
 
+    def next_change(self) -> asyncio.Event:
+        """Set by the next change of the slots or of what waits (see Admission.next_change)."""
+        return self.admission.next_change()
+
     def load(self) -> Load:
         """How busy the worker is. A slot counts only while an interpreter serves."""
         admission, queue = self.admission, self.admission.queue

@@ -170,22 +170,11 @@ class WorkerActor:
         its outcome: also of a request that another worker runs, whose outcome comes through this one. Whether
         it got empty."""
         self.supervisor.leave()
-        deadline = time.monotonic() + timeout
-        while self.requests.present or self.supervisor.running or self.supervisor.waiting:
-            if time.monotonic() > deadline:
-                return False
-            await self.pool_link.hand_over()
-            await asyncio.sleep(0.02)
-        return True
+        return await self.requests.until_idle(timeout, self.pool_link.hand_over)
 
     async def until_idle(self, timeout: float) -> bool:
         """Waits until nothing waits, runs or is served here; whether that was within `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while self.requests.present or self.supervisor.running or self.supervisor.waiting:
-            if time.monotonic() > deadline:
-                return False
-            await asyncio.sleep(0.02)
-        return True
+        return await self.requests.until_idle(timeout)
 
     async def stop(self) -> None:
         """Ends the interpreter. The router ends the actor after it."""

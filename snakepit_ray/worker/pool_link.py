@@ -35,7 +35,7 @@ from snakepit_ray.worker import pool_notes
 from snakepit_ray.worker.sessions import OwnSessions
 
 HOLD_AGAIN_SECONDS = 0.2
-HAND_OVER_SECONDS = 0.05
+HAND_OVER_SECONDS = 0.05  # until the router is asked again for room elsewhere: no event tells of it
 
 
 class PoolLink(PoolSide):
@@ -123,8 +123,12 @@ class PoolLink(PoolSide):
     async def _hand_over_all(self) -> None:
         """Nothing will run here for a while: whoever may move does, as fast as there is room."""
         while self._away and not self._stopped:
+            changes = self._supervisor.next_change()
             await self.hand_over()
-            await asyncio.sleep(HAND_OVER_SECONDS)
+            if self._supervisor.movable:
+                await asyncio.sleep(HAND_OVER_SECONDS)
+            else:  # what comes next is a change, and so is the next interpreter
+                await changes.wait()
 
     async def may_recycle(self) -> bool:
         """Whether this worker may be one of those that recycle now; without a router, later."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import SnakepitError, WorkerCrashed
 from snakepit_ray.port.messages import Delegated, Refused
+from snakepit_ray.process.awaiting import happens
 from snakepit_ray.supervisor import Relayed, Supervisor
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import BatchEnvelope, Info
@@ -28,7 +30,7 @@ from snakepit_ray.worker.delegations import Delegations
 from snakepit_ray.worker.memory import Memory
 from snakepit_ray.worker.ordering import Ordering
 from snakepit_ray.worker.peers import Peers
-from snakepit_ray.worker.pool_link import PoolLink
+from snakepit_ray.worker.pool_link import HAND_OVER_SECONDS, PoolLink
 from snakepit_ray.worker.present import Present
 from snakepit_ray.worker.streams import Streams
 
@@ -75,6 +77,8 @@ class Requests:
             return await self._once(request.id, partial(self._enter, request, movable=True))
         finally:
             self.present -= 1
+            if (watch := self._admission.watch) is not None:
+                watch.set()
 
     async def execute_batch(self, blobs: Sequence[bytes], values: tuple[Any, ...]) -> BatchEnvelope:
         """Runs the items of some serialized Requests, which are one batch."""
@@ -91,6 +95,27 @@ class Requests:
             yield
         finally:
             self.present -= 1
+            if (watch := self._admission.watch) is not None:
+                watch.set()
+
+    async def until_idle(
+        self, timeout: float, hand_over: Callable[[], Awaitable[None]] | None = None
+    ) -> bool:
+        """Waits until nothing waits, runs or is served here; whether that was within `timeout` seconds.
+        `hand_over` sends what waits to other workers. That one of them has room is no event of this worker,
+        so it is asked again every HAND_OVER_SECONDS while something waits."""
+        supervisor, deadline = self._supervisor, time.monotonic() + timeout
+        while True:
+            changes = self._admission.next_change()
+            if not (self.present or supervisor.running or supervisor.waiting):
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            if hand_over is not None:
+                await hand_over()
+                left = min(left, HAND_OVER_SECONDS) if supervisor.waiting else left
+            await happens(changes, left)
 
     async def _once(self, request_id: str, serve: Callable[[], Awaitable[Any]]) -> Any:
         """What `serve` gives, or what the same request comes to that is served already."""

@@ -20,10 +20,13 @@ from tests.supervisor.test_kept_answers import Life, actor_of
 def worker_of(life: Life) -> Any:
     """What `WorkerActor.drain` looks at of its worker."""
 
+    asked: list[None] = []
+
     async def hand_over() -> None:
         """Nobody has room."""
+        asked.append(None)
 
-    pool_link = SimpleNamespace(hand_over=hand_over)
+    pool_link = SimpleNamespace(hand_over=hand_over, asked=asked)
     return SimpleNamespace(supervisor=life.supervisor, requests=life.requests, pool_link=pool_link)
 
 
@@ -81,5 +84,42 @@ def test_a_call_whose_request_runs_at_another_worker_counts(
             assert await drained and call.done()
             assert await WorkerActor.drain(worker_of(target), 20.0)
             await call
+
+    run(body)
+
+
+def test_it_is_woken_by_what_happens_and_sees_what_a_cancelled_call_left(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+
+    async def body() -> None:
+        async with Life(tmp_path, 1) as life:
+            worker = worker_of(life)
+            call = asyncio.ensure_future(life.ask(request("until_file", 1, tag="ran", path=str(go))))
+            await until(lambda: executed(tmp_path) == ["ran"])
+            assert not await WorkerActor.drain(worker, 0.3)
+            assert len(worker.pool_link.asked) <= 2, "nothing waits: nobody is asked for room"
+            call.cancel()
+            await asyncio.wait([call])
+            assert (life.requests.present, life.supervisor.running) == (0, 1)
+            drained = asyncio.ensure_future(WorkerActor.drain(worker, 20.0))
+            go.touch()
+            assert await drained and life.supervisor.running == 0
+
+    run(body)
+
+
+def test_while_something_waits_it_asks_for_room_again(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+
+    async def body() -> None:
+        async with Life(tmp_path, 1) as life:
+            worker = worker_of(life)
+            asked = [request("until_file", number, tag=f"r{number}", path=str(go)) for number in range(3)]
+            calls = [asyncio.ensure_future(life.ask(one)) for one in asked]
+            await until(lambda: life.supervisor.waiting == 2)
+            drained = asyncio.ensure_future(WorkerActor.drain(worker, 20.0))
+            await until(lambda: len(worker.pool_link.asked) > 3)
+            go.touch()
+            assert await drained and all(call.done() for call in calls)
 
     run(body)
