@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4, help="workers (4)")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=1.5, help="of one kind in one round (1.5)")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     compare(given.other.resolve(), given.size, given.rounds, given.seconds, given.kinds)
 
 
