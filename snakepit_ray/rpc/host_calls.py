@@ -3,7 +3,7 @@
 - Each call gets exactly one end: a value, the end of its stream, or a failure.
 - Payloads are opaque here. A handler is given bytes and buffers and gives bytes and buffers; who wants JSON
   reads it.
-- A call ends at its deadline, when nobody in the interpreter waits for it, when its request is cancelled, and
+- A call ends when nobody in the interpreter waits for it, when its request is cancelled or out of time, and
   when the interpreter is gone. In each case the handler's task is cancelled.
 - Buffers of a call are released when nothing looks at them any more. Buffers of an answer are the
   interpreter's once the answer is handed to the writer; no task is cancelled between.
@@ -24,6 +24,9 @@ from snakepit_ray.wire.failures import failure_of
 from snakepit_ray.wire.host_call import HostCall, HostHandler
 
 IN_FLIGHT = 256  # bridge/README.md: a bridge holds back the next one
+# After the budget of its request, for the interpreter to cancel a call itself. The command then hears that
+# its request has ended, and not that a call of it has failed.
+SILENT_SECONDS = 0.5
 TURN = 64  # values of a stream after which a handler that never awaits lets others have a turn
 
 log = logging.getLogger("snakepit_ray.worker")
@@ -138,7 +141,8 @@ class HostCalls:
         one.task.add_done_callback(lambda task: self._over(one, task))
         if one.call.budget_ms:
             why = "the budget of its request has ended"
-            one.timer = loop.call_later(one.call.budget_ms / 1000, one.stop, pb.Failure.DEADLINE, why)
+            seconds = one.call.budget_ms / 1000 + SILENT_SECONDS
+            one.timer = loop.call_later(seconds, one.stop, pb.Failure.DEADLINE, why)
 
     def _fail(self, call_id: str, failure: pb.Failure) -> None:
         self._send(pb.HostReply(id=call_id, failure=failure))
