@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from snakepit_ray.core.sessions.turns import Turnstile
@@ -25,9 +25,10 @@ Key = tuple[str, str]  # a calling process and a session
 
 
 class Ordering:
-    """The order of one worker's requests."""
+    """The order of one worker's requests. `clock` is time.monotonic, as that of the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._turnstile = Turnstile()
         self._here: set[tuple[Key, int]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -76,20 +77,20 @@ class Ordering:
         return self._turnstile.waiting
 
     async def _wait(self, request: pb.Request) -> None:
-        (key, number), since = _place(request), time.monotonic()
+        (key, number), since = _place(request), self._clock()
         if self._turnstile.may_pass(key, number, request.options.turns_done):
             return
         go = asyncio.Event()
         self._turnstile.wait(key, number, go.set)
         try:
             while True:
-                left = since + request.budget_ms / 1000 - time.monotonic()
+                left = since + request.budget_ms / 1000 - self._clock()
                 passed = await happens(go, min(left, UNHEARD_SECONDS))
                 if passed or left <= UNHEARD_SECONDS or (key, number - 1) not in self._here:
                     break
         finally:
             self._turnstile.leave(key, number)
-        waited = int((time.monotonic() - since) * 1000)
+        waited = int((self._clock() - since) * 1000)
         request.budget_ms = max(1, request.budget_ms - waited)  # waiting is a part of its budget
 
     async def _leave(self, request: pb.Request) -> None:

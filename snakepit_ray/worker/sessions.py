@@ -46,8 +46,17 @@ class OwnSessions:
     waits for a router that is being restarted, another gets RayError."""
 
     def __init__(
-        self, supervisor: Supervisor, config: PoolConfig, worker_id: str, log: SessionLog, ask: Ask
+        self,
+        supervisor: Supervisor,
+        config: PoolConfig,
+        worker_id: str,
+        log: SessionLog,
+        ask: Ask,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        self._clock = clock
+        self._wall_clock = wall_clock  # what is written down is of it: an earlier process had another clock
         self._supervisor = supervisor
         self._first: set[str] = set()  # strict sessions of whom one request has entered this interpreter
         self._config = config
@@ -62,7 +71,7 @@ class OwnSessions:
         """None: the session is this worker's. Otherwise who owns it.
 
         Raises SessionQuotaExceeded."""
-        now = time.monotonic()
+        now = self._clock()
         mine = self._mine.get(session)
         if mine is None or mine.recalled or self._is_due(mine, now):
             claimed = await self._claim_once(session, strict, rebind)
@@ -100,7 +109,7 @@ class OwnSessions:
         that is the session's first there and never begins; None where another was there before."""
         if not rebind:
             self.check(session)
-        now = time.monotonic()
+        now = self._clock()
         before = self._mine.get(session)
         mine = before or Ownership(now, None)
         # One that another worker has sent here was confirmed by the router just now.
@@ -129,7 +138,7 @@ class OwnSessions:
 
     def owned(self) -> list[Owned]:
         """What a router that was restarted learns."""
-        now, ttl = time.monotonic(), self._config.session_ttl
+        now, ttl = self._clock(), self._config.session_ttl
         return [
             Owned(session, mine.version, mine.strict, (mine.epoch or self._epoch())[0])
             for session, mine in self._mine.items()
@@ -140,9 +149,9 @@ class OwnSessions:
 
     def _recall(self) -> None:
         for session, home in list(self._log.homes.items()):
-            age = max(0.0, time.time() - home.confirmed_at)
+            age = max(0.0, self._wall_clock() - home.confirmed_at)
             if age < self._config.session_ttl:
-                claimed_at = time.monotonic() - age
+                claimed_at = self._clock() - age
                 self._mine[session] = Ownership(claimed_at, home.epoch, home.version, True, recalled=True)
             else:
                 self._log.drop(session)
@@ -151,7 +160,7 @@ class OwnSessions:
         self._mine.pop(session, None)  # the least recently claimed are the first, and first to be forgotten
         self._mine[session] = mine
         if mine.strict and mine.epoch is not None:
-            confirmed_at = time.time() - (time.monotonic() - mine.claimed_at)
+            confirmed_at = self._wall_clock() - (self._clock() - mine.claimed_at)
             self._log.keep(session, Home(confirmed_at, mine.epoch, mine.version))
         while len(self._mine) > self._config.max_sessions:
             self._forget(next(iter(self._mine)))

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
-from snakepit_ray.worker import ordering
-from snakepit_ray.worker.ordering import Ordering
+from snakepit_ray.worker.ordering import RELAYED_SECONDS, UNHEARD_SECONDS, Ordering
+from tests import virtual_time
+from tests.virtual_time import VirtualLoop
 
 
 def request(turn: int, done: int = 0, *, session: str = "s", caller: str = "c", hops: int = 0) -> pb.Request:
@@ -23,8 +24,9 @@ def request(turn: int, done: int = 0, *, session: str = "s", caller: str = "c", 
 class Worker:
     """Serves requests, and keeps which began in what order."""
 
-    def __init__(self) -> None:
-        self.ordering = Ordering()
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.loop = loop
+        self.ordering = Ordering(loop.time)
         self.began: list[int] = []
         self.go = asyncio.Event()
 
@@ -43,19 +45,8 @@ class Worker:
             await asyncio.sleep(0)
 
 
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine is no reason to give up a wait: tests of the bounds say theirs."""
-    monkeypatch.setattr(ordering, "UNHEARD_SECONDS", 600.0)
-    monkeypatch.setattr(ordering, "RELAYED_SECONDS", 600.0)
-
-
 def run(test: Callable[[Worker], Coroutine[Any, Any, None]]) -> None:
-    async def main() -> None:
-        worker = Worker()
-        await asyncio.wait_for(test(worker), 60)
-
-    asyncio.run(main())
+    virtual_time.run(lambda loop: test(Worker(loop)))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -116,15 +107,13 @@ def test_what_the_caller_knows_to_have_ended_is_not_waited_for() -> None:
     run(test)
 
 
-def test_what_never_comes_is_waited_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ordering, "UNHEARD_SECONDS", 0.05)
-
+def test_what_never_comes_is_waited_for_a_bounded_time() -> None:
     async def test(worker: Worker) -> None:
         worker.go.set()
         late = request(3, done=1)
         await worker.serve(late)
         assert worker.began == [3]
-        assert 0 < late.budget_ms < 60_000  # it has waited
+        assert late.budget_ms == 60_000 - UNHEARD_SECONDS * 1000, "waiting is a part of its budget"
         await worker.serve(request(4, done=1))
         await worker.serve(request(2, done=1))  # too late to be in order, and not held
         assert worker.began == [3, 4, 2]
@@ -132,14 +121,12 @@ def test_what_never_comes_is_waited_for_a_bounded_time(monkeypatch: pytest.Monke
     run(test)
 
 
-def test_one_that_is_here_is_waited_for_longer_than_what_never_came(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ordering, "UNHEARD_SECONDS", 0.01)
-
+def test_one_that_is_here_is_waited_for_longer_than_what_never_came() -> None:
     async def test(worker: Worker) -> None:
         unpacked = asyncio.Event()
         first = asyncio.ensure_future(worker.serve(request(1), unpacked.wait))
         second = asyncio.ensure_future(worker.serve(request(2)))
-        done, _ = await asyncio.wait({second}, timeout=0.2)
+        done, _ = await asyncio.wait({second}, timeout=30 * UNHEARD_SECONDS)
         assert not done and worker.began == []
         unpacked.set()
         worker.go.set()
@@ -165,13 +152,7 @@ def test_a_request_that_is_cancelled_while_it_waits_lets_nobody_overtake() -> No
     run(test)
 
 
-@pytest.mark.parametrize("has_arrived", [False, True])
-def test_one_that_is_sent_on_holds_its_place_until_it_has_arrived_there(
-    monkeypatch: pytest.MonkeyPatch, has_arrived: bool
-) -> None:
-    if has_arrived:
-        monkeypatch.setattr(ordering, "RELAYED_SECONDS", 0.01)
-
+def test_one_that_is_sent_on_holds_its_place_until_it_has_arrived_there() -> None:
     async def test(worker: Worker) -> None:
         ended = asyncio.Event()
 
@@ -183,11 +164,11 @@ def test_one_that_is_sent_on_holds_its_place_until_it_has_arrived_there(
         first = asyncio.ensure_future(worker.serve(one, relayed))
         worker.go.set()
         second = asyncio.ensure_future(worker.serve(request(2)))
-        if has_arrived:
-            await second
-        else:
-            await worker.settled()
-            assert not second.done()
+        began = worker.loop.time()
+        await worker.settled()
+        assert not second.done()
+        await second
+        assert worker.loop.time() == began + RELAYED_SECONDS
         assert not first.done()
         ended.set()
         await asyncio.gather(first, second)

@@ -20,14 +20,22 @@ from snakepit_ray.process.session_log import SessionLog
 from snakepit_ray.router import actor as router
 from snakepit_ray.router.actor import RouterActor
 from snakepit_ray.wire.codec import Epoch
-from snakepit_ray.worker import sessions, spawn
+from snakepit_ray.worker import spawn
 from snakepit_ray.worker.sessions import OwnSessions
 
 
 class Worker:
     """One life of a worker, and what its router answers."""
 
-    def __init__(self, base: Path, life: int, owner: str = "w-0", life_of_state: int = 0) -> None:
+    def __init__(
+        self,
+        base: Path,
+        life: int,
+        owner: str = "w-0",
+        life_of_state: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self.supervisor: Any = SimpleNamespace(
             epoch=Epoch(life, 1),
             why_ended=lambda number: "crashed",
@@ -36,7 +44,7 @@ class Worker:
         self.answer = Claimed(owner, None, 7, life_of_state)
         self.log = SessionLog.open("w-0", 100, base)
         config = PoolConfig(name="w", size=1, session_ttl=100.0)
-        self.sessions = OwnSessions(self.supervisor, config, "w-0", self.log, self.ask)
+        self.sessions = OwnSessions(self.supervisor, config, "w-0", self.log, self.ask, clock, wall_clock)
 
     async def ask(self, session: str, strict: bool, rebind: bool, life: int) -> Claimed | None:
         self.asked.append(session)
@@ -97,10 +105,10 @@ def test_hints_and_what_has_no_state_yet_are_not_written_down(tmp_path: Path) ->
     run(body)
 
 
-def test_only_changes_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_changes_are_written(tmp_path: Path) -> None:
     async def body() -> None:
-        worker, now = Worker(tmp_path, 1), [time.monotonic()]
-        monkeypatch.setattr(sessions.time, "monotonic", lambda: now[0])
+        now = [1000.0]
+        worker = Worker(tmp_path, 1, clock=lambda: now[0])
         await worker.call("s")
         size = worker.log.path.stat().st_size
         for _ in range(100):
@@ -116,17 +124,15 @@ def test_only_changes_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run(body)
 
 
-def test_what_has_expired_meanwhile_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_expired_meanwhile_is_forgotten(tmp_path: Path) -> None:
     async def body() -> None:
         worker = Worker(tmp_path, 1)
         await worker.call("s")
         worker.dies()
-        monkeypatch.setattr(sessions.time, "time", lambda: real() + 101)
-        after = Worker(tmp_path, 2)
+        after = Worker(tmp_path, 2, wall_clock=lambda: time.time() + 101)
         assert after.sessions.owned() == [] and after.log.homes == {}
         assert await after.call("s") is None
 
-    real = time.time
     run(body)
 
 

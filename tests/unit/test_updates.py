@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from snakepit_ray.config import PoolConfig
@@ -12,17 +13,21 @@ from snakepit_ray.port.messages import Update, WorkerCounts
 from snakepit_ray.process.awaiting import within
 from snakepit_ray.router.members import Members
 from snakepit_ray.router.reconciler import make_roster
-from snakepit_ray.router.updates import Updates
+from snakepit_ray.router.updates import LOAD_PERIOD, SILENT_SECONDS, Updates
+from tests import virtual_time
+from tests.virtual_time import VirtualLoop
 
 LONG = 60.0  # of a question; an answer that comes before that was not waited for in vain
 BOUND = 20.0
 
 
-def pool(state: RowState = RowState.READY) -> tuple[Members, Updates]:
+def pool(
+    state: RowState = RowState.READY, clock: Callable[[], float] = time.monotonic
+) -> tuple[Members, Updates]:
     members = Members(1, make_roster(PoolConfig(name="w", size=2), 1))
     for number in range(2):
         members.add(Row(f"w-{number}", number, state))
-    updates = Updates(members)
+    updates = Updates(members, clock)
     updates.known.set()
     return members, updates
 
@@ -75,3 +80,54 @@ def test_where_nothing_happens_nobody_is_woken() -> None:
         waiting.cancel()
 
     asyncio.run(story())
+
+
+def test_loads_are_told_once_a_period_however_often_they_change() -> None:
+    async def story(loop: VirtualLoop) -> None:
+        members, updates = pool(clock=loop.time)
+        update = await updates.next("handle", members.version, members.load_version, 0, LONG)
+        began, answers = loop.time(), 0
+        while loop.time() < began + 10 * LOAD_PERIOD:
+            waiting = ask(updates, update)
+            while not waiting.done():
+                await asyncio.sleep(LOAD_PERIOD / 16)
+                members.load_version += 1
+                updates.something_changed()
+            update, answers = waiting.result(), answers + 1
+        assert 9 <= answers <= 10
+
+    virtual_time.run(story)
+
+
+def test_a_question_ends_after_its_own_timeout_where_nothing_happens() -> None:
+    async def story(loop: VirtualLoop) -> None:
+        _, updates = pool(clock=loop.time)
+        first = await updates.next("handle", 0, 0, 0, LONG)
+        began = loop.time()
+        again = await ask(updates, first)
+        assert loop.time() == began + LONG
+        assert (again.entries, again.loads, again.bindings) == (None, None, [])
+
+    virtual_time.run(story)
+
+
+def test_a_table_is_known_when_everyone_who_still_asks_has_named_it() -> None:
+    async def story(loop: VirtualLoop) -> None:
+        members, updates = pool(clock=loop.time)
+        first = await updates.next("asks", 0, 0, 0, LONG)
+        await updates.next("is gone", 0, 0, 0, LONG)
+        began = loop.time()
+        waiting = asyncio.ensure_future(updates.known_to_all(members.version, LONG))
+        ask_again = asyncio.ensure_future(
+            updates.next("asks", first.version, first.load_version, first.binding_version, LONG)
+        )
+        assert await waiting
+        assert loop.time() == began + SILENT_SECONDS, "one that does not ask is gone after that"
+        assert not ask_again.done()
+        assert await updates.known_to_all(members.version, 0.0)
+        later = members.version + 1
+        assert not await updates.known_to_all(later, 5.0), "it waits, and knows an older one"
+        assert loop.time() == began + SILENT_SECONDS + 5.0
+        ask_again.cancel()
+
+    virtual_time.run(story)
