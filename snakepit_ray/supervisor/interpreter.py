@@ -61,12 +61,13 @@ class Interpreter:
         epoch: pb.Epoch,
         on_host_call: HostHandler,
         forward: Callable[[str, str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> Interpreter:
-        """Starts, shakes hands and connects within `startup_timeout`. Raises WorkerStartError,
+        """Starts, shakes hands and connects within `startup_timeout` of `clock`. Raises WorkerStartError,
         ProtocolMismatch, or ConfigError where the node's registry cannot be trusted.
 
         However it fails or is cancelled, nothing of it is left when this returns."""
-        began, began_at = time.monotonic(), time.time()
+        began, began_at = clock(), time.time()
         deadline = began + spec.startup_timeout
         secret = secrets.token_hex(16)
         arena = Arena(spec.shared_memory, spec.binary_threshold, spec.worker_id)
@@ -82,19 +83,19 @@ class Interpreter:
         self.began_at = began_at
         try:
             await self.child.connect(begun[0].line)
-            self.ready = await self._handshake(deadline)
+            self.ready = await self._handshake(deadline - clock())
             self.has_marks, self.lacks = "marks" in self.ready.features, self.ready.lacks
-            await self._attach(secret, epoch, on_host_call, deadline)
-            self.start_seconds = time.monotonic() - began
+            await self._attach(secret, epoch, on_host_call, deadline - clock())
+            self.start_seconds = clock() - began
         except BaseException:
             await self.kill()
             raise
         return self
 
-    async def _handshake(self, deadline: float) -> Ready:
+    async def _handshake(self, seconds: float) -> Ready:
         said, exited = self.child.ready_line, self.child.exited
         either: list[asyncio.Future[Any]] = [said, exited]
-        await asyncio.wait(either, timeout=deadline - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if not said.done():
             raise await self._not_ready(
                 f"was not ready within startup_timeout={self.spec.startup_timeout:g} s"
@@ -118,7 +119,7 @@ class Interpreter:
             )
         return said
 
-    async def _attach(self, secret: str, epoch: pb.Epoch, on_host_call: HostHandler, deadline: float) -> None:
+    async def _attach(self, secret: str, epoch: pb.Epoch, on_host_call: HostHandler, seconds: float) -> None:
         host = HostSide(self.spec.worker_id, on_host_call, self.arena)
         self.client = InterpreterClient(self.ready.address, secret, host)
         self.arena.release = self.client.release
@@ -126,7 +127,7 @@ class Interpreter:
             self.arena.decline()
         hello = pb.Hello(protocol=PROTOCOL, worker_id=self.spec.worker_id, epoch=epoch)
         try:
-            await self.client.connect(hello, max(0.1, deadline - time.monotonic()))
+            await self.client.connect(hello, max(0.1, seconds))
         except InterpreterLost as error:
             raise await self._not_ready(f"said it was ready but does not answer: {error}") from error
 

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import ConfigError, InvalidArguments, WorkerStartError
 from snakepit_ray.process import node, registry, sockets, threads, tree
-from snakepit_ray.supervisor import Interpreter
+from snakepit_ray.supervisor import Interpreter, interpreter
 from snakepit_ray.testing import MISBEHAVING_BRIDGE as MISBEHAVE
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.worker.specs import interpreter_spec
@@ -59,9 +60,11 @@ main()
 """
 
 
-def starting(tmp_path: Path, **changes: Any) -> asyncio.Task[Interpreter]:
+def starting(
+    tmp_path: Path, *, clock: Callable[[], float] = time.monotonic, **changes: Any
+) -> asyncio.Task[Interpreter]:
     epoch = pb.Epoch(incarnation=1, number=1)
-    begun = Interpreter.start(spec(tmp_path, **changes), epoch, refuse_host_calls, lambda *_: None)
+    begun = Interpreter.start(spec(tmp_path, **changes), epoch, refuse_host_calls, lambda *_: None, clock)
     return asyncio.ensure_future(begun)
 
 
@@ -339,14 +342,21 @@ def test_a_machine_without_descriptors(tmp_path: Path) -> None:
 # ---- nothing is left ---------------------------------------------------------------------------------------
 
 
-def test_a_start_that_fails_after_its_ready_line_leaves_nothing(tmp_path: Path) -> None:
+def test_a_start_that_fails_after_its_ready_line_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = tmp_path / "behind.py"
     script.write_text(BEHIND)
+    monkeypatch.setattr(interpreter, "LAST_WORDS_SECONDS", 0.01)
 
     async def body() -> None:
         async def fail() -> None:
+            passed = iter(
+                [0.0, 0.0]
+            )  # at the beginning, when the line is awaited: then startup_timeout is over
+            clock = lambda: next(passed, 60.0)  # noqa: E731
             with pytest.raises(WorkerStartError, match="said it was ready but does not answer"):
-                await starting(tmp_path, script=str(script), startup_timeout=1.0)
+                await starting(tmp_path, clock=clock, script=str(script), startup_timeout=60.0)
 
         tasks = asyncio.all_tasks()
         await fail()
