@@ -74,14 +74,14 @@ def main() -> None:
 
 
 def read_line() -> bytes:
-    """The configuration line, byte by byte, so that nothing behind it is taken."""
-    line = b""
+    """The configuration line. The host writes nothing behind it: what follows is only the end of stdin."""
+    line = bytearray()
     while not line.endswith(b"\n"):
-        byte = os.read(0, 1)
-        if not byte:
+        block = os.read(0, 1 << 16)
+        if not block:
             sys.exit("stdin ended before the configuration line")
-        line += byte
-    return line
+        line += block
+    return bytes(line)
 
 
 # ---- never right ---------------------------------------------------------------------------------------

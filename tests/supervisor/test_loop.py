@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from snakepit_ray.core.worker.recycling import Limits
-from snakepit_ray.errors import PayloadTooLarge, WorkerStartError
+from snakepit_ray.errors import PayloadTooLarge, ProtocolMismatch, WorkerStartError
 from snakepit_ray.process.threads import aside
 from snakepit_ray.supervisor import CarePolicy, Supervisor
 from snakepit_ray.supervisor.arena import Arena
@@ -74,13 +74,22 @@ def test_through_a_start_a_crash_a_recycle_and_an_end_with_hundreds_of_descendan
     watched(tmp_path, body, adapter=FAMILY, adapter_args={"ballast": BALLAST})
 
 
+FAILED_STARTS = [
+    ("no_ready", WorkerStartError, "was not ready within startup_timeout=1 s"),
+    ("exit_at_once", WorkerStartError, "exit code 7"),
+    ("garbage_ready", WorkerStartError, "ready line"),
+    ("wrong_version", ProtocolMismatch, "99"),
+]
+
+
 def test_through_starts_that_fail(tmp_path: Path) -> None:
     async def whole() -> None:
         with watching() as watch:
-            for how in ("no_ready", "exit_at_once", "garbage_ready", "wrong_version"):
+            for how, error, words in FAILED_STARTS:
                 args = {"how": how, "ballast": BALLAST}
-                worker = supervisor(tmp_path, script=MISBEHAVE, adapter_args=args, startup_timeout=1.0)
-                with pytest.raises(WorkerStartError if how != "wrong_version" else Exception):
+                seconds = 1.0 if how == "no_ready" else 30.0
+                worker = supervisor(tmp_path, script=MISBEHAVE, adapter_args=args, startup_timeout=seconds)
+                with pytest.raises(error, match=words):
                     await worker.start()
                 await worker.stop()
         assert watch.noted == []
