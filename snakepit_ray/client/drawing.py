@@ -54,7 +54,15 @@ class Source:
     A source that may wait is drawn in a thread of its own, up to a number that the consumer allows. Each item
     is there as soon as it is drawn."""
 
-    def __init__(self, items: Iterable[Any], draw: Callable[[Any, int], Drawn], *, draws_ahead: bool) -> None:
+    def __init__(
+        self,
+        items: Iterable[Any],
+        draw: Callable[[Any, int], Drawn],
+        *,
+        draws_ahead: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self.error: BaseException | None = None
         self.is_over = False  # nothing more will come
         self.item_seconds = 0.0  # that drawing an item in the thread takes: the mean since it last waited
@@ -119,7 +127,7 @@ class Source:
             self._is_awaited = False
 
     def _run(self) -> None:
-        self._since = (time.monotonic(), 0)
+        self._since = (self._clock(), 0)
         try:
             ready, draw = self._ready, self._draw
             for number, given in enumerate(self._iterator):
@@ -143,12 +151,12 @@ class Source:
     def _goes_on(self) -> bool:
         """Waits until another item may be drawn; False when none is wanted any more."""
         began, first = self._since
-        self.item_seconds = (time.monotonic() - began) / (self._drawn - first)
+        self.item_seconds = (self._clock() - began) / (self._drawn - first)
         if self._is_awaited or not self._may_draw():
             with self._changed:
                 self._changed.notify_all()
                 self._changed.wait_for(self._may_draw)
-            self._since = (time.monotonic(), self._drawn)
+            self._since = (self._clock(), self._drawn)
         self._looks_at = self._allowed - 1
         return not self._is_closed
 
@@ -160,7 +168,7 @@ class Source:
     def _drawn_now(self, most: int) -> list[Item]:
         """Up to `most` items of a list, fewer when encoding them takes its time or they are large."""
         items: list[Item] = []
-        ends_at, size = time.monotonic() + DRAWING_SECONDS, 0
+        ends_at, size = self._clock() + DRAWING_SECONDS, 0
         draw, begin = self._draw, self._drawn
         for number, given in enumerate(self._iterator, begin):
             item = draw(given, number)
@@ -168,7 +176,7 @@ class Source:
             if type(item) is not dict:
                 size += _nbytes(item)
             count = len(items)
-            if count >= most or size > MOST_BYTES or (not count % 16 and time.monotonic() > ends_at):
+            if count >= most or size > MOST_BYTES or (not count % 16 and self._clock() > ends_at):
                 self._drawn = begin + count
                 return items
         self.is_over = True

@@ -69,7 +69,7 @@ class MapRun:
         check_items(items)
         self._sender = sender
         self._command = command
-        self._source = Source(items, sender.drawer(command), draws_ahead=in_flight is None)
+        self._source = Source(items, sender.drawer(command), draws_ahead=in_flight is None, clock=clock)
         self._options = options
         self._trace = current()
         self._with_info = options.merge(info=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -46,7 +46,14 @@ class Passage:
 class Gate:
     """One worker's gate. `set` follows the router's word."""
 
-    def __init__(self, config: PoolConfig, worker_id: str, pool_link: PoolLink) -> None:
+    def __init__(
+        self,
+        config: PoolConfig,
+        worker_id: str,
+        pool_link: PoolLink,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self.idle = config.circuit_breaker is None
         self._breaker = config.circuit_breaker
         self._pool = config.name
@@ -56,7 +63,7 @@ class Gate:
 
     def set(self, open_for: float) -> None:
         """The circuit is open for so many seconds, 0: closed."""
-        self._open_until = time.monotonic() + open_for if open_for else CLOSED
+        self._open_until = self._clock() + open_for if open_for else CLOSED
 
     @asynccontextmanager
     async def passing(self) -> AsyncIterator[Passage]:
@@ -79,7 +86,7 @@ class Gate:
             self._pool_link.circuit_succeeded()
 
     async def _admitted(self) -> Admit:
-        left = self._open_until - time.monotonic()
+        left = self._open_until - self._clock()
         admit = Admit(False, left) if left > 0 else await self._pool_link.circuit_admit()
         if not admit.allowed:
             assert self._breaker is not None
