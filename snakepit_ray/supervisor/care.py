@@ -45,8 +45,11 @@ class Care:
         running: Running,
         story: Story,
         resume: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`resume` is called when requests that `takes_more` held up may start."""
+        """`resume` is called when requests that `takes_more` held up may start. `clock` is time.monotonic, as
+        that of the event loop."""
+        self._clock = clock
         self._policy = policy
         self._resume = resume
         self._countdown: Countdown | None = None  # of the interpreter that serves
@@ -83,7 +86,7 @@ class Care:
         interpreter, countdown = self._serving.interpreter, self._countdown
         if countdown is None or interpreter is None:
             return
-        countdown.observe(time.monotonic(), interpreter.served)
+        countdown.observe(self._clock(), interpreter.served)
         if countdown.is_due():
             self._keeper.recycle(Reason.MAX_REQUESTS, early=not countdown.is_reached(0))
 
@@ -96,7 +99,7 @@ class Care:
         self._keeper.recycle(Reason.MAX_REQUESTS)
         if is_full and self._keeper.overlap:
             return True
-        now = time.monotonic()
+        now = self._clock()
         until = countdown.held_until(now)
         if until <= now:
             return True
@@ -107,7 +110,7 @@ class Care:
     def replacing(self, stage: Stage) -> None:
         """The replacement of the interpreter that serves has come so far."""
         if self._countdown is not None:
-            self._countdown.advance(stage, time.monotonic())
+            self._countdown.advance(stage, self._clock())
             self._let_on()
 
     def _let_on(self) -> None:
@@ -117,10 +120,10 @@ class Care:
         self._resume()
 
     async def _look_after(self, interpreter: Interpreter) -> None:
-        pulse = Pulse(time.monotonic(), self._policy.silence)
+        pulse = Pulse(self._clock(), self._policy.silence)
         over: list[asyncio.Future[Any]] = [interpreter.client.lost, interpreter.child.exited]
         while not interpreter.gone:
-            pause = min(self._pause(pulse), max(0.01, self._expires_at - time.monotonic()))
+            pause = min(self._pause(pulse), max(0.01, self._expires_at - self._clock()))
             await asyncio.wait(over, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
             if interpreter.gone:
                 return
@@ -154,7 +157,7 @@ class Care:
         if interpreter.gone:
             asked.cancel()
             return
-        now, cpu = time.monotonic(), usage.cpu_seconds(interpreter.child.pid)
+        now, cpu = self._clock(), usage.cpu_seconds(interpreter.child.pid)
         look = Look(now, asked.result(), cpu, self._running.works(interpreter, now))
         hung = pulse.look(look)
         if not look.answered:
@@ -185,6 +188,6 @@ class Care:
             memory = await asyncio.to_thread(self.memory, interpreter)
             if memory is None:
                 self._warn_once("the memory of interpreter %d cannot be read", interpreter.child.pid)
-        reason = limits.exceeded(time.monotonic(), self._expires_at, interpreter.served, memory)
+        reason = limits.exceeded(self._clock(), self._expires_at, interpreter.served, memory)
         if reason is not None:
             self._keeper.recycle(reason)
