@@ -122,7 +122,7 @@ class MapRun:
     def _wants_items(self) -> bool:
         """Whether a slot stands empty because the source has not brought its items."""
         slots = self._slots()
-        return self._may_draw(slots) and self._divider.wants(slots, self._clock())
+        return self._divider.wants(slots, self._clock()) and self._may_draw(slots)
 
     def _take_done(self) -> _Done | None:
         key = self._next if self._ordered else next(iter(self._done), -1)
@@ -154,10 +154,11 @@ class MapRun:
 
     def _send_more(self) -> None:
         while self._divider.has_place(slots := self._slots(), now := self._clock()):
-            room = self._room(slots)
-            if room > 0 and self._divider.waiting < self._divider.size(slots):
+            full = self._divider.size(slots)
+            if self._divider.waiting < full and (room := self._room(slots)) > 0:
                 self._take(self._source.take(min(MOST, room)))
-            chunk = self._divider.next(slots, now, fills=self._may_draw(slots))
+            fills = self._divider.waiting < full and self._may_draw(slots)
+            chunk = self._divider.next(slots, now, fills=fills)
             if chunk is None:
                 return
             self._send(chunk)
