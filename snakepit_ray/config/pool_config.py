@@ -149,6 +149,8 @@ class PoolConfig:
         labels: labels that the node must have
 
     The wire:
+        wire: how requests reach the interpreter: "auto": as frames over a socket of their own, beside gRPC,
+            where its bridge can; "grpc": over gRPC; "frames": without any gRPC in it
         binary_threshold: bytes of data above which it travels out of band
         max_message_size: bytes of a message in band
         shared_memory: bytes for large data, each way and interpreter; None: half of the machine's memory
@@ -208,6 +210,7 @@ class PoolConfig:
     labels: Mapping[str, str] = _map_key(checks.map_of(checks.environment_value, "strings"))
 
     # the wire
+    wire: str = _key("auto", one_of("auto", "grpc", "frames"))
     binary_threshold: int = _key(10_240, byte_size())
     max_message_size: int = _key(100 * MIB, byte_size(1024))
     shared_memory: int | None = _key(None, optional(byte_size()))

@@ -17,6 +17,7 @@ class Place:
     def __init__(self, directory: str, registration: registry.Registration) -> None:
         self.directory = directory
         self.socket = os.path.join(directory, "s")
+        self.frames = os.path.join(directory, "f")  # as short: a socket's name has a limit (sockets.py)
         self.registration = registration
 
     @classmethod

@@ -1,6 +1,7 @@
-"""One gRPC connection to one interpreter: the only room that imports grpc."""
+"""One connection to one interpreter, over gRPC or frames: the only room that imports grpc."""
 
 from snakepit_ray.rpc.client import InterpreterClient, InterpreterLost
 from snakepit_ray.rpc.host_calls import HostSide
+from snakepit_ray.rpc.opening import client_to, load_grpc
 
-__all__ = ["HostSide", "InterpreterClient", "InterpreterLost"]
+__all__ = ["HostSide", "InterpreterClient", "InterpreterLost", "client_to", "load_grpc"]

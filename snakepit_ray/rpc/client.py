@@ -1,241 +1,160 @@
-"""The connection to one interpreter: one `Attach` stream for calls both ways, and unary calls for health and
-shutdown.
+"""What a worker asks of one interpreter, whatever carries it: requests and their answers, calls both ways,
+health and the end.
 
-Rules:
-- Every request gets exactly one answer: a Reply, or None when the stream ended. Calls of the interpreter to
-  its host are served by host_calls.py.
-- One writer. grpc.aio allows one `write` at a time, so one task writes, and sends what has gathered meanwhile
-  as one frame.
-- A caller that is cancelled never touches the stream itself, because grpc.aio cancels the whole call when a
-  write is cancelled.
-- grpc.aio raises several families of exceptions. `_speaking` translates all of them to InterpreterLost, so
-  that nothing else here, and nobody above, has to list them.
-- What has arrived is read, also after a write failed. grpc.aio takes such a call for done: `read` gives no
-  more of it, and the core, which nobody tells, keeps it until all of it has been read. So the frames are
-  iterated, which goes on to their end.
+- Every request gets exactly one answer: a Reply, or None when the connection ended. Calls of the interpreter
+  to its host are served by host_calls.py.
+- A wire carries messages: grpc_wire.py over an `Attach` stream, frames_wire.py over a socket of its own.
+- Services are health and shutdown. They may travel beside the messages, over another connection.
 - A callback that raises ends nothing but its own request.
 
-Channel and stream belong to one event loop."""
+A client belongs to one event loop."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
-import grpc
-import grpc.aio
-
-from snakepit_ray.process.awaiting import within
 from snakepit_ray.rpc.host_calls import HostCalls, HostSide
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
-SERVICE = "/snakepit.v1.Interpreter/"
-SECRET_KEY = "snakepit-secret"
-DRAIN_SECONDS = 1.0  # for reading what had arrived when a write failed
-SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}, grpc.health.v1
-
 Answer = Callable[[pb.Reply | None], None]
 TakeChunk = Callable[[pb.Chunk], None]
-
 
 log = logging.getLogger("snakepit_ray.worker")
 
 
 class InterpreterLost(Exception):
-    """The interpreter cannot be reached: what was running has no answer. The text says what gRPC said."""
+    """The interpreter cannot be reached: what was running has no answer. The text says what the connection
+    said."""
 
 
-# A call that failed; a channel or call that is used after its end (BaseError and, of a stream,
-# InvalidStateError).
-_FAMILIES = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+class Wire(Protocol):
+    """Carries messages to an interpreter and back."""
+
+    outgoing: pb.ToInterpreter  # what the next message will hold
+
+    def flush(self) -> None:
+        """Sends `outgoing`, now or as soon as the connection takes more."""
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether something of what was given is not with the operating system yet."""
+
+    async def open(
+        self,
+        hello: pb.Hello,
+        timeout: float,
+        receive: Callable[[pb.FromInterpreter], None],
+        ended: Callable[[str], None],
+    ) -> pb.Welcome:
+        """Connects and waits for the Welcome, at most `timeout` seconds. From then on `receive` gets every
+        message, and `ended` the reason once nothing comes any more. Raises InterpreterLost."""
+
+    async def close(self) -> None:
+        """Ends the connection; what had arrived is received first. Safe to repeat."""
 
 
-@contextlib.contextmanager
-def _speaking() -> Iterator[None]:
-    """Whatever gRPC raises inside is InterpreterLost outside."""
-    try:
-        yield
-    except _FAMILIES as error:
-        raise InterpreterLost(_words(error)) from error
+class Services(Protocol):
+    """Asks an interpreter for what is no request."""
+
+    async def healthy(self, timeout: float) -> bool:
+        """Whether it says within `timeout` seconds that it serves."""
+
+    async def shutdown(self, grace: float, timeout: float) -> bool:
+        """Asks it to end; whether it agreed within `timeout` seconds. False after `close`, too."""
+
+    async def close(self) -> None:
+        """Ends the connection. Safe to repeat."""
 
 
 class InterpreterClient:
-    """Calls to one interpreter. `connect` first. `lost` is done when the stream has ended, `leaving` when the
-    interpreter has said that it begins nothing any more."""
+    """Calls to one interpreter. `connect` first. `lost` is done when the connection has ended, `leaving` when
+    the interpreter has said that it begins nothing any more."""
 
-    def __init__(self, address: str, secret: str, host: HostSide) -> None:
-        self._channel = grpc.aio.insecure_channel(
-            address,
-            options=[
-                ("grpc.max_receive_message_length", -1),  # the limits are ours: max_message_size
-                ("grpc.max_send_message_length", -1),
-                ("grpc.enable_http_proxy", 0),
-                ("grpc.use_local_subchannel_pool", 1),
-                ("grpc.enable_retries", 0),
-                ("grpc.http2.bdp_probe", 0),  # a unix socket has no bandwidth to find out
-                ("grpc.default_authority", "localhost"),
-            ],
-        )
-        self._metadata = ((SECRET_KEY, secret),)
+    def __init__(self, wire: Wire, services: Services, host: HostSide) -> None:
+        """`services` may be the `wire` itself."""
+        self._wire = wire
+        self._services = services
         self._released = host.cargo.released
         self.host_calls = HostCalls(host, self._reply)
         self._answers: dict[str, Answer] = {}
         self._streams: dict[str, TakeChunk] = {}
-        self._outgoing = pb.ToInterpreter()
-        self._writing = False
-        self._is_broken = False  # a write has failed: the reader comes to the end of what had arrived
-        self._reader: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = loop.create_future()
         self.leaving: asyncio.Future[None] = loop.create_future()
 
     async def connect(self, hello: pb.Hello, timeout: float) -> pb.Welcome:
-        """Opens the stream and waits for the Welcome, at most `timeout` seconds. Raises InterpreterLost."""
-        self._stream = self._channel.stream_stream(
-            SERVICE + "Attach",
-            request_serializer=pb.ToInterpreter.SerializeToString,
-            response_deserializer=pb.FromInterpreter.FromString,
-        )(metadata=self._metadata, wait_for_ready=True)
-        self._frames = self._stream.__aiter__()
-        try:
-            first = await within(timeout, self._greet(hello))
-        except (InterpreterLost, asyncio.TimeoutError) as error:
-            raise InterpreterLost(f"no Welcome within {timeout:g} s: {_words(error)}") from error
-        if first is None:
-            raise InterpreterLost("the interpreter closed the stream before its Welcome")
-        self._reader = self._spawn(self._read())
-        welcome: pb.Welcome = first.welcome
-        return welcome
+        """Opens the connection and waits for the Welcome, at most `timeout` seconds. Raises
+        InterpreterLost."""
+        return await self._wire.open(hello, timeout, self._receive, self._end)
 
-    async def _greet(self, hello: pb.Hello) -> Any:
-        with _speaking():
-            await self._stream.write(pb.ToInterpreter(hello=hello))
-            return await anext(self._frames, None)
+    @property
+    def is_writing(self) -> bool:
+        """Whether something that was sent has not left yet."""
+        return self._wire.is_writing
 
     def request(self, request: pb.Request, answer: Answer, on_chunk: TakeChunk | None = None) -> None:
-        """Sends `request`; `answer` is called once, with its Reply, or with None when the stream ended first.
-        Of a stream, `on_chunk` is called with each Chunk before that.
+        """Sends `request`; `answer` is called once, with its Reply, or with None when the connection ended
+        first. Of a stream, `on_chunk` is called with each Chunk before that.
 
-        A callback instead of a future: it runs in the turn of the event loop that read the frame.
+        A callback instead of a future: it runs in the turn of the event loop that read the message.
         """
         if self.lost.done():
             answer(None)
             return
-        self._outgoing.requests.append(
-            request
-        )  # first, because it may fail: nothing waits for an answer then
+        wire = self._wire
+        wire.outgoing.requests.append(request)  # first: it may fail, and then nothing waits for an answer
         self._answers[request.id] = answer
         if on_chunk is not None:
             self._streams[request.id] = on_chunk
-        self._flush()
+        wire.flush()
 
     def cancel(self, request_id: str, reason: pb.Cancel.Reason) -> None:
         """Tells the interpreter to stop the command, and stops what the command asks of us; its Reply still
         comes."""
         if reason != pb.Cancel.RECALL:  # which is for a command that has not begun
             self.host_calls.cancel_request(request_id)
-        self._outgoing.cancels.append(pb.Cancel(id=request_id, reason=reason))
-        self._flush()
+        self._wire.outgoing.cancels.append(pb.Cancel(id=request_id, reason=reason))
+        self._wire.flush()
 
     def grant(self, request_id: str, chunks: int, size: int) -> None:
         """Lets a stream send so many chunks and bytes more."""
-        self._outgoing.credits.append(pb.Credit(id=request_id, chunks=chunks, bytes=size))
-        self._flush()
+        self._wire.outgoing.credits.append(pb.Credit(id=request_id, chunks=chunks, bytes=size))
+        self._wire.flush()
 
     def release(self, segment_id: str) -> None:
         """Nobody looks at this result segment any more."""
-        self._outgoing.released.append(segment_id)
-        self._flush()
+        self._wire.outgoing.released.append(segment_id)
+        self._wire.flush()
 
     def trim(self) -> None:
         """Free result segments can give their memory back."""
-        self._outgoing.trim = True
-        self._flush()
+        self._wire.outgoing.trim = True
+        self._wire.flush()
 
     async def healthy(self, timeout: float) -> bool:
-        """Whether grpc.health.v1 says SERVING within `timeout` seconds."""
-        try:
-            with _speaking():
-                check = self._channel.unary_unary("/grpc.health.v1.Health/Check")
-                return bool(await check(b"", metadata=self._metadata, timeout=timeout) == SERVING)
-        except InterpreterLost:
-            return False
+        """Whether the interpreter says within `timeout` seconds that it serves."""
+        return await self._services.healthy(timeout)
 
     async def shutdown(self, grace: float, timeout: float) -> bool:
         """Asks the interpreter to end; whether it agreed within `timeout` seconds. False after `close`,
         too."""
-        asked = pb.ShutdownRequest(grace_ms=int(grace * 1000))
-        try:
-            with _speaking():
-                call = self._channel.unary_unary(
-                    SERVICE + "Shutdown",
-                    request_serializer=pb.ShutdownRequest.SerializeToString,
-                    response_deserializer=pb.ShutdownReply.FromString,
-                )
-                await call(asked, metadata=self._metadata, timeout=timeout)
-        except InterpreterLost:
-            return False
-        return True
+        return await self._services.shutdown(grace, timeout)
 
     async def close(self) -> None:
-        """Ends the stream and the channel; what has no answer yet gets None. Safe to repeat."""
-        if self._is_broken:
-            await self._read_to_the_end()
+        """Ends the connection; what has no answer yet gets None. Safe to repeat."""
+        await self._wire.close()
         self._end("the connection was closed")
-        for task in list(self._tasks):
-            task.cancel()
-        with contextlib.suppress(InterpreterLost), _speaking():
-            await self._channel.close()
+        await self._services.close()
 
     def leave(self) -> None:
         """The interpreter begins nothing any more, whoever noticed it. Safe to repeat."""
         if not self.leaving.done():
             self.leaving.set_result(None)
 
-    # ---- one writer ---------------------------------------------------------------------------------------
-
-    def _flush(self) -> None:
-        if not self._writing:
-            self._writing = True
-            self._spawn(self._write())
-
-    async def _write(self) -> None:
-        try:
-            while self._outgoing.ByteSize():
-                frame, self._outgoing = self._outgoing, pb.ToInterpreter()
-                await self._stream.write(frame)
-        except Exception as error:  # noqa: BLE001 - the requests in a frame that was not sent must hear of it
-            if not self._is_broken:
-                self._is_broken = True
-                self._spawn(self._drain(_words(error)))
-        finally:
-            self._writing = False
-
-    async def _drain(self, why: str) -> None:
-        """A write has failed: the stream ends when all that had arrived is read."""
-        await self._read_to_the_end()
-        self._end(why)
-
-    async def _read_to_the_end(self) -> None:
-        if self._reader is not None:
-            await asyncio.wait([self._reader], timeout=DRAIN_SECONDS)
-
-    # ---- one reader ---------------------------------------------------------------------------------------
-
-    async def _read(self) -> None:
-        why = "the interpreter closed the stream"
-        try:
-            with _speaking():
-                async for frame in self._frames:
-                    self._receive(frame)
-        except Exception as error:  # noqa: BLE001 - a reader that dies ends its stream, and says why
-            why = _words(error)
-        finally:
-            self._end(why)
+    # ---- what comes ---------------------------------------------------------------------------------------
 
     def _receive(self, frame: pb.FromInterpreter) -> None:
         if frame.leaving:
@@ -264,8 +183,8 @@ class InterpreterClient:
             log.exception("an answer of the interpreter could not be handed on")
 
     def _reply(self, reply: pb.HostReply) -> None:
-        self._outgoing.host_replies.append(reply)
-        self._flush()
+        self._wire.outgoing.host_replies.append(reply)
+        self._wire.flush()
 
     def _end(self, why: str) -> None:
         if not self.lost.done():
@@ -275,17 +194,3 @@ class InterpreterClient:
         unanswered, self._answers = self._answers, {}
         for answer in unanswered.values():
             self._tell(answer, None)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, InterpreterLost):
-        return str(error)
-    details = getattr(error, "details", None)
-    text = details() if callable(details) else str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -20,6 +20,7 @@ from snakepit_ray.process import Launch, build_launch
 from snakepit_ray.process.child import spawn
 from snakepit_ray.process.launch import TOKEN_VARIABLE
 from snakepit_ray.process.place import Place
+from snakepit_ray.rpc import load_grpc
 from snakepit_ray.supervisor.arena import Arena
 
 
@@ -38,6 +39,7 @@ class InterpreterSpec:
     shared_memory: int = 0  # bytes each way; 0: none
     binary_threshold: int = 10_240
     marks: int | None = None  # the descriptor of the file in which it says what it has begun
+    wire: str = "auto"  # PoolConfig.wire
 
 
 class Begun(NamedTuple):
@@ -71,6 +73,8 @@ def begin(spec: InterpreterSpec, arena: Arena, secret: str) -> Begun:
             raise WorkerStartError(f"worker {spec.worker_id}: {_why_not_executed(launch, error)}") from error
         undo.pop_all()
     place.registration.started(popen.pid)
+    if spec.wire != "frames":
+        load_grpc()  # while the interpreter starts
     return Begun(launch, popen, place, ready_fd, line)
 
 
@@ -90,6 +94,7 @@ def _start_line(spec: InterpreterSpec, place: Place, arena: Arena, secret: str) 
         "snakepit": PROTOCOL,
         "socket": place.socket,
         "secret": secret,
+        "frames": None if spec.wire == "grpc" else {"socket": place.frames, "alone": spec.wire == "frames"},
         "arena": arena.offer,
         "marks": None if spec.marks is None else {"descriptor": spec.marks},
     }

@@ -19,7 +19,7 @@ from snakepit_ray.errors import InvalidArguments, ProtocolMismatch, SnakepitErro
 from snakepit_ray.process import Child, Exit
 from snakepit_ray.process.awaiting import finish
 from snakepit_ray.process.threads import aside
-from snakepit_ray.rpc import HostSide, InterpreterClient, InterpreterLost
+from snakepit_ray.rpc import HostSide, InterpreterClient, InterpreterLost, client_to
 from snakepit_ray.supervisor.arena import Arena
 from snakepit_ray.supervisor.beginning import Begun, InterpreterSpec, begin
 from snakepit_ray.telemetry import Why
@@ -121,7 +121,7 @@ class Interpreter:
 
     async def _attach(self, secret: str, epoch: pb.Epoch, on_host_call: HostHandler, seconds: float) -> None:
         host = HostSide(self.spec.worker_id, on_host_call, self.arena)
-        self.client = InterpreterClient(self.ready.address, secret, host)
+        self.client = client_to(*self._addresses(), secret, host)
         self.arena.release = self.client.release
         if "arena" not in self.ready.features:
             self.arena.decline()
@@ -130,6 +130,24 @@ class Interpreter:
             await self.client.connect(hello, max(0.1, seconds))
         except InterpreterLost as error:
             raise await self._not_ready(f"said it was ready but does not answer: {error}") from error
+
+    def _addresses(self) -> tuple[str, str]:
+        """Of its gRPC and of its frames, "" for what is not used. Raises WorkerStartError where the pool asks
+        for frames and its bridge has none."""
+        wire, ready = self.spec.wire, self.ready
+        if wire == "grpc" and not ready.address:
+            raise WorkerStartError(
+                f"worker {self.spec.worker_id}: the {ready.language} bridge {ready.bridge} serves no gRPC, "
+                'and the pool has wire="grpc"; set wire="auto"'
+            )
+        if wire == "grpc" or (wire == "auto" and "frames" not in ready.features):
+            return ready.address, ""
+        if "frames" not in ready.features:
+            raise WorkerStartError(
+                f"worker {self.spec.worker_id}: the {ready.language} bridge {ready.bridge} does not take "
+                'frames, and the pool has wire="frames"; set wire="auto"'
+            )
+        return ready.address if wire == "auto" else "", self.place.frames
 
     async def _not_ready(self, what: str) -> SnakepitError:
         exit = await self.last_words()

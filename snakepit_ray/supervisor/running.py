@@ -175,7 +175,7 @@ class Running:
         self._over(run, self._outcome(run, reply, began))
 
     def _outcome(self, run: Run, reply: pb.Reply, began: bool) -> Answer | Exception:
-        if run.state is RunState.OVERDUE or (not began and reply.failure.kind == pb.Failure.Kind.DEADLINE):
+        if run.state is RunState.OVERDUE or _says_too_late(reply):
             return TooLate(began)  # the interpreter's clock may be the first to say so
         if not began and not run.stopping:
             return Recalled()
@@ -298,6 +298,10 @@ class Running:
 def _says_unbegun(reply: pb.Reply) -> bool:
     stopped = reply.failure.kind in (pb.Failure.Kind.CANCELLED, pb.Failure.Kind.DEADLINE)
     return stopped and not reply.ran_us
+
+
+def _says_too_late(reply: pb.Reply) -> bool:
+    return reply.HasField("failure") and reply.failure.kind == pb.Failure.Kind.DEADLINE
 
 
 def _goes_on(outcome: Exception) -> bool:

@@ -130,10 +130,11 @@ def ignore_sigterm() -> None:
 
 
 def freeze_after_an_answer() -> None:
-    """gRPC asks for the next frame when the last one is sent: the answer is out before we stop."""
-    from snakepit_bridge.server import attachment
+    """gRPC asks for the next message when the last one is sent, and frames are sent by `write`: the answer is
+    out before we stop."""
+    from snakepit_bridge.server import outgoing, writer
 
-    real = attachment.Attachment.frames
+    real, write = outgoing.Queued.frames, writer.Writer.write
 
     def frames(self):
         for frame in real(self):
@@ -141,7 +142,11 @@ def freeze_after_an_answer() -> None:
             if frame.replies:
                 os.kill(os.getpid(), signal.SIGSTOP)
 
-    attachment.Attachment.frames = frames
+    def written(self):
+        write(self)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    outgoing.Queued.frames, writer.Writer.write = frames, written
 
 
 def die_when_ready(seconds: float) -> None:

@@ -44,6 +44,7 @@ def interpreter_spec(config: PoolConfig, worker_id: str, marks: int | None = Non
         shared_memory=config.shared_memory if config.shared_memory is not None else machine_memory() // 2,
         binary_threshold=config.binary_threshold,
         marks=marks,
+        wire=config.wire,
         config={
             "adapter": config.adapter,
             "adapter_args": dict(config.adapter_args),

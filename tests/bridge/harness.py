@@ -1,4 +1,7 @@
-"""Starts the real bridge process and talks to its real socket with a plain gRPC client.
+"""Starts the real bridge process and talks to its real socket with a plain gRPC client, or with frames.
+
+How requests travel is `wire`, as PoolConfig has it: "grpc", "auto" (as frames beside gRPC), "frames" (alone).
+SNAKEPIT_TEST_WIRE says it for a whole run; conftest.py has the files that every run does over two of them.
 
 Rules: every wait has a bound and none is a sleep; what is started is ended by its own pid.
 """
@@ -13,6 +16,7 @@ import queue
 import secrets
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +27,9 @@ from typing import ClassVar
 
 import grpc
 
+from snakepit_ray.rpc import frames_wire as kinds
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.frames import LONGEST, FrameReader, pack
 
 ROOT = Path(__file__).resolve().parents[2]
 BRIDGE = ROOT / "bridge" / "python"
@@ -33,6 +39,7 @@ ADAPTERS = Path(__file__).resolve().parent / "adapters"
 TIMEOUT = 20.0
 SERVICE = "/snakepit.v1.Interpreter/"
 KIND = pb.Failure.Kind
+WIRE = [os.environ.get("SNAKEPIT_TEST_WIRE", "grpc")]  # the last one counts
 
 sys.path.append(str(BRIDGE))  # for the tests of its modules that need no process
 
@@ -83,8 +90,10 @@ class BridgeProcess:
         env=None,
         shared: int = 0,
         inherited=(),
+        wire: str | None = None,
         **config,
     ) -> None:
+        self.wire = wire or WIRE[-1]
         self.memories = shared_memories(shared) if shared else []
         if shared:
             arguments, results = self.memories
@@ -110,6 +119,9 @@ class BridgeProcess:
             "code_paths": [],
             **config,
         }
+        if self.wire != "grpc":
+            alone = self.wire == "frames"
+            self.config.setdefault("frames", {"socket": f"{self.directory.name}/f", "alone": alone})
         ready, child_end = os.pipe()
         environ = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         environ |= {
@@ -188,8 +200,21 @@ class BridgeProcess:
         return (("snakepit-secret", self.secret if secret is None else secret),)
 
     def unary(self, method: str, request: bytes = b"", secret: str | None = None) -> bytes:
-        """One unary call of raw bytes."""
+        """One unary call of raw bytes; where there is no gRPC the frame that is its like."""
+        if self.wire == "frames":
+            return self._asked(method, request)
         return self.channel.unary_unary(method)(request, metadata=self.metadata(secret), timeout=TIMEOUT)
+
+    def _asked(self, method: str, request: bytes) -> bytes:
+        link = Frames(self)
+        try:
+            if method.endswith("/Check"):
+                return b"\x08" + link.ask(kinds.PING, b"1", kinds.PONG)[:1]
+            if method.endswith("/Describe"):
+                return link.ask(kinds.DESCRIBE, request, kinds.DESCRIPTION)
+            return link.ask(kinds.SHUTDOWN, request, kinds.SHUTTING_DOWN)
+        finally:
+            link.close()
 
     def attach(self, **options) -> Stream:
         """Opens the stream."""
@@ -228,6 +253,82 @@ class BridgeProcess:
         self.directory.cleanup()
 
 
+class Refused(Exception):
+    """The bridge refused a connection, or what came over it; its words."""
+
+
+class Frames:
+    """A connection of frames, with nothing of the worker's end but the framing."""
+
+    def __init__(self, bridge: BridgeProcess, secret: str | None = None) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(TIMEOUT)
+        self.socket.connect(bridge.config["frames"]["socket"])
+        self._reader = FrameReader(LONGEST)
+        self._come: list[tuple[int, bytes]] = []
+        self.send(kinds.SECRET, (bridge.secret if secret is None else secret).encode())
+
+    def send(self, kind: int, payload: bytes) -> None:
+        self.socket.sendall(pack(kind, payload))
+
+    def next(self) -> tuple[int, bytes] | None:
+        """The next frame, None at the end of the connection. Raises Refused."""
+        while not self._come:
+            data = self.socket.recv(65536)
+            if not data:
+                self._reader.end()
+                return None
+            self._come = self._reader.feed(data)
+        kind, payload = self._come.pop(0)
+        if kind == kinds.REFUSED:
+            raise Refused(pb.Failure.FromString(payload).message)
+        return kind, payload
+
+    def ask(self, kind: int, payload: bytes, answer: int) -> bytes:
+        self.send(kind, payload)
+        came = self.next()
+        assert came is not None and came[0] == answer, came
+        return came[1]
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class FramesCall:
+    """A connection of frames that looks like a gRPC call: it takes an iterator of messages, and is one."""
+
+    def __init__(self, bridge: BridgeProcess, messages) -> None:
+        self._link = Frames(bridge)
+        self._messages = messages
+        self._thread = threading.Thread(target=self._send, daemon=True)
+        self._thread.start()
+
+    def _send(self) -> None:
+        with contextlib.suppress(OSError):  # the bridge has ended it: the reader hears of it
+            for message in self._messages:
+                self._link.send(kinds.TO_INTERPRETER, message.SerializeToString())
+        self.cancel()
+
+    def __iter__(self):
+        while True:
+            try:
+                came = self._link.next()
+            except OSError:  # closed at this end
+                return
+            if came is None:
+                return
+            assert came[0] == kinds.FROM_INTERPRETER, came
+            yield pb.FromInterpreter.FromString(came[1])
+
+    def cancel(self) -> None:
+        """Ends it from this side."""
+        with contextlib.suppress(OSError):
+            self._link.socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._link.close()
+
+
 class Stream:
     """An attachment: frames out, and replies, host calls and released ids in, each in its place."""
 
@@ -244,28 +345,34 @@ class Stream:
         self.host_calls: list[pb.HostCall] = []
         self.host_cancels: list[str] = []
         self.host_credits: list[pb.Credit] = []
-        self.ended: grpc.RpcError | str | None = None
+        self.ended: Exception | str | None = None
         hello = pb.Hello(
             protocol=protocol, worker_id="w1", epoch=pb.Epoch(incarnation=epoch[0], number=epoch[1])
         )
         self._out.put(pb.ToInterpreter(hello=hello))
+        self.call = self._called(bridge)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _called(self, bridge: BridgeProcess):
+        messages = iter(self._out.get, None)
+        if bridge.wire != "grpc":
+            return FramesCall(bridge, messages)
         method = bridge.channel.stream_stream(
             SERVICE + "Attach",
             request_serializer=pb.ToInterpreter.SerializeToString,
             response_deserializer=pb.FromInterpreter.FromString,
         )
-        self.call = method(iter(self._out.get, None), metadata=bridge.metadata(), wait_for_ready=True)
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
+        return method(messages, metadata=bridge.metadata(), wait_for_ready=True)
 
     def _read(self) -> None:
-        ended: grpc.RpcError | str = "end of stream"
+        ended: Exception | str = "end of stream"
         try:
             for frame in self.call:
                 with self._changed:
                     self._take(frame)
                     self._changed.notify_all()
-        except grpc.RpcError as error:
+        except (grpc.RpcError, Refused) as error:
             ended = error
         with self._changed:
             self.ended = ended
@@ -357,3 +464,5 @@ class Stream:
         """Ends the stream from this side."""
         self._out.put(None)
         self._thread.join(TIMEOUT)
+        if isinstance(self.call, FramesCall):
+            self.call.close()

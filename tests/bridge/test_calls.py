@@ -276,10 +276,10 @@ def test_telemetry_is_told_and_not_waited_for(stream) -> None:
 
 def test_wrong_versions_of_the_wire_are_named(commands) -> None:
     stream = commands.attach(protocol=9)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ConnectionError, match="protocol 9, this interpreter 2"):
         stream.until(lambda: stream.welcome)
-    assert stream.ended.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "protocol 9, this interpreter 2" in stream.ended.details()
+    if commands.wire == "grpc":
+        assert stream.ended.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
 def test_the_welcome_names_the_process(commands, stream) -> None:

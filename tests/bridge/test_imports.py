@@ -60,7 +60,7 @@ def test_only_few_know_protobuf_numpy_and_pyarrow() -> None:
         name: sorted(f.name for f in FILES if name in imports(f)) for name in ("google", "numpy", "pyarrow")
     }
     assert where == {
-        "google": ["standard.py", "transport.py"],
+        "google": ["messages.py", "standard.py"],
         "numpy": ["arrays.py", "tensors.py"],
         "pyarrow": ["tensors.py"],
     }

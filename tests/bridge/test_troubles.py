@@ -119,13 +119,11 @@ def test_what_cannot_be_written_fails_alone_and_the_interpreter_serves_on(stream
 
 def test_an_item_that_cannot_be_written_is_a_failure_in_its_place() -> None:
     from snakepit_bridge.server.answers import Answer
-    from snakepit_bridge.server.attachment import Attachment
+    from snakepit_bridge.server.outgoing import fill
 
-    attachment = Attachment.__new__(Attachment)
-    attachment._epoch = None
     frame = pb.FromInterpreter()
     for id, outcome in (("a", (b"1", [])), ("b", (5, [])), ("c", (b"3", []))):
-        attachment._fill(frame, Answer(id, outcome, 7))
+        fill(frame, Answer(id, outcome, 7), None)
     first, second, third = frame.replies
     assert (first.value.json, third.value.json) == (b"1", b"3")
     assert (second.id, second.ran_us, second.failure.kind) == ("b", 7, pb.Failure.INTERNAL)

@@ -66,11 +66,11 @@ def test_a_timeout_that_uses_the_alarm_ends_its_command_and_a_late_one_nothing(s
     assert (failed.type, failed.message) == ("TimeoutError", "the alarm")
     stream.run("leaves_an_alarm", {"seconds": 0.01})
     time.sleep(0.05)  # the alarm comes while nothing runs: no other way to have it so
-    for _ in range(20):
-        stream.run("leaves_an_alarm", {"seconds": 0.0005})  # and in the midst of what the bridge itself does
-        reply = stream.reply(stream.request("ticked"))
-        assert reply.value.json == b"0" or reply.failure.type == "TimeoutError"
-    stream.run("leaves_an_alarm", {"seconds": 0})
+    for _ in range(20):  # and in the midst of what the bridge itself does
+        asked = stream.request("leaves_an_alarm", {"seconds": 0.0005}), stream.request("ticked")
+        for reply in map(stream.reply, asked):  # whichever command it meets has it for its outcome
+            assert reply.value.json in (b"0", b"null") or reply.failure.type == "TimeoutError"
+    stream.reply(stream.request("leaves_an_alarm", {"seconds": 0}))
 
 
 @pytest.mark.parametrize("how", ["get", "run", "closed"])

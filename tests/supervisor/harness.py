@@ -33,6 +33,7 @@ from snakepit_ray.wire.replies import outcome
 ROOT = Path(__file__).resolve().parents[2]
 LOG = str(ROOT / "tests/adapters/log.py") + ":Log"
 BRIDGE = str(ROOT / "bridge/python/main.py")
+WIRE = os.environ.get("SNAKEPIT_TEST_WIRE", "auto")  # how requests travel, unless a test says so itself
 POLICY = WorkerPolicy(queue_limit=100, retry_backoff=0.01)
 
 
@@ -60,6 +61,7 @@ def spec(tmp_path: Path, **changes: Any) -> InterpreterSpec:
         "shutdown_grace": 0.5,
         "config": config,
         "shared_memory": 64 << 20,
+        "wire": WIRE,
     }
     return InterpreterSpec(**{**given, **changes})
 

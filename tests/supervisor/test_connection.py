@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from snakepit_ray.rpc import HostSide, InterpreterClient
+from snakepit_ray.rpc import HostSide, client_to
 from snakepit_ray.supervisor.arena import Arena
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from tests.supervisor.harness import refuse_host_calls, until
@@ -56,12 +56,12 @@ def test_what_arrived_before_a_write_failed_is_read_and_nothing_of_the_call_stay
 
     async def body() -> None:
         before = asyncio.all_tasks()
-        client = InterpreterClient(address, "secret", HostSide("w-0", refuse_host_calls, Arena(0, 0, "w-0")))
+        client = client_to(address, "", "secret", HostSide("w-0", refuse_host_calls, Arena(0, 0, "w-0")))
         await client.connect(pb.Hello(), 20)
         for number in range(many):
             client._answers[f"r-{number}"] = answers.append
         client.request(pb.Request(id="r"), answers.append)
-        await until(lambda: not client._writing)
+        await until(lambda: not client.is_writing)
         assert next(lines) == "ended\n"  # the loop stands still meanwhile: what came is not read yet
         client.cancel("r", pb.Cancel.CALLER)
         await client.lost

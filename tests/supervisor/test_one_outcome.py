@@ -489,7 +489,7 @@ def test_every_call_to_the_host_is_answered_while_other_frames_are_sent(tmp_path
             call = ask(worker, "host_info", 1)
             await until(lambda: bool(asked))
             client.cancel("nobody", pb.Cancel.Reason.CALLER)  # another frame goes out meanwhile
-            await until(lambda: not client._writing)
+            await until(lambda: not client.is_writing)
             free.set()
             assert await asyncio.wait_for(call, 10) == {"ok": True}
             del handlers[0]

@@ -66,6 +66,7 @@ DEFAULTS = {  # the table of contract.md
     "num_gpus": 0,
     "resources": {},
     "placement": "spread",
+    "wire": "auto",
     "labels": {},
     "thread_limits": None,
     "binary_threshold": 10_240,

@@ -32,7 +32,7 @@ EXAMPLES: list[Any] = [
     {"failures": 5},
     CircuitBreakerConfig(),
     Affinity.HINT,
-    *("process", "thread", "spread", "pack", "error", "marker", "hint", "strict_queue"),
+    *("process", "thread", "spread", "pack", "error", "marker", "hint", "strict_queue", "auto"),
     *(b"bytes", ["list"], 1j, object()),
 ]
 

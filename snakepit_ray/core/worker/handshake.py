@@ -14,7 +14,7 @@ from typing import Any
 PROTOCOL = 2  # of protos/snakepit/v1/interpreter.proto and bridge/README.md
 OF_REQUESTS = frozenset({"batches", "streams", "refs"})
 # What a bridge may leave out: bridge/README.md section 2 says what each means.
-FEATURES = OF_REQUESTS | {"arena", "marks", "host_calls", "host_streams", "traces"}
+FEATURES = OF_REQUESTS | {"arena", "marks", "frames", "host_calls", "host_streams", "traces"}
 SHOWN = 200
 LONGEST_SECONDS = 4_000_000.0  # 46 days: a budget travels as a 32-bit number of milliseconds
 
@@ -56,7 +56,7 @@ class Command:
 class Ready:
     """A served interpreter."""
 
-    address: str
+    address: str  # of its gRPC; "" where it serves frames alone
     pid: int
     language: str
     version: str
@@ -105,17 +105,24 @@ def _failure(said: dict[str, Any]) -> StartFailure:
 
 
 def _ready(said: dict[str, Any]) -> Ready:
+    features = _features(said.get("features", []))
     return Ready(
-        address=str(said["address"]),
+        address=_address(said["address"], features),
         pid=int(said["pid"]),
         language=str(said["language"]),
         version=str(said["version"]),
         bridge=str(said.get("bridge", "")),
         capacity=int(said["capacity"]),
         adapter=str(said.get("adapter", "")),
-        features=_features(said.get("features", [])),
+        features=features,
         commands={name: _command(name, facts) for name, facts in said["commands"].items()},
     )
+
+
+def _address(said: Any, features: frozenset[str]) -> str:
+    if said is None and "frames" not in features:
+        raise ValueError("address: null is for a bridge with the feature frames")
+    return "" if said is None else str(said)
 
 
 def _features(said: Any) -> frozenset[str]:

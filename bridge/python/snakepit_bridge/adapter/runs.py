@@ -31,7 +31,7 @@ class Rest:
 
 class Run:
     """One request. `work(run)` gives the value or a coroutine of it; `done(run, value, error)` sends the
-    outcome and sets `answered` when it has.
+    outcome and appends to `answers` when it has.
     """
 
     __slots__ = (
@@ -40,7 +40,7 @@ class Run:
         "_rest",
         "_stepped",
         "_task",
-        "answered",
+        "answers",
         "asynchronous",
         "context",
         "deadline",
@@ -62,7 +62,7 @@ class Run:
         self.done = done
         self.kind = 0  # of the cancellation: CANCELLED or DEADLINE once there is one
         self.started = 0
-        self.answered = False
+        self.answers: list = []  # not empty: it has its outcome
         # What is there first decides: _RUNS of the thread that runs it, or _ENDS of the one that cancels. A
         # claim can be repeated by its side, after an exception that came between claim and use.
         self._claim: dict = {}
@@ -70,6 +70,11 @@ class Run:
         self._coroutine = None
         self._rest = None
         self._stepped = False  # of an async command: it has come to its first line
+
+    @property
+    def answered(self) -> bool:
+        """Whether it has its outcome."""
+        return bool(self.answers)
 
     def begin(self) -> bool:
         """Whether the run may start: nobody has cancelled it."""

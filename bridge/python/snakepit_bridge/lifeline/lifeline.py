@@ -51,9 +51,9 @@ def read_line(descriptor: int) -> bytes:
     return bytes(data)
 
 
-def watch(descriptor: int, socket: str) -> None:
-    """Ends this process, what it started and its `socket` at end of file on `descriptor`."""
-    _sockets[:] = [socket]
+def watch(descriptor: int, sockets: list[str]) -> None:
+    """Ends this process, what it started and its `sockets` at end of file on `descriptor`."""
+    _sockets[:] = sockets
 
     def wait() -> None:
         while os.read(descriptor, 65536):
@@ -92,11 +92,12 @@ def end(status: int) -> None:
 
 def remove_socket() -> None:
     """A host that was killed removes nothing, so we do; an empty directory only, and safe to repeat."""
-    if _sockets:
+    for path in _sockets:
         with contextlib.suppress(OSError):
-            os.unlink(_sockets[0])
+            os.unlink(path)
+    for directory in {os.path.dirname(path) for path in _sockets}:
         with contextlib.suppress(OSError):
-            os.rmdir(os.path.dirname(_sockets[0]))
+            os.rmdir(directory)
 
 
 def kill_descendants() -> list[int]:

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from queue import SimpleQueue
 
 from snakepit_bridge.adapter import loading, protocol
@@ -62,8 +63,11 @@ class Bridge:
         lifeline.ask_for_parent_death_signal(parent)
         try:
             self._config = self._configure(lifeline.read_line(descriptor))
-            lifeline.watch(descriptor, self._config.socket)
-            _demand(requirements.require_installed)
+            sockets = [self._config.socket, *([self._config.frames] if self._config.frames else [])]
+            lifeline.watch(descriptor, sockets)
+            if self._config.frames and not requirements.has_grpc():
+                self._config.alone = True  # the ready line says so
+            _demand(partial(requirements.require_installed, grpc=not self._config.alone))
             self._load()
         except StartError as failed:
             self._say(error_line(failed.stage, failed.cause))
@@ -124,15 +128,29 @@ class Bridge:
         # gRPC's own handlers crash or hang in forked children, which have no use for this process's gRPC.
         self._forks_without_grpc = FORK_SUPPORT not in os.environ
         os.environ.setdefault(FORK_SUPPORT, "0")
+        versions = partial(requirements.require_versions, grpc=not self._config.alone)
         try:
             with uncollected():
                 if self._config.threaded:  # two threads must not import it at one moment (deferred.py)
                     import asyncio  # noqa: F401
-                from snakepit_bridge.server import transport  # noqa: F401
+                self._servers()
         except Exception as error:
-            _demand(requirements.require_versions)
+            _demand(versions)
             raise StartError("serve", error) from error
-        _demand(requirements.require_versions)
+        _demand(versions)
+
+    def _servers(self) -> list:
+        """The modules that serve, each with `start`."""
+        found = []
+        if not self._config.alone:
+            from snakepit_bridge.server import transport
+
+            found.append(transport)
+        if self._config.frames is not None:
+            from snakepit_bridge.server import frames
+
+            found.append(frames)
+        return found
 
     def _dispatcher(self, commands: dict, called: tuple):
         from snakepit_bridge.server import dispatcher
@@ -143,12 +161,12 @@ class Bridge:
             raise StartError("serve", error) from error
 
     def _start_server(self, dispatcher, commands: dict):
-        from snakepit_bridge.server import transport
-
         line = ready_line(self._config, commands, dispatcher.arena.usable)
+        running = _Servers()
         try:
             dispatcher.executor.start()
-            running = transport.start(dispatcher, line, self._stops.put)
+            for server in self._servers():
+                running.all.append(server.start(dispatcher, line, self._stops.put))
         except Exception as error:
             raise StartError("serve", error) from error
         if self._forks_without_grpc:  # gRPC has read it; programs that commands start choose for themselves
@@ -213,6 +231,23 @@ class Bridge:
         from snakepit_bridge.lifeline import farewell
 
         farewell.end(status)
+
+
+class _Servers:
+    """What serves: gRPC, frames or both."""
+
+    def __init__(self) -> None:
+        self.all: list = []
+
+    def leave(self) -> None:
+        """Health says that it does not serve, from now on."""
+        for one in self.all:
+            one.leave()
+
+    def stop(self) -> None:
+        """Ends every connection; what has been answered is delivered first."""
+        for one in self.all:
+            one.stop()
 
 
 def _demand(check) -> None:

@@ -28,6 +28,7 @@ class Config:
                 f"the host speaks protocol {given.get('snakepit')!r}, this bridge speaks {PROTOCOL}"
             )
         self.socket: str = _take(given, "socket", str)
+        self.frames, self.alone = _frames(given.get("frames"))
         self.secret: str = _take(given, "secret", str)
         self.adapter: str = _take(given, "adapter", str)
         self.adapter_args: dict = _take(given, "adapter_args", dict, {})
@@ -57,6 +58,15 @@ def _take(given: dict, key: str, kind: type, *default):
     return value
 
 
+def _frames(given) -> tuple:
+    """(the path of the socket for frames, None where none is offered; whether gRPC is not wanted)."""
+    if given is None:
+        return None, False
+    if type(given) is not dict:
+        raise TypeError(f"'frames' must be a JSON object, got {type(given).__name__}")
+    return _take(given, "socket", str), _take(given, "alone", bool, False)
+
+
 def _arena(given) -> dict | None:
     """The descriptors of the shared memories, kept from what this process will start."""
     if given is None:
@@ -81,10 +91,10 @@ FEATURES = ("batches", "host_calls", "host_streams", "refs", "streams", "traces"
 
 def ready_line(config: Config, commands: dict, arena: bool) -> bytes:
     """The line that says that the interpreter serves, without its newline; whether it uses the `arena`."""
-    offered = {"arena": arena, "marks": config.marks is not None}
+    offered = {"arena": arena, "frames": config.frames is not None, "marks": config.marks is not None}
     line = {
         "snakepit": PROTOCOL,
-        "address": f"unix:{config.socket}",
+        "address": None if config.alone else f"unix:{config.socket}",
         "pid": os.getpid(),
         "language": "python",
         "version": sys.version.split()[0],

@@ -16,18 +16,28 @@ class InterpreterUnfit(Exception):
     """This Python lacks what the bridge needs; says what, and the command that helps."""
 
 
-def require_installed() -> None:
-    """Raises InterpreterUnfit where a module of `NEEDED` is not there; loads none of them."""
-    missing = [name for name in NEEDED if not _is_there(name)]
+def has_grpc() -> bool:
+    """Whether gRPC is installed; loads nothing of it."""
+    return _is_there("grpc")
+
+
+def require_installed(grpc: bool = True) -> None:
+    """Raises InterpreterUnfit where a module of `NEEDED` is not there; loads none of them. `grpc`: whether
+    gRPC is needed.
+    """
+    missing = [name for name in NEEDED if (grpc or name != "grpc") and not _is_there(name)]
     if missing:
         raise InterpreterUnfit(_words("lacks " + " and ".join(_needed(name) for name in missing)))
 
 
-def require_versions() -> None:
-    """Raises InterpreterUnfit where a module of `NEEDED` is older than it must be."""
+def require_versions(grpc: bool = True) -> None:
+    """Raises InterpreterUnfit where a module of `NEEDED` is older than it must be. `grpc`: whether gRPC is
+    needed.
+    """
     old = [
         f"has {distribution} {version}, and the bridge needs {_text(least)} or later"
         for name, (distribution, least) in NEEDED.items()
+        if grpc or name != "grpc"
         for version in [_version(name, distribution)]
         if version and _numbers(version) < least
     ]

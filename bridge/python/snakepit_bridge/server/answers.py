@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import os
+
+from snakepit_bridge import PROTOCOL
 from snakepit_bridge._pb import interpreter_pb2 as pb
 from snakepit_bridge.adapter import batches
+from snakepit_bridge.server.outgoing import FRAME_SIZE
 from snakepit_bridge.server.payloads import fill_payload
 from snakepit_bridge.values.encoding import encode
 from snakepit_bridge.values.failures import INTERNAL, Failure, clean, printable
@@ -78,7 +82,24 @@ class Leaving:
         raise error
 
 
+class Welcome:
+    """The answer to a Hello: a message of its own, before all others."""
+
+    __slots__ = ()
+
+    def fill(self, frame: pb.FromInterpreter, epoch) -> int:
+        """Says so in `frame`, which takes nothing more."""
+        frame.welcome.protocol = PROTOCOL
+        frame.welcome.pid = os.getpid()
+        return FRAME_SIZE
+
+    def spoil(self, error: BaseException, frame: pb.FromInterpreter, epoch) -> int:
+        """Raises `error`: nothing in it depends on anybody's values."""
+        raise error
+
+
 LEAVING = Leaving()
+WELCOME = Welcome()
 
 
 def _fill_results(reply: pb.Reply, results: batches.Results) -> int:

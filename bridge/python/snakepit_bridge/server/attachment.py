@@ -1,27 +1,23 @@
 """The frames of one attachment: requests in, exactly one Reply each out, calls to the host and their answers.
 
 Rules:
-- No transport here: a server feeds `receive` and sends what `frames` yields.
+- No transport here: a server feeds `receive` and sends what is put into `out` (outgoing.py, writer.py).
 - Nothing blocks the reader. Whatever fails while a request is taken or answered is that request's outcome.
 - Payloads are decoded and encoded in the thread that runs the command, results at once when it has returned.
-- What is waiting to be sent goes out as one frame.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from functools import partial
-from queue import Empty, SimpleQueue
 
-from snakepit_bridge import PROTOCOL
 from snakepit_bridge._pb import interpreter_pb2 as pb
 from snakepit_bridge.adapter import batches
 from snakepit_bridge.adapter.commands import is_a_stream, unknown_command
 from snakepit_bridge.adapter.context import SessionContext
 from snakepit_bridge.adapter.runs import Run
-from snakepit_bridge.server.answers import LEAVING, Answer, Released
+from snakepit_bridge.server.answers import LEAVING, WELCOME, Answer, Released
 from snakepit_bridge.server.host_calls import HostCalls
 from snakepit_bridge.server.outlet import Outlet
 from snakepit_bridge.server.payloads import Buffers, arguments, segment_ids
@@ -37,30 +33,26 @@ from snakepit_bridge.values.failures import (
     failure_of,
 )
 
-# a frame that holds so much goes out as it is: the limit of a message is for single payloads
-FRAME_SIZE = 256 * 1024
-_END = object()
-_NOTHING = object()
-
 
 class Attachment:
     """One host's stream."""
 
-    def __init__(self, dispatcher, hello: pb.Hello) -> None:
+    def __init__(self, dispatcher, hello: pb.Hello, out) -> None:
         self._dispatcher = dispatcher
         self._config = dispatcher.config
         self._commands = dispatcher.commands
         self._arena = dispatcher.arena
-        self._out: SimpleQueue = SimpleQueue()
+        self._out = out
         # Not a method of ours: what a command leaves behind may hold it, and would hold the adapter with us.
         self._released = partial(_tell_released, self._out)
         self._look = partial(Buffers, arena=self._arena, release=self._released)
-        self._epoch = hello.epoch if hello.HasField("epoch") else None
+        out.epoch = hello.epoch if hello.HasField("epoch") else None
         self.live: dict[str, Run] = {}
         self.host = HostCalls(
             self._out.put, self._arena, self._look, self._released, self._config.max_message_size
         )
         self._closed = False
+        out.put(WELCOME)
 
     # ---- in ----------------------------------------------------------------------------------------------
 
@@ -82,12 +74,12 @@ class Attachment:
             guarded(self.host.answer, reply)
 
     def close(self) -> None:
-        """The stream has ended: cancels what runs, fails calls to the host, ends `frames`. Safe to repeat."""
+        """The stream has ended: cancels what runs, fails calls to the host, ends `out`. Safe to repeat."""
         self._closed = True
         guarded(self.host.lose, "the host has closed the stream")
         for run in list(self.live.values()):
             guarded(self._dispatcher.executor.cancel, run, CANCELLED)
-        self._out.put(_END)
+        self._out.close()
         self._leave_when_idle()
 
     def leave(self) -> None:
@@ -174,6 +166,13 @@ class Attachment:
         return run.context._outlet.drain(value) if request.stream else value
 
     def _done(self, run: Run, value, error: BaseException | None) -> None:
+        try:
+            self._answer(run, value, error)
+        except BaseException:
+            self._out.recover()
+            raise
+
+    def _answer(self, run: Run, value, error: BaseException | None) -> None:
         outlet = run.context._outlet
         if error is None and outlet is not None and run.kind:
             error = run.stopped()  # its generator was closed
@@ -183,10 +182,12 @@ class Attachment:
             outcome = self._encoded(run, value) if outlet is None else value
         self.live.pop(run.request.id, None)
         answer = Answer(run.request.id, outcome, run.ran_us)
-        run.answered = True
         if outlet is None:
-            self._out.put(answer)
+            # One call into C: an exception from outside finds it queued and known to be, or neither.
+            run.answers.extend(map(self._out.queue, (answer,)))
+            self._out.write()
         else:
+            run.answers.append(answer)
             outlet.end(answer)
         self._release(run.request)
         if self._closed:
@@ -214,38 +215,8 @@ class Attachment:
             ids = segment_ids(buffer for payload in payloads for buffer in payload.buffers)
             self._arena.forget(ids, self._released)
 
-    # ---- out ---------------------------------------------------------------------------------------------
 
-    def frames(self):
-        """The frames to send, until the attachment is closed."""
-        yield pb.FromInterpreter(welcome=pb.Welcome(protocol=PROTOCOL, pid=os.getpid()))
-        take, more = self._out.get, self._out.get_nowait
-        item = take()
-        while item is not _END:
-            frame = pb.FromInterpreter()
-            size = 0
-            while item is not _END and item is not _NOTHING:
-                size += self._fill(frame, item)
-                try:
-                    item = more() if size < FRAME_SIZE else _NOTHING
-                except Empty:
-                    item = _NOTHING
-            yield frame
-            if item is _NOTHING:
-                item = take()
-
-    def _fill(self, frame: pb.FromInterpreter, item) -> int:
-        """Adds `item` to `frame`; one that cannot be written ends alone, with a failure in its place."""
-        counts = [(field, len(field)) for field in (frame.replies, frame.host_calls, frame.chunks)]
-        try:
-            return item.fill(frame, self._epoch)
-        except Exception as error:  # noqa: BLE001 - protobuf refuses what is no text, or too large
-            for field, count in counts:
-                del field[count:]
-            return item.spoil(error, frame, self._epoch)
-
-
-def _tell_released(out: SimpleQueue, id: str) -> None:
+def _tell_released(out, id: str) -> None:
     out.put(Released(id))
 
 

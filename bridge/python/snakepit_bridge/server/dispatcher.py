@@ -28,8 +28,10 @@ class Dispatcher:
         self.context_hook = context_hook
         self._attachments: set[Attachment] = set()
 
-    def attach(self, hello: pb.ToInterpreter) -> Attachment:
-        """A new attachment, whose first frame is `hello`; an older one ends. Raises ProtocolMismatch."""
+    def attach(self, hello: pb.ToInterpreter, out) -> Attachment:
+        """A new attachment, whose first frame is `hello` and which answers by `out`; an older one ends.
+        Raises ProtocolMismatch.
+        """
         if not hello.HasField("hello"):
             raise ProtocolMismatch("the first frame of Attach must hold a Hello")
         if hello.hello.protocol != PROTOCOL:
@@ -38,7 +40,7 @@ class Dispatcher:
             )
         for older in list(self._attachments):
             older.close()
-        attachment = Attachment(self, hello.hello)
+        attachment = Attachment(self, hello.hello, out)
         self._attachments.add(attachment)
         attachment.receive(hello)
         return attachment

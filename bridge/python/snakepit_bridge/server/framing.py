@@ -37,15 +37,21 @@ def pack(kind: int, payload: bytes) -> bytes:
         payload: at most LONGEST bytes.
 
     Raises FrameTooLong."""
-    return header(kind, len(payload)) + payload
+    if len(payload) > LONGEST:
+        raise _too_long(len(payload))
+    return HEADER.pack(kind, len(payload)) + payload
 
 
 def header(kind: int, size: int) -> bytes:
     """What stands before a payload of `size` bytes, for a sender that does not want to copy it. Raises
     FrameTooLong."""
     if size > LONGEST:
-        raise FrameTooLong(f"a frame of {size:,} bytes cannot be sent, at most {LONGEST:,} can")
+        raise _too_long(size)
     return HEADER.pack(kind, size)
+
+
+def _too_long(size: int) -> FrameTooLong:
+    return FrameTooLong(f"a frame of {size:,} bytes cannot be sent, at most {LONGEST:,} can")
 
 
 class FrameReader:

@@ -62,7 +62,8 @@ class Call:
             id=self.id, request_id=self.request_id, method=self.method, session=self.session
         )
         if self.deadline is not None:
-            call.budget_ms = max(1, int((self.deadline - time.monotonic()) * 1000))
+            # Rounded up: the request's own deadline comes first, and the command hears of that.
+            call.budget_ms = max(1, int((self.deadline - time.monotonic()) * 1000) + 1)
         if self.traceparent:
             call.traceparent = self.traceparent
             call.tracestate = self.tracestate

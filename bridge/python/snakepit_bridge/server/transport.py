@@ -12,22 +12,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from snakepit_bridge.server.deferred import putting_off
+from snakepit_bridge.server.messages import PUT_OFF, pb
+from snakepit_bridge.server.outgoing import Queued
+from snakepit_bridge.server.secret import same
+from snakepit_bridge.values.failures import ProtocolMismatch
 
-try:  # what hmac.compare_digest is: hmac loads OpenSSL, which is 3 ms of each start
-    from _operator import _compare_digest as same
-except ImportError:
-    from hmac import compare_digest as same
-
-with putting_off(
-    "asyncio", "grpc.aio", "google.protobuf.internal.python_message", "calendar", "pkgutil", "socket"
-):
-    import google.protobuf  # noqa: F401 - the messages need it: here, where it gets its stand-ins
+with putting_off(*PUT_OFF):
     import grpc
 
-    from snakepit_bridge._pb import interpreter_pb2 as pb
-    from snakepit_bridge.server import dispatcher as _  # noqa: F401 - the same of all that commands need
     from snakepit_bridge.server import standard
-    from snakepit_bridge.values.failures import ProtocolMismatch
 
 SECRET_KEY = "snakepit-secret"
 SERVICE = "snakepit.v1.Interpreter"
@@ -124,8 +117,8 @@ class _Handlers(grpc.GenericRpcHandler):
 
     def _attach(self, requests, context):
         try:
-            first = next(requests)
-            attachment = self._dispatcher.attach(first)
+            out = Queued()
+            attachment = self._dispatcher.attach(next(requests), out)
         except ProtocolMismatch as error:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except (StopIteration, grpc.RpcError):  # it left before it said Hello
@@ -146,7 +139,7 @@ class _Handlers(grpc.GenericRpcHandler):
         except RuntimeError as error:  # no thread is left: nobody would read this stream
             attachment.close()
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-        yield from attachment.frames()
+        yield from out.frames()
 
     def _describe(self, request, context):
         return pb.Description(ready_json=self._ready_line, running=self._dispatcher.running())
