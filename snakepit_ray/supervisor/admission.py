@@ -9,6 +9,7 @@ Rules:
 - A request that comes back waits in its old place from that very turn of the loop on, so that no later one
   passes it and the bound of the queue holds.
 - At the bound of what an interpreter may serve (`takes_more`) no request starts while its replacement comes.
+- A request that may start has its turn of the loop before one that comes after it: that one waits till then.
 - A request that is held up (its session is still in the interpreter before) waits aside, without a slot."""
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Admission:
         self.prefetch = Prefetch(0)
         self._places: dict[str, int] = {}  # of the requests that were started, and may come back
         self._aside: dict[str, Waiting] = {}  # waiting requests that are held up
+        self._starting: set[str] = set()  # requests whose verdict is to start, and that have not heard it
         self._recalled: set[str] = set()  # requests that are expected back, before those that came after them
         self._closed = False
         self._recalling: asyncio.TimerHandle | None = None
@@ -95,7 +97,7 @@ class Admission:
 
     def start_now(self, request_id: str) -> bool:
         """Takes a slot if nobody waits for one: the way of nearly all requests of a pool that is not full."""
-        if not self.is_open or self.queue.waiting or self._recalled:
+        if not self.is_open or self.queue.waiting or self._recalled or self._starting:
             return False
         if self._takes_more is not None and self._is_spent():
             return False
@@ -136,6 +138,7 @@ class Admission:
     def heard(self, request_id: str) -> None:
         """It knows its verdict."""
         self._verdicts.pop(request_id, None)
+        self._starting.discard(request_id)
 
     def _entered(self, request_id: str) -> asyncio.Future[Verdict]:
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
@@ -166,7 +169,7 @@ class Admission:
     def leave(self, request_id: str) -> bool:
         """A request that is in no interpreter has its outcome: nothing of it stays here. Whether it was
         waiting. Safe to repeat."""
-        self._verdicts.pop(request_id, None)
+        self.heard(request_id)
         was_held_up = self._aside.pop(request_id, None) is not None
         was_queued = self.queue.remove(request_id) is not None
         self._forget(request_id)
@@ -245,6 +248,7 @@ class Admission:
                 self._aside[waiting.id] = waiting
             elif self._decide(waiting.id, START):
                 self._places[waiting.id] = waiting.seq
+                self._starting.add(waiting.id)
                 self._go_ahead(waiting.id)
                 self._pool.queue_progressed()
         self._arm(now)

@@ -85,6 +85,9 @@ class Running:
         self._took = took
         self._came_back = came_back
         self._runs: dict[str, Run] = {}
+        self._unsent: dict[
+            str, list[asyncio.Event]
+        ] = {}  # by session: set when each has been sent, or is over
         self._less: asyncio.Event | None = None  # made when somebody waits for runs to end
 
     def __contains__(self, request_id: object) -> bool:
@@ -127,8 +130,8 @@ class Running:
             if attempt.budget is not None:
                 left = max(0.0, attempt.ends_at - time.monotonic())
                 run.timers.append(loop.call_later(left, self._overdue, run))
-            if beside:
-                request = await interpreter.arena.carry(request, beside)
+            if beside or request.session in self._unsent:
+                request = await self._carry(run, beside)
             if not run.outcome.done():  # while its buffers were copied it may have ended
                 if interpreter.lacks:
                     interpreter.refuse_unknown(request)
@@ -147,6 +150,25 @@ class Running:
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    async def _carry(self, run: Run, beside: Sequence[Any]) -> pb.Request:
+        """The request with its buffers in the interpreter's memory, which takes a while. What its session
+        sends after it meanwhile waits for it, so that it does not begin before."""
+        if not run.request.session:
+            return await run.interpreter.arena.carry(run.request, beside)
+        unsent, own = self._unsent.setdefault(run.request.session, []), asyncio.Event()
+        before = list(unsent)
+        unsent.append(own)
+        try:
+            request = await run.interpreter.arena.carry(run.request, beside) if beside else run.request
+            for one in before:
+                await one.wait()
+            return request
+        finally:
+            unsent.remove(own)
+            if not unsent:
+                del self._unsent[run.request.session]
+            asyncio.get_running_loop().call_soon(own.set)  # when it has been sent
 
     def _not_sent(self, run: Run, carried: pb.Request) -> None:
         """It ends before it was sent: what was taken for it is free."""

@@ -79,6 +79,8 @@ class WaitingRoom:
                 return await self._overflowed(attempt)
             self._story.enqueued(request, len(admission.queue))
             self._story.full(admission.slots.capacity, admission.slots.running)
+            if verdict.done():  # those that may start before it have their turns first
+                await asyncio.sleep(0)
         while True:
             decided = await verdict
             admission.heard(request.id)

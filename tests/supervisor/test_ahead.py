@@ -230,3 +230,40 @@ def test_recalled_is_no_run(tmp_path: Path) -> None:
 
 def test_cancel_reasons_of_the_wire() -> None:
     assert pb.Cancel.Reason.RECALL == 3
+
+
+def test_what_a_session_sends_after_a_large_argument_waits_for_it(tmp_path: Path) -> None:
+    """Its buffers are copied in a thread meanwhile, and what could go ahead must not."""
+
+    async def body(worker: Supervisor) -> None:
+        await warmed(worker)
+        interpreter = worker.interpreter
+        assert interpreter is not None
+        copied = asyncio.Event()
+
+        async def carry(carried: pb.Request, beside: Any) -> pb.Request:
+            await copied.wait()
+            return carried
+
+        interpreter.arena.carry = carry  # type: ignore[method-assign]
+
+        def of_session(tag: str, session: str = "s") -> asyncio.Future[Any]:
+            asked = request("run", tag, tag=tag)
+            asked.session = session
+            return asyncio.ensure_future(value(worker, asked))
+
+        with worker.cargo.of("large", [b"x"]):
+            large = of_session("large")
+            await until(lambda: "large" in worker._runs)
+            gone, small = of_session("gone"), of_session("small")
+            await until(lambda: "small" in worker._runs)
+            gone.cancel()
+            await asyncio.wait([gone])
+            late = of_session("late")
+            await until(lambda: worker.waiting == 2)
+            copied.set()
+            await asyncio.gather(large, small, late)
+        assert ran(tmp_path) == ["large", "small", "late"]
+        assert not worker._runs._unsent
+
+    marked(tmp_path, body)
