@@ -60,10 +60,12 @@ def interpreters() -> set[int]:
 
 
 def left_behind() -> set[str]:
-    """Files of this run: socket directories, shared memory, what the registry and the journals have."""
+    """Files of this run: socket directories, shared memory, what the registry, the journals and the lanes
+    have."""
     return sockets() | {
         *glob.glob(os.path.join(RUN, "snakepit-*/processes/*")),
         *glob.glob(os.path.join(RUN, "snakepit-*/journals/*")),
+        *glob.glob(os.path.join(RUN, "snakepit-*/lanes/*")),
     }
 
 

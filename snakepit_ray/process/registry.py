@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from snakepit_ray.process import node, sockets, state_files, tree
+from snakepit_ray.process import lanes, node, sockets, state_files, tree
 from snakepit_ray.process.node import node_directory
 
 Base: TypeAlias = str | os.PathLike[str] | None
@@ -137,7 +137,7 @@ def entries(*, base: Base = None) -> list[Entry]:
 
 def sweep(*, base: Base = None) -> Swept:
     """Ends what is left of incarnations whose owner is gone; removes their entries and socket directories,
-    files that are no entries, and state files that nobody needs.
+    files that are no entries, state files that nobody needs, and the lanes of worker actors that are gone.
 
     Blocks, up to KILL_SECONDS when something does not want to die. Raises ConfigError when the node directory
     is not ours alone."""
@@ -157,6 +157,7 @@ def sweep(*, base: Base = None) -> Swept:
     removed += sum(_remove_entry(record, ELSEWHERE_SECONDS, now, base) for record in elsewhere)
     files += [path for path in rubbish if node.remove_if_ours(path, RUBBISH_SECONDS, now)]
     files += state_files.sweep({record.worker_id for record in records}, now, base)
+    files += lanes.sweep(now, base)
     return Swept(killed, removed, files)
 
 

@@ -25,12 +25,14 @@ SHORT = ("/tmp", "/var/tmp", "/dev/shm")  # a fresh directory with mode 0700 is 
 def new_path() -> str:
     """The path of a directory, which is not there yet, in which a socket's name is not too long. Raises
     OSError where there is none."""
-    return os.path.join(_base(), PREFIX + secrets.token_hex(4))
+    return os.path.join(short_base(ROOM), PREFIX + secrets.token_hex(4))
 
 
-def _base() -> str:
+def short_base(room: int) -> str:
+    """The temporary directory, or another one where a socket's name would be too long there: `room` is how
+    many bytes come after it. Raises OSError where there is none."""
     first = tempfile.gettempdir()
-    if len(os.fsencode(first)) + ROOM <= NAME_BYTES:
+    if len(os.fsencode(first)) + room <= NAME_BYTES:
         return first
     for base in SHORT:
         if _is_safe(base) and os.access(base, os.W_OK | os.X_OK):
