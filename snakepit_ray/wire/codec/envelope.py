@@ -37,7 +37,8 @@ class Reply:
 
     `worker_id`, `epoch`, `pid`, `node_id`: which interpreter answered, and where. `request_id`: the call's.
     `waited_s`: seconds that it waited for a slot. `ran_s`: seconds in the interpreter. `attempts`: how often
-    it was tried, from 1. `delegated`: another worker than the one that it was sent to has run it.
+    it was tried, from 1. `delegated`: another worker than the one that it was sent to has run it. `way`: how
+    it came to its worker, "ray" or "lane".
     """
 
     value: Any
@@ -50,10 +51,12 @@ class Reply:
     ran_s: float
     attempts: int
     delegated: bool
+    way: str = "ray"
 
 
-# worker_id, epoch (a pair), pid, node_id, request_id, waited_s, ran_s, attempts, delegated
-Info = tuple[str, tuple[int, int], int, str, str, float, float, int, bool]
+# worker_id, epoch (a pair), pid, node_id, request_id, waited_s, ran_s, attempts, delegated. Of what came by a
+# lane: and the way.
+Info = tuple[Any, ...]
 
 
 class _Process:
