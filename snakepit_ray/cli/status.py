@@ -35,7 +35,8 @@ STATE_COLOURS = {"ready": "good", "starting": "busy", "draining": "busy", "quara
 
 
 def status(as_json: bool, detailed: bool, address: str | None) -> int:
-    """Prints every pool and its workers; `detailed`: with the last events of each worker."""
+    """Prints every pool and its workers; `detailed`: with the last events of each worker, and why its lane
+    is not used from here."""
     join(address)
     facts = {name: _facts(name, detailed) for name in ray_port.pool_names()}
     if as_json:
@@ -71,7 +72,7 @@ def _facts_of(pool: Pool, detailed: bool) -> dict[str, Any]:
     workers = [worker._asdict() for worker in pool.workers()]
     good, words = verdict([worker["state"] for worker in workers])
     facts = {"ready": good, "verdict": words, "stats": asdict(pool.stats()), "workers": workers}
-    return {**facts, "stories": pool.stories()} if detailed else facts
+    return {**facts, "stories": pool.stories(), "lanes": pool.lanes()} if detailed else facts
 
 
 def _print(name: str, pool: dict[str, Any]) -> None:
@@ -81,6 +82,8 @@ def _print(name: str, pool: dict[str, Any]) -> None:
     print(f"{name}: " + coloured(pool["verdict"], "good" if pool["ready"] else "bad"))
     print("  " + ", ".join(f"{key} {value}" for key, value in pool["stats"].items()))
     _print_workers(pool["workers"])
+    for worker_id, why in pool.get("lanes", {}).items():
+        print(f"  {worker_id}: calls of this machine go by {f'Ray: {why}' if why else 'its lane'}")
     for worker_id, story in pool.get("stories", {}).items():
         print(f"  {worker_id}:", *(f"    {event}" for event in story), sep="\n")
 

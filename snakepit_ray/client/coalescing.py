@@ -21,11 +21,12 @@ from dataclasses import replace
 from typing import Any
 
 from snakepit_ray.client.drawing import fitting
+from snakepit_ray.client.lanes import Waits
 from snakepit_ray.client.sender import Sender, Sent, awaited, is_unbegun, may_block
 from snakepit_ray.config import CallOptions
 from snakepit_ray.core.work.batch_size import BurstSize
 from snakepit_ray.core.work.divider import Chunk, Divider, Rules
-from snakepit_ray.errors import DeadlineExceeded, PoolClosed
+from snakepit_ray.errors import DeadlineExceeded, PoolClosed, SnakepitError
 from snakepit_ray.port import ray_port
 from snakepit_ray.telemetry.trace_context import current
 from snakepit_ray.wire.codec import BatchOutcome
@@ -187,9 +188,12 @@ class _Lane:
                 raise DeadlineExceeded.after(options.timeout, "waiting", self._command)
             options = options.merge(timeout=left)
         if len(calls) == 1:
-            return self._sender.one(self._command, calls[0].drawn, options, trace=calls[0].trace)
+            return self._sender.one(
+                self._command, calls[0].drawn, options, trace=calls[0].trace, waits=Waits.LOOP
+            )
         traces = [call.trace for call in calls]
-        return self._sender.some(self._command, [call.drawn for call in calls], options, traces=traces)
+        drawn = [call.drawn for call in calls]
+        return self._sender.some(self._command, drawn, options, traces=traces, waits=Waits.LOOP)
 
     async def _travel(self, trip: _Trip) -> None:
         sent = trip.sent
@@ -201,7 +205,7 @@ class _Lane:
         try:
             value = await answer
             left, seconds = self._arrived(trip.chunk.items, value)
-        except ray_port.RayError as error:
+        except (ray_port.RayError, SnakepitError) as error:
             left = await self._lost(trip, error)
         except asyncio.CancelledError:  # it has expired, or the loop ends
             self._sender.cancel(sent)
@@ -216,7 +220,7 @@ class _Lane:
             if self._divider.waiting:
                 self._leave_soon(loop)
 
-    async def _lost(self, trip: _Trip, error: ray_port.RayError) -> Sequence[_Call]:
+    async def _lost(self, trip: _Trip, error: Exception) -> Sequence[_Call]:
         """What is to go again of a trip that has no answer."""
         blocks = may_block(error)
         ours = (

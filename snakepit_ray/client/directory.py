@@ -19,6 +19,7 @@ import time
 from typing import Any, NamedTuple
 
 from snakepit_ray.client import listening
+from snakepit_ray.client.lanes import Lanes
 from snakepit_ray.client.status import Status, running_and_waiting
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.routing.view import SNAPSHOT_SIZE, RoutingView
@@ -27,6 +28,7 @@ from snakepit_ray.core.work.request_ids import ids_of
 from snakepit_ray.errors import PoolClosed, SnakepitError
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.messages import Entry, Snapshot, Update, WorkerCounts
+from snakepit_ray.wire.lane import Lane
 
 POLL_SECONDS = 20.0
 AGAIN_SECONDS = 0.5
@@ -36,12 +38,14 @@ FRESH_SECONDS = 1.0  # that the first call of a handle from elsewhere may wait f
 
 
 class Target(NamedTuple):
-    """A worker: its `execute` method (binding one costs 0.1 ms), its actor's incarnation, and its actor."""
+    """A worker: its `execute` method (binding one costs 0.1 ms), its actor's incarnation, its actor, and its
+    lane."""
 
     worker_id: str
     execute: Any
     incarnation: int
     actor: Any
+    lane: Lane | None = None
 
 
 class Directory:
@@ -71,10 +75,22 @@ class Directory:
         self._thread: threading.Thread | None = None
         self._news = threading.Event()
         self._session = ray_port.session_id()
-        self.turns = Turns()
+        self._turns = Turns()
+        self._turns_lock = threading.Lock()
+        self.lanes = Lanes(config.lane == "auto", ray_port.node_id)
         self._learn(snapshot.version, snapshot.entries)
 
     # ---- the hot path -------------------------------------------------------------------------------------
+
+    def take_turn(self, session: str) -> tuple[int, int]:
+        """The number of this process's next request of a session, and up to which all have ended."""
+        with self._turns_lock:
+            return self._turns.take(session)
+
+    def end_turn(self, session: str, number: int) -> None:
+        """That request has ended. Answers come in threads of their own."""
+        with self._turns_lock:
+            self._turns.done(session, number)
 
     def target(self, session: str | None, prefer: str | None = None) -> Target:
         """The worker that a request goes to: that of its session, else `prefer` where it serves, else one
@@ -181,6 +197,7 @@ class Directory:
             except Exception as error:  # noqa: BLE001 - router or Ray are gone for good: so is the pool
                 self._why = f"its router is gone: {type(error).__name__}"
                 self.closed = True
+        self.lanes.close()
 
     def _poll(self) -> concurrent.futures.Future[Update]:
         ref = self.router.watch.remote(
@@ -215,7 +232,8 @@ class Directory:
                 self._entries = {e.worker_id: e for e in entries}
                 self._loads = {e.worker_id: e.load for e in entries}
                 self._targets = {
-                    e.worker_id: Target(e.worker_id, e.actor.execute, e.incarnation, e.actor) for e in entries
+                    e.worker_id: Target(e.worker_id, e.actor.execute, e.incarnation, e.actor, e.lane)
+                    for e in entries
                 }
                 self._last = list(self._targets.values()) or self._last
                 self._timeouts = {name: most for e in entries for name, most in e.timeouts}
@@ -249,6 +267,13 @@ class Directory:
         """This process is done with the pool."""
         self.closed = True
         self._news.set()
+        self.lanes.close()
+
+    def why_no_lane(self) -> dict[str, str]:
+        """Why the lane of each worker is not used from this process; "" of those that are, or can be."""
+        with self._lock:
+            entries = list(self._entries.values())
+        return {entry.worker_id: self.lanes.why_not(entry.lane) for entry in entries}
 
 
 _directories: dict[str, Directory] = {}

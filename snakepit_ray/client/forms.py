@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from snakepit_ray.client.answers import Interruptible
 from snakepit_ray.client.given import check_items
+from snakepit_ray.client.lanes import Waits
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
@@ -75,7 +77,8 @@ class Call:
         WorkerCrashed, SessionWorkerLost, CircuitOpen, UnknownCommand.
         """
         merged = self._options.merge(**options) if options else self._options
-        return self._sender.value(self._sender.now(command, args, merged))
+        with Interruptible():
+            return self._sender.value(self._sender.now(command, args, merged, waits=Waits.THREAD))
 
 
 class SessionCall:
@@ -154,7 +157,7 @@ class BatchCall:
         Raises: EncodingError, InvalidArguments, PayloadTooLarge, PoolClosed, ConfigError here, before
         anything is sent.
         """
-        sent = self._send(command, items, return_exceptions, self._options.merge(**options))
+        sent = self._send(command, items, return_exceptions, self._options.merge(**options), Waits.REF)
         return ray.put([]) if sent is None else sent.ref
 
     def __call__(
@@ -165,12 +168,19 @@ class BatchCall:
         **options: Unpack[CallSettings],
     ) -> list[Any]:
         """Sends all items and waits for the list of their values. Args and errors: as `remote`."""
-        sent = self._send(command, items, return_exceptions, self._options.merge(**options))
-        values: list[Any] = [] if sent is None else self._sender.value(sent)
+        merged = self._options.merge(**options)
+        with Interruptible():
+            sent = self._send(command, items, return_exceptions, merged, Waits.THREAD)
+            values: list[Any] = [] if sent is None else self._sender.value(sent)
         return values
 
     def _send(
-        self, command: str, items: Iterable[Any], return_exceptions: bool, options: CallOptions
+        self,
+        command: str,
+        items: Iterable[Any],
+        return_exceptions: bool,
+        options: CallOptions,
+        waits: Waits,
     ) -> Sent | None:
         """Each item is encoded when it is drawn; None where there are none."""
         check_items(items)
@@ -179,4 +189,4 @@ class BatchCall:
         draw = sender.drawer(command)
         drawn = [draw(item, number) for number, item in enumerate(items)]
         errors = pb.BATCH_ERRORS_RETURN if return_exceptions else pb.BATCH_ERRORS_RAISE
-        return sender.all(command, drawn, options, errors) if drawn else None
+        return sender.all(command, drawn, options, errors, waits) if drawn else None

@@ -17,8 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import ray
-
+from snakepit_ray.client import answers
 from snakepit_ray.client.drawing import Failed, Item, Source, fitting
 from snakepit_ray.client.given import check_counts, check_items
 from snakepit_ray.client.sender import Sender, Sent, is_unbegun
@@ -26,7 +25,6 @@ from snakepit_ray.config import CallOptions
 from snakepit_ray.core.work.batch_size import MOST, SourceSize
 from snakepit_ray.core.work.divider import Chunk, Divider, Rules
 from snakepit_ray.errors import NotNow, PoolClosed
-from snakepit_ray.port import ray_port
 from snakepit_ray.telemetry.trace_context import current
 from snakepit_ray.wire.codec import BatchOutcome
 
@@ -223,7 +221,7 @@ class MapRun:
         oldest = self._under_way[refs[0]].sent
         bound = oldest.left if timeout is None else min(timeout, oldest.left)
         began = self._clock()
-        ready, _ = ray.wait(refs, num_returns=1, timeout=min(bound, 1.0))
+        ready = answers.wait(refs, min(bound, 1.0))
         self._waited += self._clock() - began
         if not ready and oldest.left <= 0:
             self._sender.cancel(oldest)
@@ -238,8 +236,8 @@ class MapRun:
 
     def _ended(self, ref: Any, trip: _Trip) -> None:
         try:
-            answer = ray.get(ref)
-        except ray_port.RayError as error:
+            answer = answers.get(ref)
+        except Exception as error:  # noqa: BLE001 - user code among it: a runtime's process_response
             self._failed(trip, self._sender.our(error, trip.sent))
             return
         (chunk, sent), now = trip, self._clock()

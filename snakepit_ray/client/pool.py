@@ -20,6 +20,7 @@ from snakepit_ray.client.directory import Directory
 from snakepit_ray.client.forms import BatchCall, Call, SessionCall
 from snakepit_ray.client.future import CallFuture
 from snakepit_ray.client.given import ShowProgress
+from snakepit_ray.client.lanes import Waits
 from snakepit_ray.client.map import MapRun
 from snakepit_ray.client.sender import ANSWER_MARGIN, Sender
 from snakepit_ray.client.session import Session
@@ -120,7 +121,8 @@ class Pool:
 
         Raises: EncodingError, InvalidArguments, PayloadTooLarge, PoolClosed here, before anything is sent.
         """
-        sent = self._sender.now(command, args, DEFAULT_OPTIONS.merge(**options), encoded=True)
+        merged = DEFAULT_OPTIONS.merge(**options)
+        sent = self._sender.now(command, args, merged, encoded=True, waits=Waits.THREAD)
         return CallFuture(sent, self._sender)
 
     def stream(
@@ -283,6 +285,12 @@ class Pool:
         """The last events of each worker's life by its id, the oldest first."""
         told: dict[str, list[str]] = self._control("stories")
         return told
+
+    def lanes(self) -> dict[str, str]:
+        """Why the lane of each worker that this process knows is not used from here, by the worker's id; ""
+        where nothing is in the way."""
+        self._directory.check_open()
+        return self._directory.why_no_lane()
 
     def shutdown(self, drain: float = 0.0) -> None:
         """Ends the pool: its interpreters, its workers, its router. Safe to repeat.

@@ -1,7 +1,7 @@
 """Calls leave this process here, and what their failure means is said here.
 
-- Nothing here waits, except `value`. A request, or a batch of them, is one Ray actor call straight to a
-  worker.
+- Nothing here waits, except `value`. A request, or a batch of them, goes straight to a worker: as one Ray
+  actor call, or by the worker's lane (ways.py) where nobody asks for an ObjectRef.
 - What cannot be sent fails before anything has left.
 - Every call that is sent has a deadline at the caller: the budget that its worker keeps it to, and a
   margin for the answer to travel. It is what ends a call whose worker is stopped, cut off or being restarted.
@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 
 import ray
 
-from snakepit_ray.client import pending
+from snakepit_ray.client import answers, pending
 from snakepit_ray.client.directory import Directory
+from snakepit_ray.client.lanes import Waits
 from snakepit_ray.client.pending import Ticket
+from snakepit_ray.client.ways import Ways
 from snakepit_ray.config import CallOptions
 from snakepit_ray.core.work.batch_size import SHARE
 from snakepit_ray.errors import DeadlineExceeded, PayloadTooLarge, PoolClosed, SnakepitError, WorkerCrashed
@@ -50,7 +52,8 @@ def is_unbegun(error: BaseException) -> bool:
 
 
 class Sent(NamedTuple):
-    """A call that is under way: the ref of its answer, and when its caller gives up (time.monotonic())."""
+    """A call that is under way: the ref of its answer, an ObjectRef or an Answer of a lane, and when its
+    caller gives up (time.monotonic())."""
 
     ref: Any
     command: str
@@ -74,6 +77,7 @@ class Sender:
     def __init__(self, directory: Directory) -> None:
         runtime = resolve_runtime(directory.config.runtime)
         self._directory = directory
+        self._ways = Ways(directory)
         self._builder = RequestBuilder(
             directory.config, runtime, ray.ObjectRef, directory.new_id, directory.declared
         )
@@ -109,14 +113,22 @@ class Sender:
 
     # ---- out ----------------------------------------------------------------------------------------------
 
-    def now(self, command: str, args: Any, options: CallOptions, *, encoded: bool = False) -> Sent:
-        """Sends one call. `encoded`: its answer arrives as an Envelope, which the caller decodes.
+    def now(
+        self,
+        command: str,
+        args: Any,
+        options: CallOptions,
+        *,
+        encoded: bool = False,
+        waits: Waits = Waits.REF,
+    ) -> Sent:
+        """Sends one call. `encoded`: what comes by Ray arrives as an Envelope, which the caller decodes.
 
         Raises EncodingError, InvalidArguments, PayloadTooLarge, PoolClosed."""
         self._directory.check_open()
         request, values = self._builder.build(command, args, options)
         request.options.encoded = encoded
-        return self._sent(request, values)
+        return self._sent(request, values, waits)
 
     def one(
         self,
@@ -126,11 +138,12 @@ class Sender:
         *,
         patient: bool = False,
         trace: Trace | None = None,
+        waits: Waits = Waits.THREAD,
     ) -> Sent:
         """Sends one call that was drawn, in its caller's trace context. `patient`: it may wait for as long
         as its budget lasts."""
         request, values = self._builder.single(command, drawn, options, trace)
-        return self._sent(request, values, patient)
+        return self._sent(request, values, waits, patient)
 
     def some(
         self,
@@ -141,6 +154,7 @@ class Sender:
         patient: bool = False,
         prefer: str | None = None,
         traces: Sequence[Trace | None] = (),
+        waits: Waits = Waits.THREAD,
     ) -> Sent:
         """Sends calls that one worker runs in one slot, until their share of time is over: the answer is a
         BatchOutcome, whose values may be fewer than the calls. `prefer`: the worker to choose, if it is
@@ -148,10 +162,17 @@ class Sender:
         beside: list[Any] = []
         request = self._builder.batch(command, drawn, options, pb.BATCH_ERRORS_APART, beside, traces)
         request.batch.share_ms = int(SHARE * 1000)
-        sent = self._sent(request, parcel(beside), patient, prefer)
+        sent = self._sent(request, parcel(beside), waits, patient, prefer)
         return sent._replace(nbytes=len(request.args.json) + sum(map(nbytes, beside)))
 
-    def all(self, command: str, drawn: Sequence[Drawn], options: CallOptions, errors: int) -> Sent:
+    def all(
+        self,
+        command: str,
+        drawn: Sequence[Drawn],
+        options: CallOptions,
+        errors: int,
+        waits: Waits = Waits.REF,
+    ) -> Sent:
         """Sends calls that the worker that gets them spreads over the pool: the answer is their results."""
         if set(map(type, drawn)) != {dict}:
             for number, one in enumerate(drawn):
@@ -166,9 +187,8 @@ class Sender:
             requests += _pieces(build, drawn[begin : begin + size], beside)
         target = self._directory.target(options.session)
         turn = self._stamp(requests, options.session, target.incarnation)
-        blobs = [request.SerializeToString() for request in requests]
         # Without a timeout each item has the pool's: the whole may take as long as all of them in turn.
-        ref = target.actor.execute_batch.remote(blobs, *parcel(beside))
+        ref = self._ways.batch(target, requests, parcel(beside), waits)
         budget = requests[0].budget_ms / 1000
         rounds = 1 if options.timeout is not None else -(-len(drawn) // self.slots_for(options))
         return self._under_way(ref, requests[0], budget, budget * rounds, target.worker_id, turn)
@@ -192,22 +212,27 @@ class Sender:
         return sent, end
 
     def _sent(
-        self, request: pb.Request, values: list[Any], patient: bool = False, prefer: str | None = None
+        self,
+        request: pb.Request,
+        values: list[Any],
+        waits: Waits,
+        patient: bool = False,
+        prefer: str | None = None,
     ) -> Sent:
         if patient:
             request.options.queue_ms = request.budget_ms
         target = self._directory.target(request.session or None, prefer)
         turn = self._stamp([request], request.session, target.incarnation)
-        ref = target.execute.remote(request.SerializeToString(), *values)
+        ref = self._ways.request(target, request, values, waits)
         budget = request.budget_ms / 1000
         sent = self._under_way(ref, request, budget, budget, target.worker_id, turn)
-        return sent._replace(again=lambda: self._sent(request, values, patient))
+        return sent._replace(again=lambda: self._sent(request, values, waits, patient))
 
     def _stamp(
         self, requests: Sequence[pb.Request], session: str | None, incarnation: int
     ) -> tuple[str, int] | None:
         """Numbers a call among this process's calls of its session: its worker lets them in in that order."""
-        turn = self._directory.turns.take(session) if session else None
+        turn = self._directory.take_turn(session) if session else None
         for request in requests:
             request.options.incarnation = incarnation
             if turn is not None:
@@ -235,11 +260,11 @@ class Sender:
         the command. What a dead worker had not begun is sent to another one."""
         while True:
             try:
-                return ray.get(sent.ref, timeout=sent.left)
+                return answers.get(sent.ref, sent.left)
             except ray_port.GetTimeout:
                 self.cancel(sent)
                 raise self.too_late(sent) from None
-            except ray_port.RayError as error:
+            except Exception as error:  # noqa: BLE001 - user code among it: a runtime's process_response
                 ours = self.our(error, sent)
                 again = self.again(sent, ours)
                 if again is None:
@@ -279,12 +304,12 @@ class Sender:
     def cancel(self, sent: Sent) -> None:
         """Nobody waits for it any more. Safe to repeat."""
         if self._directory.is_current():
-            ray.cancel(sent.ref)
+            answers.cancel(sent.ref)
 
     def ended(self, sent: Sent) -> None:
         """Its outcome is known here."""
         if sent.turn is not None:
-            self._directory.turns.done(*sent.turn)
+            self._directory.end_turn(*sent.turn)
 
     def our(self, error: Exception, sent: Sent | None = None) -> BaseException:
         """Our error for one of Ray's; itself where it has no meaning of ours. May block where a worker has

@@ -84,6 +84,7 @@ class PoolSettings(TypedDict, total=False):
     placement: Literal["spread", "pack"]
     labels: Mapping[str, str]
 
+    lane: Literal["auto", "off"]
     wire: Literal["auto", "grpc", "frames"]
     binary_threshold: Bytes
     max_message_size: Bytes

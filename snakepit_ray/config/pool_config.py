@@ -149,6 +149,8 @@ class PoolConfig:
         labels: labels that the node must have
 
     The wire:
+        lane: "auto": calls that wait for their value go to workers of the caller's node over a private unix
+            socket, in place of Ray; "off": all calls go by Ray
         wire: how requests reach the interpreter: "auto": as frames over a socket of their own, beside gRPC,
             where its bridge can; "grpc": over gRPC; "frames": without any gRPC in it
         binary_threshold: bytes of data above which it travels out of band
@@ -210,6 +212,7 @@ class PoolConfig:
     labels: Mapping[str, str] = _map_key(checks.map_of(checks.environment_value, "strings"))
 
     # the wire
+    lane: str = _key("auto", one_of("auto", "off"))
     wire: str = _key("auto", one_of("auto", "grpc", "frames"))
     binary_threshold: int = _key(10_240, byte_size())
     max_message_size: int = _key(100 * MIB, byte_size(1024))

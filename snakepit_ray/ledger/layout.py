@@ -18,10 +18,10 @@ import mmap
 import struct
 
 HEADER = struct.Struct("=8s31Q")
-MAGIC, VERSION = b"snakepit", 4
+MAGIC, VERSION = b"snakepit", 5
 INCARNATION = 2  # word
-COUNTS = slice(3, 12)  # words: numbers that go on where an earlier process of the worker stopped
-NOTES = slice(12, 32)  # words: what the worker is to tell a router that has forgotten it
+COUNTS = slice(3, 13)  # words: numbers that go on where an earlier process of the worker stopped
+NOTES = slice(13, 32)  # words: what the worker is to tell a router that has forgotten it
 NUMBER_LIMIT = 2**63  # no counter comes so far: what is beyond is damage
 
 RING_BYTES = 1024 * 1024

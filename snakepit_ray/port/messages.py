@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from snakepit_ray.core.routing.reporting import Pace
+from snakepit_ray.wire.lane import Lane
 
 
 class WorkerFacts(NamedTuple):
@@ -31,6 +32,7 @@ class WorkerFacts(NamedTuple):
     recycled: int
     restarts: int
     delegated: int
+    by_lane: int
     rss_bytes: int
     started_at: float
     timeouts: tuple[tuple[str, float], ...] = ()  # seconds, of commands that declare one
@@ -38,6 +40,7 @@ class WorkerFacts(NamedTuple):
     counts_from: int = 0  # the incarnation that began to count: those after it on this node go on
     node_name: str = ""
     error: str = ""
+    lane: Lane | None = None  # for handles alone: it has a secret
 
 
 class Owned(NamedTuple):
@@ -76,6 +79,7 @@ class Entry(NamedTuple):
     load: int
     incarnation: int
     timeouts: tuple[tuple[str, float], ...] = ()  # seconds, of commands that declare one
+    lane: Lane | None = None
 
 
 class WorkerCounts(NamedTuple):
@@ -177,6 +181,7 @@ COUNTED = (
     "recycled",
     "restarts",
     "delegated",
+    "by_lane",
 )
 
 
@@ -185,7 +190,7 @@ class PoolStats:
     """A pool's numbers. `busy` and `available` count workers; `sessions` those that are bound.
 
     `requests` are those that have their outcome: a value, one of the `errors`, or `cancelled`. A batch counts
-    each of its items."""
+    each of its items. `by_lane` are calls that came to their worker over a lane: the others came by Ray."""
 
     workers: int
     available: int
@@ -199,6 +204,7 @@ class PoolStats:
     recycled: int
     restarts: int
     delegated: int
+    by_lane: int
     sessions: int
 
     def to_original(self) -> dict[str, int]:

@@ -58,7 +58,7 @@ class Member:
         error = str(row.error) if row.error is not None else ""
         if row.state is RowState.LOST and not error:
             error = LOST_WORDS
-        return facts._replace(node_name=node_names.get(facts.node_id, ""), error=error)
+        return facts._replace(node_name=node_names.get(facts.node_id, ""), error=error, lane=None)
 
 
 def _unheard(worker_id: str, capacity: int) -> WorkerFacts:
@@ -165,6 +165,7 @@ class Members:
                 round(m.load),
                 m.row.incarnation,
                 m.facts.timeouts if m.facts is not None else (),
+                m.facts.lane if m.facts is not None else None,
             )
             for m in self.ready()
         ]

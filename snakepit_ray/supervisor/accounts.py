@@ -34,11 +34,12 @@ def _counter(place: int) -> Any:
 
 class Counters:
     """What this worker has done. `requests` are those that have their outcome: a value, an error, or they
-    were cancelled. `restarts` are interpreters, and worker actors, that came after a loss.
+    were cancelled. `restarts` are interpreters, and worker actors, that came after a loss. `by_lane` are
+    calls that came over a lane.
 
     `words` is where the numbers are: memory that outlives this process goes on counting in the next one."""
 
-    SIZE = 8
+    SIZE = 9
 
     def __init__(self, words: MutableSequence[int] | memoryview | None = None) -> None:
         self._words: Any = [0] * self.SIZE if words is None else words
@@ -51,6 +52,7 @@ class Counters:
     delegated: int = _counter(5)
     recycled: int = _counter(6)
     restarts: int = _counter(7)
+    by_lane: int = _counter(8)
 
     def count(self, items: int, failed: int = 0, cancelled: int = 0) -> None:
         """So many requests have their outcome."""

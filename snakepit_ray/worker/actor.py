@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.work.request_ids import made_by
+from snakepit_ray.errors import SnakepitError
 from snakepit_ray.ledger import Ledger
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.listeners import Listeners, Told
@@ -28,13 +30,17 @@ from snakepit_ray.process.session_log import SessionLog
 from snakepit_ray.supervisor import Counters, Ports, Supervisor
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import BatchEnvelope, decoded_count, keep_encoded
+from snakepit_ray.wire.lane import Lane
 from snakepit_ray.worker.circuit import Gate
 from snakepit_ray.worker.host_calls import worker_methods
+from snakepit_ray.worker.lane import LaneServer
 from snakepit_ray.worker.memory import About, Memory
 from snakepit_ray.worker.peers import Peers
 from snakepit_ray.worker.pool_link import PoolLink
 from snakepit_ray.worker.requests import Requests
 from snakepit_ray.worker.specs import interpreter_spec, worker_policy
+
+log = logging.getLogger("snakepit_ray.worker")
 
 
 class WorkerActor:
@@ -71,6 +77,14 @@ class WorkerActor:
         self._memory_used = 0
         self.gate = Gate(config, worker_id, self.pool_link)
         self.requests = Requests(config, memory, self.supervisor, self.pool_link, self.peers, self.gate)
+        self._lane_server = LaneServer(
+            self.requests,
+            config.name,
+            config.binary_threshold,
+            self._came_by_lane,
+            partial(ray_port.translate, pool=config.name),
+        )
+        self._lane = self._open_lane()
         self.listeners = Listeners()
         self._forever = asyncio.Event()
         self._running = asyncio.ensure_future(self._run())
@@ -92,7 +106,21 @@ class WorkerActor:
         self.peers = Peers(self.config.name, memory, supervisor, self.pool_link, actors)
         return Ports(self.peers, self.pool_link, memory)
 
+    def _open_lane(self) -> Lane | None:
+        """A worker that can have no lane is reached by Ray alone."""
+        if self.config.lane == "off":
+            return None
+        try:
+            return self._lane_server.open(self.node_id)
+        except (OSError, SnakepitError) as error:
+            log.warning("worker %s has no lane, its callers use Ray: %s", self.worker_id, error)
+            return None
+
+    def _came_by_lane(self, count: int) -> None:
+        self._counters.by_lane += count
+
     async def _run(self) -> None:
+        await ray_port.unowned_task(self._lane_server.serve())
         ray_port.when_raylet_dies(self._raylet_died)
         # Whatever an earlier worker of this node left behind goes before anything new starts.
         await asyncio.to_thread(registry.sweep)
@@ -118,6 +146,7 @@ class WorkerActor:
         """There is no next life: what was written down for it goes."""
         self.ledger.remove()
         self.session_log.remove()
+        self._lane_server.close()
 
     # ---- control: called by the router --------------------------------------------------------------------
 
@@ -203,11 +232,13 @@ class WorkerActor:
             recycled=counters.recycled,
             restarts=counters.restarts,
             delegated=counters.delegated,
+            by_lane=counters.by_lane,
             rss_bytes=self._memory_used,
             started_at=interpreter.started_at if interpreter is not None else self.started_at,
             timeouts=supervisor.timeouts,
             present=self.requests.present,
             counts_from=self.ledger.counts[-1],
+            lane=self._lane,
         )
 
     async def get_facts(self, memory: bool = False) -> WorkerFacts:

@@ -9,6 +9,8 @@ import asyncio
 from typing import Any
 
 Answered = tuple[Any, Exception | None]  # an answer, or the error instead
+KEPT_SECONDS = 30.0
+MOST_KEPT = 256
 
 
 class Present(dict[str, "asyncio.Future[Answered] | None"]):
@@ -24,3 +26,25 @@ class Present(dict[str, "asyncio.Future[Answered] | None"]):
         if error is not None:
             raise error
         return answer
+
+
+class Kept:
+    """Answers that were too large for the way that their requests came: each waits for the same request,
+    which comes another way. What nobody fetches goes after KEPT_SECONDS, or when MOST_KEPT others came."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[Answered, asyncio.TimerHandle]] = {}
+
+    def keep(self, request_id: str, answered: Answered) -> None:
+        """Of a request that has ended."""
+        timer = asyncio.get_running_loop().call_later(KEPT_SECONDS, self.take, request_id)
+        self.answers[request_id] = answered, timer
+        while len(self.answers) > MOST_KEPT:
+            self.take(next(iter(self.answers)))
+
+    def take(self, request_id: str) -> Answered | None:
+        """The answer, once; None where there is none."""
+        answered, timer = self.answers.pop(request_id, (None, None))
+        if timer is not None:
+            timer.cancel()
+        return answered

@@ -31,7 +31,7 @@ from snakepit_ray.worker.memory import Memory
 from snakepit_ray.worker.ordering import Ordering
 from snakepit_ray.worker.peers import Peers
 from snakepit_ray.worker.pool_link import HAND_OVER_SECONDS, PoolLink
-from snakepit_ray.worker.present import Present
+from snakepit_ray.worker.present import Answered, Kept, Present
 from snakepit_ray.worker.streams import Streams
 
 LARGE_REFS_BYTES = 1_000_000
@@ -57,6 +57,7 @@ class Requests:
         self._gate = gate
         self.present = 0  # calls that this worker serves, wherever their requests are
         self._served = Present()
+        self._kept = Kept()
         self._ordering = Ordering()
         self._dispatch = supervisor.dispatch
         self._admission = supervisor.admission
@@ -68,10 +69,13 @@ class Requests:
         )
 
     async def execute(self, blob: bytes, values: tuple[Any, ...]) -> Any:
-        """Runs one serialized Request: an Envelope, or to a worker that delegates Delegated or Refused."""
+        """`call` of a request that came serialized."""
+        return await self.call(pb.Request.FromString(blob), values)
+
+    async def call(self, request: pb.Request, values: tuple[Any, ...]) -> Any:
+        """Runs one request: an Envelope, or to a worker that delegates Delegated or Refused."""
         self.present += 1
         try:
-            request = pb.Request.FromString(blob)
             if values or request.options.turn:
                 return await self._once(request.id, partial(self._in_turn, request, values))
             return await self._once(request.id, partial(self._enter, request, movable=True))
@@ -81,12 +85,19 @@ class Requests:
                 watch.set()
 
     async def execute_batch(self, blobs: Sequence[bytes], values: tuple[Any, ...]) -> BatchEnvelope:
-        """Runs the items of some serialized Requests, which are one batch."""
+        """`batch` of requests that came serialized."""
+        return await self.batch([pb.Request.FromString(blob) for blob in blobs], values)
+
+    async def batch(self, sources: list[pb.Request], values: tuple[Any, ...]) -> BatchEnvelope:
+        """Runs the items of some requests, which are one batch."""
         with self._presence():
-            sources = [pb.Request.FromString(blob) for blob in blobs]
             answer = await self._once(sources[0].id, partial(self._divide, sources, values))
             assert isinstance(answer, BatchEnvelope)
             return answer
+
+    def keep(self, request_id: str, answered: Answered) -> None:
+        """The answer, or the error, of a request that comes again by another way to fetch it."""
+        self._kept.keep(request_id, answered)
 
     @contextlib.contextmanager
     def _presence(self) -> Iterator[None]:
@@ -118,7 +129,13 @@ class Requests:
             await happens(changes, left)
 
     async def _once(self, request_id: str, serve: Callable[[], Awaitable[Any]]) -> Any:
-        """What `serve` gives, or what the same request comes to that is served already."""
+        """What `serve` gives, or what the same request comes to that is served already, or was before."""
+        kept = self._kept.take(request_id) if self._kept.answers else None
+        if kept is not None:
+            answer, error = kept
+            if error is not None:
+                raise error
+            return answer
         while request_id in self._served:
             answer = await self._served.answer(request_id)
             if answer is not None:  # else it was cancelled

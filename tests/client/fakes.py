@@ -64,7 +64,14 @@ class FakeSender:
         return self.builder.drawer(command)
 
     def one(
-        self, command: str, drawn: Drawn, options: Any, *, patient: bool = False, trace: Trace | None = None
+        self,
+        command: str,
+        drawn: Drawn,
+        options: Any,
+        *,
+        patient: bool = False,
+        trace: Trace | None = None,
+        waits: Any = None,
     ) -> Sent:
         request, _ = self.builder.single(command, drawn, options, trace)
         self.requests.append(request)
@@ -79,6 +86,7 @@ class FakeSender:
         patient: bool = False,
         prefer: Any = None,
         traces: Sequence[Trace | None] = (),
+        waits: Any = None,
     ) -> Sent:
         request = self.builder.batch(command, drawn, options, 0, [], traces)
         self.requests.append(request)
@@ -126,13 +134,12 @@ class FakeSender:
             self.answers[ref] = ray_port.RayError()
             self.changed.notify_all()
 
-    def wait(self, refs: list[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
+    def wait(self, refs: list[Any], seconds: float | None) -> list[Any]:
         with self.changed:
             self.waits.append(refs)
             self.changed.notify_all()
-            self.changed.wait_for(lambda: any(ref in self.answers for ref in refs), timeout)
-            ready = [ref for ref in refs if ref in self.answers][:1]
-        return ready, [ref for ref in refs if ref not in ready]
+            self.changed.wait_for(lambda: any(ref in self.answers for ref in refs), seconds)
+            return [ref for ref in refs if ref in self.answers][:1]
 
     def get(self, ref: Any, timeout: float | None = None) -> Any:
         answer = self.answers.pop(ref)
@@ -165,6 +172,6 @@ def answering(sender: FakeSender) -> threading.Thread:
 def sender(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A fake sender, in place of Ray."""
     one = FakeSender()
-    monkeypatch.setattr(batching, "ray", SimpleNamespace(wait=one.wait, get=one.get))
+    monkeypatch.setattr(batching, "answers", SimpleNamespace(wait=one.wait, get=one.get))
     yield one
     one.is_closed = True

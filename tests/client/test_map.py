@@ -229,6 +229,6 @@ def test_a_pool_that_ends_between_two_results_is_noticed_before_ray_is_asked(
         raise AssertionError("Ray would start another session")
 
     sender.is_closed = True
-    monkeypatch.setattr(batching, "ray", SimpleNamespace(wait=waits, get=waits))
+    monkeypatch.setattr(batching, "answers", SimpleNamespace(wait=waits, get=waits))
     with pytest.raises(PoolClosed):
         list(results)

@@ -16,6 +16,7 @@ from snakepit_ray.port import ray_port
 from tests.conftest import interpreters, wait_until
 from tests.ray import forked_workers
 
+LANE = os.environ.get("SNAKEPIT_TEST_LANE", "auto")  # "off": the same tests, with all calls by Ray
 ADAPTERS = Path(__file__).resolve().parent.parent / "adapters"
 
 
@@ -55,6 +56,7 @@ def start(cluster: None) -> Iterator[object]:
 
     def run(**settings):
         settings.setdefault("interpreter", sys.executable)
+        settings.setdefault("lane", LANE)
         settings.setdefault("name", f"test-{os.urandom(4).hex()}")
         pool = snakepit.start(**settings)
         pools.append(pool)
@@ -68,7 +70,8 @@ def start(cluster: None) -> Iterator[object]:
 @pytest.fixture(scope="module")
 def shared(cluster: None) -> Iterator[snakepit.Pool]:
     """A pool of two showcase workers for tests that only call."""
-    with snakepit.start(name=f"shared-{os.urandom(4).hex()}", size=2, interpreter=sys.executable) as pool:
+    settings = {"name": f"shared-{os.urandom(4).hex()}", "lane": LANE}
+    with snakepit.start(size=2, interpreter=sys.executable, **settings) as pool:
         yield pool
 
 
@@ -85,7 +88,7 @@ class Logged(NamedTuple):
 
 def _logging(size: int, folder: Path) -> Iterator[Logged]:
     log, name = folder / "log", f"logged-{size}-{os.urandom(4).hex()}"
-    settings = {"adapter": adapter("log.py:Log"), "adapter_args": {"path": str(log)}}
+    settings = {"adapter": adapter("log.py:Log"), "adapter_args": {"path": str(log)}, "lane": LANE}
     with snakepit.start(name=name, size=size, interpreter=sys.executable, **settings) as pool:
         yield Logged(pool, log)
 

@@ -69,6 +69,7 @@ DEFAULTS = {  # the table of contract.md
     "wire": "auto",
     "labels": {},
     "thread_limits": None,
+    "lane": "auto",
     "binary_threshold": 10_240,
     "max_message_size": 100 * 1024 * 1024,
     "shared_memory": None,

@@ -32,7 +32,7 @@ EXAMPLES: list[Any] = [
     {"failures": 5},
     CircuitBreakerConfig(),
     Affinity.HINT,
-    *("process", "thread", "spread", "pack", "error", "marker", "hint", "strict_queue", "auto"),
+    *("process", "thread", "spread", "pack", "error", "marker", "hint", "strict_queue", "auto", "off"),
     *(b"bytes", ["list"], 1j, object()),
 ]
 

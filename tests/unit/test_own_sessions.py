@@ -147,7 +147,7 @@ class Actor:
 
 
 def hello(number: int, *owned: Owned) -> Hello:
-    facts = WorkerFacts(f"p-{number}", "node", 1, 1, (5, 1), "ready", 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0)
+    facts = WorkerFacts(f"p-{number}", "node", 1, 1, (5, 1), "ready", 1, *[0] * 12, 0.0)
     return Hello(facts, PoolMemory(), list(owned))
 
 

@@ -268,6 +268,11 @@ class FakePool(_Pool):
         """As `Pool.stories`: nothing happens to a fake worker."""
         return {facts.worker_id: [] for facts in self.workers()}
 
+    def lanes(self) -> dict[str, str]:
+        """As `Pool.lanes`: nothing goes anywhere."""
+        self._calls.check_open()
+        return {facts.worker_id: "a fake pool has none" for facts in self.workers()}
+
     def shutdown(self, drain: float = 0.0) -> None:
         """As `Pool.shutdown`: calls the adapter's teardown; later calls raise PoolClosed."""
         given.seconds("shutdown", drain=drain)

@@ -1,0 +1,302 @@
+"""What calls come to, whichever way they go: refs of Ray, and answers of lanes.
+
+- An answer is settled once: by its lane, or by Ray when the request had to go again that way.
+- Nobody who settles one waits for a lock that a caller's thread may hold: an interrupt of a caller holds up
+  no other call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import ray
+
+from snakepit_ray.errors import RequestCancelled
+from snakepit_ray.port import ray_port
+from snakepit_ray.wire import lane
+from snakepit_ray.wire._pb import lane_pb2
+
+
+class LaneCall(NamedTuple):
+    """A request that goes by a lane. `read`: makes its value of the answer. `by_ray`: sends it by Ray, with
+    the same id, and gives the ref. `by_ray(is_large)`: because its answer is too large for the lane."""
+
+    request_id: str
+    kind: int
+    payload: bytes
+    read: Callable[[lane_pb2.LaneAnswer], Any]
+    by_ray: Callable[[bool], Any]
+
+
+class Road(Protocol):
+    """The lane that a request has gone."""
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for it any more."""
+
+
+class Outcome(NamedTuple):
+    """What a call has come to: an error, or what gives its value."""
+
+    error: BaseException | None
+    read: Callable[[], Any]
+
+    def value(self) -> Any:
+        """Raises its error, or what the decoding raises."""
+        if self.error is not None:
+            raise self.error
+        return self.read()
+
+
+class Answer:
+    """The outcome of one call, which somebody brings. `_settle` takes it."""
+
+    __slots__ = ("__weakref__", "_is_cancelled", "_ref", "_road", "call")
+
+    def __init__(self, call: LaneCall, road: Road) -> None:
+        self.call = call
+        self._road = road
+        self._ref: Any = None  # when it goes by Ray
+        self._is_cancelled = False
+
+    def arrived(self, answer: lane_pb2.LaneAnswer) -> None:
+        """By the lane."""
+        if answer.by_ray:
+            self.goes_by_ray(is_large=True)
+            return
+        read = self.call.read
+        self._settle(Outcome(lane.error_of(answer), lambda: read(answer)))
+
+    def goes_by_ray(self, *, is_large: bool = False) -> None:
+        """The lane has ended before it, or cannot carry it: the request goes again, with the same id. What
+        has begun is not begun a second time, because its worker's ledger knows that id."""
+        if self._is_cancelled and not is_large:
+            self._settle(_failed(RequestCancelled.because("the caller cancelled it")))
+            return
+        try:
+            self._ref = ref = self.call.by_ray(is_large)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+            self._settle(_failed(error))
+            return
+        if self._is_cancelled:
+            ray.cancel(ref)
+        ref.future().add_done_callback(self._came_by_ray)
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more. Safe to repeat."""
+        self._is_cancelled = True
+        if self._ref is not None:
+            ray.cancel(self._ref)
+        else:
+            self._road.cancel(self.call.request_id)
+
+    def _came_by_ray(self, future: Any) -> None:
+        error = future.exception()
+        self._settle(Outcome(error, future.result))
+
+    def _settle(self, outcome: Outcome) -> None:
+        raise NotImplementedError
+
+
+class ThreadAnswer(Answer):
+    """One that a thread waits for, or a callback."""
+
+    __slots__ = ("_bell", "_callbacks", "_outcome")
+
+    def __init__(self, call: LaneCall, road: Road) -> None:
+        super().__init__(call, road)
+        # A lock of C as a bell: whoever settles rings it, and an interrupted wait has taken nothing.
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._outcome: Outcome | None = None
+        self._callbacks: list[Callable[[Any], None]] = []
+
+    def _settle(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._bell.release()
+        self._call_back()
+
+    def _call_back(self) -> None:
+        while self._callbacks:
+            with contextlib.suppress(IndexError):  # the other thread was faster
+                self._callbacks.pop()(self)
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for the outcome; whether it is there. For one thread."""
+        return self._outcome is not None or self._bell.acquire(timeout=max(0.0, seconds))
+
+    def done(self) -> bool:
+        """Whether there is an outcome."""
+        return self._outcome is not None
+
+    # As a future of `ObjectRef.future()`:
+
+    def future(self) -> ThreadAnswer:
+        """Itself."""
+        return self
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Calls `callback` with this when there is an outcome, in the thread that brings it."""
+        self._callbacks.append(callback)
+        if self._outcome is not None:
+            self._call_back()
+
+    def forget(self, callback: Callable[[Any], None]) -> None:
+        """It is not to be called any more."""
+        with contextlib.suppress(ValueError):
+            self._callbacks.remove(callback)
+
+    def exception(self) -> BaseException | None:
+        """The error that it came to."""
+        assert self._outcome is not None
+        return self._outcome.error
+
+    def result(self) -> Any:
+        """The value. Raises its error."""
+        assert self._outcome is not None
+        return self._outcome.value()
+
+
+class LoopAnswer(Answer):
+    """One that a task of an event loop awaits. Settled in any thread."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, call: LaneCall, road: Road) -> None:
+        super().__init__(call, road)
+        self._future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def _settle(self, outcome: Outcome) -> None:
+        if not self._future.done():
+            self._future.set_result(outcome)
+
+    def _came_by_ray(self, future: Any) -> None:
+        outcome = Outcome(future.exception(), future.result)
+        with contextlib.suppress(RuntimeError):  # nobody waits in a loop that is closed
+            self._future.get_loop().call_soon_threadsafe(self._settle, outcome)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        outcome = yield from self._future.__await__()
+        return outcome.value()
+
+
+def _nothing() -> None:
+    """No request has left."""
+
+
+class _Leaving(threading.local):
+    """The last answer of each thread, from just before its request leaves."""
+
+    last: Callable[[], Answer | None]  # weakly: whoever waits for it holds it
+
+    def __init__(self) -> None:
+        self.last = _nothing
+
+
+_leaving = _Leaving()
+
+
+class Interruptible:
+    """Around a call that is sent and waited for: an interrupt between the two cancels it, too. The worker may
+    have begun it before this thread waits."""
+
+    def __enter__(self) -> None:
+        _leaving.last = _nothing
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            last = _leaving.last()
+            if last is not None:
+                last.cancel()
+
+
+def leaves(answer: Answer) -> None:
+    """The request of this answer is about to be sent by this thread."""
+    _leaving.last = weakref.ref(answer)
+
+
+Ref: TypeAlias = Any  # an ObjectRef, or an Answer
+
+
+def _failed(error: BaseException) -> Outcome:
+    return Outcome(error, lambda: None)
+
+
+def get(ref: Ref, seconds: float | None = None) -> Any:
+    """The value of a ref or an answer. Raises its error, and GetTimeout when it is not there in time."""
+    if not isinstance(ref, ThreadAnswer):
+        return ray.get(ref, timeout=seconds)
+    if not ref.wait(threading.TIMEOUT_MAX if seconds is None else seconds):
+        raise ray_port.GetTimeout("no answer came by the lane in time")
+    return ref.result()
+
+
+def cancel(ref: Ref) -> None:
+    """Cancels what a ref or an answer stands for."""
+    if isinstance(ref, Answer):
+        ref.cancel()
+    else:
+        ray.cancel(ref)
+
+
+def wait(refs: Sequence[Ref], seconds: float) -> list[Ref]:
+    """Waits until one of them has an outcome, at most so many seconds: those that have, one at least."""
+    answers = [ref for ref in refs if isinstance(ref, ThreadAnswer)]
+    if not answers:
+        ready: list[Ref] = ray.wait(list(refs), num_returns=1, timeout=seconds)[0]
+        return ready
+    done = [answer for answer in answers if answer.done()]
+    return done or _wait(answers, [ref for ref in refs if not isinstance(ref, ThreadAnswer)], seconds)
+
+
+def _wait(answers: Sequence[ThreadAnswer], refs: Sequence[Any], seconds: float) -> list[Ref]:
+    if refs and (ready := ray.wait(list(refs), num_returns=1, timeout=0)[0]):
+        return list(ready)
+    bell = _Bell()
+    for answer in answers:
+        answer.add_done_callback(bell.ring)
+    for ref in refs:
+        _watch(ref, bell)
+    bell.wait(seconds)
+    for answer in answers:
+        answer.forget(bell.ring)
+    for ref in refs:
+        _watched.get(ref, set()).discard(bell)
+    done: list[Ref] = [answer for answer in answers if answer.done()]
+    return done or (list(ray.wait(list(refs), num_returns=1, timeout=0)[0]) if refs else [])
+
+
+class _Bell:
+    """Rung once, or more often."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def ring(self, rung_by: Any = None) -> None:
+        with contextlib.suppress(RuntimeError):  # it was rung
+            self._lock.release()
+
+    def wait(self, seconds: float) -> None:
+        self._lock.acquire(timeout=max(0.0, seconds))
+
+
+_watched: dict[Any, set[_Bell]] = {}  # refs that are waited for beside answers, and what each rings
+
+
+def _watch(ref: Any, bell: _Bell) -> None:
+    if ref in _watched:
+        _watched[ref].add(bell)
+        return
+    _watched[ref] = {bell}
+
+    def rang(_: Any) -> None:
+        for one in _watched.pop(ref, set()):
+            one.ring()
+
+    ref.future().add_done_callback(rang)

@@ -1,0 +1,161 @@
+"""The lanes of one calling process to the workers of one pool: which calls take them, and why others do not.
+
+- A call takes the lane where its worker is on this node and both run as one user. Whatever stands in the way,
+  it goes by Ray.
+- A lane that cannot be used is tried again after AGAIN_SECONDS.
+- A command whose answer was too large for the lane goes by Ray for LARGE_SECONDS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from snakepit_ray.client.answers import Answer, LaneCall, LoopAnswer, ThreadAnswer, leaves
+from snakepit_ray.client.links import Link, LoopLink, NoLane, ThreadLink, connect, shut
+from snakepit_ray.wire.lane import LARGEST, Lane
+
+AGAIN_SECONDS = 5.0
+LARGE_SECONDS = 60.0
+MOST_COMMANDS = 256  # that are remembered
+
+
+class Waits(enum.Enum):
+    """How a caller waits for its answer."""
+
+    REF = "ref"  # it is handed an ObjectRef: only Ray can
+    THREAD = "thread"  # it blocks, or has a callback
+    LOOP = "loop"  # it awaits in the running event loop
+
+
+class Lanes:
+    """The lanes of one process to one pool. `is_on`: the pool has lanes. `node_id`: asked once, when it is
+    needed."""
+
+    def __init__(self, is_on: bool, node_id: Callable[[], str]) -> None:
+        self._is_on = is_on
+        self._find_node = node_id
+        self._node_id: str | None = None
+        self._lock = threading.Lock()
+        self._threads: dict[str, Link] = {}  # by the socket's path
+        self._loops: weakref.WeakKeyDictionary[Any, dict[str, Link]] = weakref.WeakKeyDictionary()
+        self._failed: dict[str, float] = {}  # until when each is not tried
+        self._large: dict[str, float] = {}  # commands, until when
+        self._closed = False
+
+    def send(
+        self, lane: Lane | None, worker_id: str, command: str, call: LaneCall, waits: Waits
+    ) -> Answer | None:
+        """Sends a request by the lane of its worker; None where it must go by Ray."""
+        if lane is None or not self._is_on or len(call.payload) > LARGEST:
+            return None
+        if self._large and self._is_large(command):
+            return None
+        link = self._link(lane, worker_id, waits)
+        if link is None:
+            return None
+        answer = (LoopAnswer if waits is Waits.LOOP else ThreadAnswer)(call, link)
+        leaves(answer)
+        return answer if link.send(answer) else None
+
+    def why_not(self, lane: Lane | None) -> str:
+        """Why a worker's lane is not used from this process; "" where it is, or can be."""
+        if not self._is_on:
+            return 'the pool was started with lane="off"'
+        if lane is None:
+            return "the worker has none: its log says why"
+        if lane.node_id != self._node():
+            return "the worker is on another node"
+        if self._open_thread(lane.path) is not None:
+            return ""
+        try:
+            connect(lane).close()
+        except NoLane as error:
+            return str(error)
+        return ""
+
+    def is_too_large(self, command: str) -> None:
+        """An answer of this command did not fit."""
+        self._large[command] = time.monotonic() + LARGE_SECONDS
+        while len(self._large) > MOST_COMMANDS:
+            del self._large[next(iter(self._large))]
+
+    def close(self) -> None:
+        """Ends every connection: what has no answer yet goes by Ray, or fails as Ray says. For any thread."""
+        self._closed = True
+        with self._lock:
+            links = [
+                *self._threads.values(),
+                *(link for one in self._loops.values() for link in one.values()),
+            ]
+            self._threads.clear()
+        for link in links:
+            link.close()
+
+    def _node(self) -> str:
+        if self._node_id is None:
+            self._node_id = self._find_node()
+        return self._node_id
+
+    def _is_large(self, command: str) -> bool:
+        until = self._large.get(command)
+        if until is None:
+            return False
+        if time.monotonic() < until:
+            return True
+        self._large.pop(command, None)
+        return False
+
+    def _link(self, lane: Lane, worker_id: str, waits: Waits) -> Link | None:
+        table = self._threads if waits is Waits.THREAD else self._of_loop()
+        link = table.get(lane.path)
+        if link is not None and not link.closed:
+            return link
+        if lane.node_id != self._node():
+            return None
+        with self._lock:
+            return self._opened(table, lane, worker_id, waits)
+
+    def _opened(self, table: dict[str, Link], lane: Lane, worker_id: str, waits: Waits) -> Link | None:
+        link = table.get(lane.path)
+        if link is not None and not link.closed:
+            return link
+        if self._closed or time.monotonic() < self._failed.get(lane.path, 0.0):
+            return None
+        for path in [path for path, old in table.items() if old.closed]:
+            del table[path]
+        try:
+            connection = connect(lane)
+        except NoLane:
+            now = time.monotonic()
+            self._failed = {path: until for path, until in self._failed.items() if until > now}
+            self._failed[lane.path] = now + AGAIN_SECONDS
+            return None
+        try:
+            if waits is Waits.THREAD:
+                table[lane.path] = link = ThreadLink(connection, lane.secret, worker_id)
+            else:
+                table[lane.path] = link = LoopLink(connection, lane.secret)
+        except BaseException:  # an interrupt: nobody has the connection, and its reader may have begun
+            shut(connection)
+            raise
+        return link
+
+    def _open_thread(self, path: str) -> Link | None:
+        link = self._threads.get(path)
+        return None if link is None or link.closed else link
+
+    def _of_loop(self) -> dict[str, Link]:
+        loop = asyncio.get_running_loop()
+        table = self._loops.get(loop)
+        if table is None:
+            for old in [one for one in self._loops if one.is_closed()]:
+                for link in self._loops.pop(old).values():
+                    link.abandon()
+            table = self._loops[loop] = {}
+        return table

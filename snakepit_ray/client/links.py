@@ -1,0 +1,237 @@
+"""One connection of this process to a worker's lane: requests go out, answers come in.
+
+- A blocking caller's answers are read by one thread for each worker (ThreadLink), a task's by its own event
+  loop (LoopLink).
+- Its end means that the worker's process has died. Then what has no answer goes again by Ray.
+- A child that was forked lets go of the descriptors, and ends nothing of its parent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import os
+import select
+import socket
+import struct
+import threading
+import weakref
+
+from snakepit_ray.client.answers import Answer
+from snakepit_ray.client.outbox import Outbox
+from snakepit_ray.wire import frames, lane
+from snakepit_ray.wire._pb import lane_pb2
+
+CHUNK_BYTES = 256 * 1024
+CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
+
+
+class NoLane(Exception):
+    """There is no way by this lane. The text says why."""
+
+
+def connect(to: lane.Lane) -> socket.socket:
+    """A socket that does not block. The worker may not have accepted it yet. Raises NoLane."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        connection.connect(to.path)
+        option = getattr(socket, "SO_PEERCRED", None)
+        if option is not None:
+            _, user, _ = CREDENTIALS.unpack(
+                connection.getsockopt(socket.SOL_SOCKET, option, CREDENTIALS.size)
+            )
+            if user != os.geteuid():
+                raise NoLane(f"the worker runs as user {user}, this process as {os.geteuid()}")
+    except (OSError, ValueError) as error:
+        connection.close()
+        raise NoLane(f"{to.path}: {error}") from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def shut(connection: socket.socket) -> None:
+    """Ends a connection: whoever reads it sees that. For any thread; safe to repeat."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+class Link:
+    """One connection, whoever reads it."""
+
+    def __init__(self, connection: socket.socket, secret: bytes) -> None:
+        self.closed = False
+        self._socket = connection
+        self._outbox = Outbox(connection)
+        self._reader = frames.FrameReader(lane.FRAME_LIMIT)
+        self._answers: dict[str, Answer] = {}
+        _links.add(self)
+        self._outbox.put(lane.hello(secret))
+
+    @property
+    def under_way(self) -> int:
+        """Requests that have no answer yet."""
+        return len(self._answers)
+
+    def send(self, answer: Answer) -> bool:
+        """Sends the request that `answer` is for; False where it cannot take this way."""
+        call = answer.call
+        self._answers[call.request_id] = answer
+        if self._outbox.put(frames.pack(call.kind, call.payload)):
+            self._push()
+            return True
+        # Where the end of the connection has taken it meanwhile it is on its way by Ray.
+        return self._answers.pop(call.request_id, None) is None
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for that request any more."""
+        if request_id in self._answers and self._outbox.put(lane.cancel(request_id)):
+            self._push()
+
+    def close(self) -> None:
+        """Ends the connection, as if the worker had ended it. For any thread; safe to repeat."""
+        shut(self._socket)
+
+    def abandon(self) -> None:
+        """Lets go of the descriptor in a process that was forked from the one whose connection it is."""
+        self.closed = True
+        self._answers.clear()
+        self._socket.close()
+
+    def _push(self) -> None:
+        """The outbox may have something that waits for the socket."""
+
+    def _received(self, data: bytes) -> None:
+        """Raises ValueError for what no worker says."""
+        try:
+            for kind, payload in self._reader.feed(data):
+                if kind != lane.ANSWER:
+                    raise ValueError(f"there is no frame of kind {kind}")
+                message = lane.parsed(lane_pb2.LaneAnswer, payload)
+                answer = self._answers.pop(message.id, None)
+                if answer is not None:
+                    answer.arrived(message)
+        except frames.FrameError as error:
+            raise ValueError(str(error)) from None
+
+    def _ended(self) -> None:
+        """The worker has died, or says what none says."""
+        self.closed = True
+        self._outbox.close()
+        while self._answers:
+            with contextlib.suppress(KeyError):
+                self._answers.popitem()[1].goes_by_ray()
+        self._socket.close()
+
+
+class ThreadLink(Link):
+    """One whose answers a thread of its own reads."""
+
+    def __init__(self, connection: socket.socket, secret: bytes, name: str) -> None:
+        self._woken, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
+        super().__init__(connection, secret)
+        threading.Thread(target=self._read, name=f"snakepit-lane-{name}", daemon=True).start()
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._close_pipe()
+
+    def _push(self) -> None:
+        if not self._outbox.is_empty:
+            with contextlib.suppress(OSError):  # it is awake, or gone
+                os.write(self._wake, b"w")
+
+    def _read(self) -> None:
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
+        try:
+            while self._take_turn(poll):
+                pass
+        except (OSError, ValueError):  # the connection broke, or the worker says what none says
+            pass
+        finally:
+            self._ended()
+            self._close_pipe()
+
+    def _take_turn(self, poll: select.poll) -> bool:
+        """Waits for what comes, or for room for what goes; False at the end of the connection."""
+        writes = 0 if self._outbox.is_empty else select.POLLOUT
+        poll.register(self._socket, select.POLLIN | writes)
+        for descriptor, event in poll.poll():
+            if descriptor == self._woken:
+                os.read(self._woken, 4096)
+            elif event & ~select.POLLOUT:
+                data = self._socket.recv(CHUNK_BYTES)
+                if not data:
+                    return False
+                self._received(data)
+        if writes:
+            self._outbox.flush()
+        return True
+
+    def _close_pipe(self) -> None:
+        for descriptor in (self._woken, self._wake):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+class LoopLink(Link):
+    """One that belongs to an event loop: made, used and read in it."""
+
+    def __init__(self, connection: socket.socket, secret: bytes) -> None:
+        # Not the loop itself: it is the key of what holds this.
+        self._loop = weakref.ref(asyncio.get_running_loop())
+        self._descriptor = connection.fileno()
+        self._is_writing = False
+        super().__init__(connection, secret)
+        weakref.finalize(self, connection.close)  # of a loop that ended without its links
+        # In nobody's context: what goes again by Ray is no child of a task of the user's.
+        contextvars.Context().run(asyncio.get_running_loop().add_reader, self._descriptor, self._readable)
+
+    def _push(self) -> None:
+        loop = self._loop()
+        if loop is not None and not self._outbox.is_empty and not self._is_writing:
+            self._is_writing = True
+            contextvars.Context().run(loop.add_writer, self._descriptor, self._writable)
+
+    def _writable(self) -> None:
+        loop = self._loop()
+        if loop is not None and self._outbox.flush():
+            self._is_writing = False
+            loop.remove_writer(self._descriptor)
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(CHUNK_BYTES)
+            if data:
+                self._received(data)
+                return
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):
+            pass
+        self._end()
+
+    def _end(self) -> None:
+        loop = self._loop()
+        if loop is not None and not loop.is_closed():
+            loop.remove_reader(self._descriptor)
+            loop.remove_writer(self._descriptor)
+        self._ended()
+
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    global _links
+    for link in list(_links):
+        link.abandon()
+    _links = weakref.WeakSet()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -1,0 +1,294 @@
+"""Calls that go by a worker's lane do what those do that go by Ray, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import os
+import random
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+import snakepit_ray as snakepit
+from tests.conftest import RUN, wait_until
+from tests.ray.conftest import adapter
+
+pytestmark = pytest.mark.ray
+SECONDS = 30.0
+
+
+class Logged:
+    """A pool of one worker whose interpreter writes down what it runs."""
+
+    def __init__(self, lane: str, log: Path) -> None:
+        self.lane = lane
+        self.log = log
+        settings = {"adapter": adapter("log.py:Log"), "adapter_args": {"path": str(log)}, "lane": lane}
+        name = f"lane-{lane}-{os.urandom(4).hex()}"
+        self.pool = snakepit.start(name=name, size=1, interpreter=sys.executable, **settings)
+
+    @property
+    def way(self) -> str:
+        return "lane" if self.lane == "auto" else "ray"
+
+    def executed(self) -> list[str]:
+        return self.log.read_text().split() if self.log.exists() else []
+
+
+@pytest.fixture(scope="module", params=["auto", "off"])
+def logged(cluster: None, request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
+    one = Logged(request.param, tmp_path_factory.mktemp("logged") / "log")
+    yield one
+    one.pool.shutdown()
+
+
+# ---- the same both ways ------------------------------------------------------------------------------------
+
+
+def test_every_form_that_waits_says_which_way_it_went(logged: Logged) -> None:
+    pool, way = logged.pool, logged.way
+    before = pool.stats()
+    values = {"a": [1, 2.5, None, "x"], "b": {"c": True}}
+    reply = pool.execute("identity", values, info=True)
+    assert (reply.value, reply.way, reply.worker_id) == (values, way, f"{pool.name}-0")
+    assert pool.submit("identity", values, info=True).result(SECONDS).way == way
+    assert asyncio.run(pool.call("identity", values, info=True)).way == way
+    assert pool.session("s").execute("identity", values, info=True).way == way
+    items = [{"n": number} for number in range(50)]
+    assert {one.way for one in pool.map("identity", items, info=True)} == {way}
+    assert {one.way for one in pool.execute_batch("identity", items, info=True)} == {way}
+    assert ray.get(pool.execute.remote("identity", values, info=True)).way == "ray"
+    after = pool.stats()
+    assert after.requests - before.requests == 105
+    assert after.by_lane - before.by_lane == (104 if way == "lane" else 0)
+    assert all(worker.lane is None for worker in pool.workers()), "its secret is shown to nobody"
+
+
+def test_values_are_the_same(logged: Logged) -> None:
+    pool = logged.pool
+    items = [{"n": number} for number in range(300)]
+    assert list(pool.map("identity", items)) == items
+    assert pool.execute_batch("identity", items) == items
+
+    async def many() -> list[Any]:
+        return await asyncio.gather(*(pool.call("identity", item) for item in items))
+
+    assert asyncio.run(many()) == items
+
+
+@pytest.mark.parametrize("name", ["ValueError", "KeyError", "LookupError"])
+def test_errors_are_the_same(logged: Logged, name: str) -> None:
+    pool, builtin = logged.pool, getattr(__import__("builtins"), name)
+    with pytest.raises(builtin, match="as asked") as blocking:
+        pool.execute("raises", {"name": name})
+    with pytest.raises(builtin, match="as asked"):
+        pool.submit("raises", {"name": name}).result(SECONDS)
+    with pytest.raises(builtin, match="as asked"):
+        asyncio.run(pool.call("raises", {"name": name}))
+    assert isinstance(blocking.value, snakepit.CommandError)
+    assert (blocking.value.remote_type, "in raises" in blocking.value.traceback) == (name, True)
+    given = pool.execute_batch("raises", [{"name": name}, {"nane": 1}], return_exceptions=True)
+    assert isinstance(given[0], builtin) and isinstance(given[1], snakepit.InvalidArguments)
+    with pytest.raises(snakepit.UnknownCommand) as unknown:
+        pool.execute("identty")
+    assert unknown.value.nearest == ("identity",)
+
+
+def test_a_large_value_arrives_and_its_command_takes_rays_way_from_then_on(logged: Logged) -> None:
+    pool, text, printed = logged.pool, "x" * 400_000, {"argv": ["printf", "%400000s", "x"]}
+    before = pool.stats().by_lane
+    for _ in range(3):
+        assert len(pool.execute("output_of", printed)) == 400_000
+    assert pool.execute("identity", {"text": text}) == {"text": text}
+    assert pool.stats().by_lane - before == (1 if logged.way == "lane" else 0)
+
+
+def test_large_arrays_go_by_ray(logged: Logged) -> None:
+    numpy = pytest.importorskip("numpy")
+    array = numpy.arange(100_000)
+    before = logged.pool.stats().by_lane
+    for _ in range(2):
+        assert (logged.pool.execute("identity", {"array": array})["array"] == array).all()
+    assert logged.pool.stats().by_lane == before
+
+
+def test_streams_go_by_ray(logged: Logged) -> None:
+    assert [value["i"] for value in logged.pool.stream("stream", {"tag": "s", "count": 5})] == list(range(5))
+
+
+def test_a_cancel_stops_the_command(logged: Logged) -> None:
+    pool, tag = logged.pool, f"cancel-{logged.lane}"
+    future = pool.submit("until_cancelled", {"tag": tag})
+    wait_until(lambda: tag in logged.executed(), SECONDS)
+    assert future.cancel()
+    wait_until(lambda: f"{tag}:cancelled" in logged.executed(), SECONDS)
+
+    async def cancelled() -> None:
+        call = asyncio.ensure_future(pool.call("until_cancelled", {"tag": f"{tag}-2"}))
+        await asyncio.to_thread(wait_until, lambda: f"{tag}-2" in logged.executed(), SECONDS)
+        call.cancel()
+        await asyncio.wait([call])
+
+    asyncio.run(cancelled())
+    wait_until(lambda: f"{tag}-2:cancelled" in logged.executed(), SECONDS)
+
+
+def test_an_interrupt_stops_the_command(logged: Logged) -> None:
+    tag = f"interrupt-{logged.lane}"
+
+    def interrupt() -> None:
+        wait_until(lambda: tag in logged.executed(), SECONDS)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        logged.pool.execute("until_cancelled", {"tag": tag})
+    thread.join()
+    wait_until(lambda: f"{tag}:cancelled" in logged.executed(), SECONDS)
+
+
+def test_a_deadline_ends_the_command(logged: Logged) -> None:
+    tag = f"deadline-{logged.lane}"
+    with pytest.raises(snakepit.DeadlineExceeded):
+        logged.pool.execute("until_cancelled", {"tag": tag}, timeout=0.3)
+    wait_until(lambda: f"{tag}:cancelled" in logged.executed(), SECONDS)
+
+
+# ---- order -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runs", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_sessions_calls_begin_in_their_order_whichever_way_they_go(logged: Logged, runs: int) -> None:
+    pool, chance = logged.pool, random.Random(3)
+    large = b"x" * 20_000
+    for number in range(runs):
+        session, refs = pool.session(f"order-{logged.lane}-{number}"), list[Any]()
+        for tag in ("a", "b", "c"):
+            args = {"tag": f"{logged.lane}-{number}-{tag}"}
+            match chance.randrange(3):
+                case 0:
+                    refs.append(session.execute.remote("run", args))
+                case 1:
+                    refs.append(pool.submit("run", args, session=session.id))
+                case _:  # large: it goes by Ray, whatever waits for it
+                    refs.append(pool.submit("identity", {**args, "data": large}, session=session.id))
+                    refs.append(session.execute.remote("run", args))
+        session.execute("run", {"tag": f"{logged.lane}-{number}-d"})
+    ran = [tag for tag in logged.executed() if tag.startswith(f"{logged.lane}-")]
+    assert ran[-4 * runs :] == [f"{logged.lane}-{number}-{tag}" for number in range(runs) for tag in "abcd"]
+
+
+# ---- deaths ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.timeout(900)
+def test_killed_worker_actors_run_nothing_twice_and_lose_nothing(
+    start: Any, tmp_path: Path, kills: int
+) -> None:
+    log = tmp_path / "log"
+    settings = {"adapter": adapter("log.py:Log"), "adapter_args": {"path": str(log)}}
+    pool = start(size=2, lane="auto", queue_timeout=60.0, request_timeout=60.0, **settings)
+    over, outcomes, lock = threading.Event(), dict[str, Any](), threading.Lock()
+
+    def call(caller: int) -> None:
+        number = 0
+        while not over.is_set():
+            tag, number = f"{caller}-{number}", number + 1
+            try:
+                outcome = pool.execute("run", {"tag": tag, "seconds": 0.001})["tag"]
+            except snakepit.SnakepitError as error:
+                outcome = error
+            with lock:
+                outcomes[tag] = outcome
+
+    callers = [threading.Thread(target=call, args=(caller,), daemon=True) for caller in range(6)]
+    for caller in callers:
+        caller.start()
+    for number in range(kills):
+        enough = len(outcomes) + 50
+        wait_until(lambda enough=enough: len(outcomes) > enough, SECONDS, "calls flow")
+        worker = pool.workers()[number % 2]
+        wait_until(lambda w=worker: _state(pool, w.worker_id) == "ready", SECONDS, "it is back")
+        os.kill(_facts(pool, worker.worker_id).actor_pid, signal.SIGKILL)
+    over.set()
+    for caller in callers:
+        caller.join(90.0)
+    assert not any(caller.is_alive() for caller in callers), "hung"
+    ran = Counter(log.read_text().split())
+    assert max(ran.values()) == 1, "it is not idempotent, and ran twice"
+    answered = {tag for tag, outcome in outcomes.items() if outcome == tag}
+    failed = {tag: outcome for tag, outcome in outcomes.items() if tag not in answered}
+    assert answered <= set(ran)
+    assert all(isinstance(error, snakepit.WorkerCrashed) for error in failed.values()), failed
+    assert len(failed) <= 2 * kills, "what a worker ran when it was killed, and no more"
+    assert pool.stats().by_lane > 0
+
+
+def _facts(pool: snakepit.Pool, worker_id: str) -> Any:
+    return next(worker for worker in pool.workers() if worker.worker_id == worker_id)
+
+
+def _state(pool: snakepit.Pool, worker_id: str) -> str:
+    return str(_facts(pool, worker_id).state)
+
+
+def test_a_stopped_worker_costs_its_callers_their_budget_and_no_more(start: Any) -> None:
+    pool = start(size=1, lane="auto", request_timeout=1.0)
+    assert pool.execute("add", {"a": 1, "b": 2}, info=True).way == "lane"
+    (worker,) = pool.workers()
+    os.kill(worker.actor_pid, signal.SIGSTOP)
+    try:
+        futures = [pool.submit("add", {"a": 1, "b": 2}) for _ in range(20)]
+        with pytest.raises(snakepit.DeadlineExceeded):
+            pool.execute("add", {"a": 1, "b": 2})
+        for future in futures:
+            with pytest.raises(snakepit.DeadlineExceeded):
+                future.result(SECONDS)
+    finally:
+        os.kill(worker.actor_pid, signal.SIGCONT)
+    assert pool.execute("add", {"a": 1, "b": 2}, timeout=30.0) == {"result": 3}
+
+
+# ---- the end -----------------------------------------------------------------------------------------------
+
+
+def test_a_pool_that_ends_leaves_no_thread_and_no_socket(start: Any) -> None:
+    pool = start(size=1, lane="auto")
+    assert pool.execute("add", {"a": 1, "b": 2}, info=True).way == "lane"
+    asyncio.run(pool.call("add", {"a": 1, "b": 2}))
+    assert _readers(pool) and len(_directories()) >= 1
+    before = set(_directories())
+    slow = pool.submit("sleep_task", {"duration_ms": 30_000, "task_number": 1})
+    pool.shutdown()
+    with pytest.raises(snakepit.SnakepitError):
+        slow.result(SECONDS)
+    wait_until(lambda: not _readers(pool), SECONDS, "its reader has ended")
+    wait_until(lambda: set(_directories()) < before, SECONDS, "its directory is gone")
+    with pytest.raises(snakepit.PoolClosed):
+        pool.execute("add", {"a": 1, "b": 2})
+
+
+def _readers(pool: snakepit.Pool) -> list[str]:
+    return [thread.name for thread in threading.enumerate() if f"snakepit-lane-{pool.name}-" in thread.name]
+
+
+def _directories() -> list[str]:
+    return glob.glob(os.path.join(RUN, "snakepit-*", "lanes", "*"))
+
+
+def test_a_task_of_the_same_node_takes_the_lane_too(logged: Logged) -> None:
+    @ray.remote(num_cpus=0)
+    def use(pool: snakepit.Pool) -> str:
+        return str(pool.execute("identity", {}, info=True).way)
+
+    assert ray.get(use.remote(logged.pool), timeout=SECONDS) == logged.way
