@@ -53,7 +53,7 @@ class FramesWire(asyncio.Protocol):
             False  # something was written in this turn of the loop; what gathers follows at its end
         )
         self._is_over = False
-        self._why = "the interpreter closed the connection"
+        self._refused = ""  # what a REFUSED said
         self._numbers = itertools.count(1)
         self._pings: dict[bytes, asyncio.Future[bool]] = {}
         self._agreed: asyncio.Future[bool] | None = None
@@ -196,7 +196,7 @@ class FramesWire(asyncio.Protocol):
             if self._agreed is not None and not self._agreed.done():
                 self._agreed.set_result(True)
         elif kind == REFUSED:
-            self._why = f"the interpreter refused: {pb.Failure.FromString(payload).message}"
+            self._refused = f"the interpreter refused: {pb.Failure.FromString(payload).message}"
         else:
             raise FrameError(f"an interpreter sends no frame of kind {kind}")
 
@@ -206,7 +206,8 @@ class FramesWire(asyncio.Protocol):
         """Nothing can be written any more. What had arrived is received first."""
         if not self._is_over:
             self._read_to_the_end()
-            self._over(self._why if error is None else f"{type(error).__name__}: {error}")
+            said = f"{type(error).__name__}: {error}" if error else "the interpreter closed the connection"
+            self._over(self._refused or said)
 
     def _read_to_the_end(self) -> None:
         """asyncio reads no more once a write has failed."""

@@ -1,13 +1,38 @@
-"""Interpreters for the tests of the Python bridge; each ends when its test or module does."""
+"""Interpreters for the tests of the Python bridge; each ends when its test or module does.
+
+What a message is about is tested over gRPC and over frames in every run: the files in BOTH. What an adapter
+or a value is does not depend on it. SNAKEPIT_TEST_WIRE=frames (auto, grpc) runs every file over that alone.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.bridge.harness import BridgeProcess, Stream, carriers
+from tests.bridge.harness import WIRE, BridgeProcess, Stream, carriers
 from tests.conftest import wait_until
+
+BOTH = {
+    *("test_arena", "test_batches", "test_calls", "test_cancel", "test_conformance", "test_forks"),
+    *("test_host_calls", "test_marks", "test_planned_end", "test_streams", "test_troubles"),
+    "test_where_code_runs",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    name = metafunc.module.__name__.rpartition(".")[2]
+    if name in BOTH and "SNAKEPIT_TEST_WIRE" not in os.environ:
+        metafunc.parametrize("_wire", ["grpc", "frames"], indirect=True, scope="module")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _wire(request: pytest.FixtureRequest) -> Iterator[None]:
+    """How requests travel in the tests of this module."""
+    WIRE.append(getattr(request, "param", WIRE[-1]))
+    yield
+    WIRE.pop()
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +58,7 @@ def bridge() -> Iterator[Callable[..., BridgeProcess]]:
 
 
 @pytest.fixture(scope="module")
-def commands() -> Iterator[BridgeProcess]:
+def commands(_wire: None) -> Iterator[BridgeProcess]:
     """One interpreter with the commands of adapters/commands.py for a whole module; two run at once."""
     one = BridgeProcess("commands:Commands", capacity=2).start()
     yield one

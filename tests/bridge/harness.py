@@ -261,12 +261,16 @@ class Frames:
     """A connection of frames, with nothing of the worker's end but the framing."""
 
     def __init__(self, bridge: BridgeProcess, secret: str | None = None) -> None:
+        self.connect(bridge)
+        self.send(kinds.SECRET, (bridge.secret if secret is None else secret).encode())
+
+    def connect(self, bridge: BridgeProcess) -> None:
+        """Connects, and sends nothing."""
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(TIMEOUT)
         self.socket.connect(bridge.config["frames"]["socket"])
         self._reader = FrameReader(LONGEST)
         self._come: list[tuple[int, bytes]] = []
-        self.send(kinds.SECRET, (bridge.secret if secret is None else secret).encode())
 
     def send(self, kind: int, payload: bytes) -> None:
         self.socket.sendall(pack(kind, payload))

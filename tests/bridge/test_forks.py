@@ -13,7 +13,7 @@ from tests.bridge.test_lifeline import gone
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[BridgeProcess]:
+def served(_wire: None) -> Iterator[BridgeProcess]:
     one = BridgeProcess("forking:Forking").start()
     yield one
     one.stop()

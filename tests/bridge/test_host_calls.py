@@ -14,7 +14,7 @@ IN_FLIGHT = 256
 
 
 @pytest.fixture(scope="module")
-def asking():
+def asking(_wire: None):
     one = BridgeProcess(ASKING, capacity=2, shared=64 << 20).start()
     yield one
     one.stop()

@@ -20,7 +20,7 @@ SERVING = b"\x08\x01"
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[BridgeProcess]:
+def served(_wire: None) -> Iterator[BridgeProcess]:
     one = BridgeProcess("troubles:Troubles", shared=64 * 1024 * 1024).start()
     yield one
     one.stop()
@@ -34,7 +34,7 @@ def stream(served: BridgeProcess) -> Iterator[Stream]:
 
 
 @pytest.fixture(scope="module")
-def threads() -> Iterator[BridgeProcess]:
+def threads(_wire: None) -> Iterator[BridgeProcess]:
     one = BridgeProcess("troubles:Shared", thread_profile=True, capacity=4).start()
     yield one
     one.stop()

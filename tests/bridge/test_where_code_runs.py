@@ -18,7 +18,7 @@ from tests.conftest import wait_until
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgeProcess]:
+def served(_wire: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgeProcess]:
     path = str(tmp_path_factory.mktemp("plain") / "seen.db")
     one = BridgeProcess("plain:Plain", adapter_args={"path": path}).start()
     yield one
@@ -69,7 +69,7 @@ def test_a_timeout_that_uses_the_alarm_ends_its_command_and_a_late_one_nothing(s
     for _ in range(20):  # and in the midst of what the bridge itself does
         asked = stream.request("leaves_an_alarm", {"seconds": 0.0005}), stream.request("ticked")
         for reply in map(stream.reply, asked):  # whichever command it meets has it for its outcome
-            assert reply.value.json in (b"0", b"null") or reply.failure.type == "TimeoutError"
+            assert reply.HasField("value") or reply.failure.type == "TimeoutError"
     stream.reply(stream.request("leaves_an_alarm", {"seconds": 0}))
 
 

@@ -70,6 +70,14 @@ class Forking(Adapter):
         return os.waitpid(pid, 0)[1]
 
     @command
+    def fork_and_stay(self):
+        """A child that lives until it is ended: its pid."""
+        child = os.fork()
+        if not child:
+            signal.pause()
+        return child
+
+    @command
     def pools(self, count: int):
         total = 0
         for _ in range(count):

@@ -14,6 +14,10 @@ class Loaded(Adapter):
         return [name for name in names if name in sys.modules]
 
     @command
+    def of_grpc(self):
+        return [name for name in sys.modules if name.partition(".")[0] == "grpc"]
+
+    @command
     def grpc_aio(self):
         import grpc.aio
 

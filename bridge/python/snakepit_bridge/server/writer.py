@@ -73,9 +73,10 @@ class Writer:
 
     def write(self) -> None:
         """Writes what waits in this thread, unless another one writes: then that does. Never waits."""
-        if forks.is_child or self.is_closed:
-            return
         lock, items = self._lock, self._items
+        if forks.is_child or self.is_closed:
+            items.clear()
+            return
         while items and lock.acquire(False):
             try:
                 if not self._push():
