@@ -7,6 +7,7 @@ import sys
 
 NAMES = (
     "wire_shape",
+    "frames",
     "unary",
     "batches",
     "sizes",

@@ -33,7 +33,8 @@ from snakepit_ray.wire.replies import outcome
 ROOT = Path(__file__).resolve().parents[2]
 LOG = str(ROOT / "tests/adapters/log.py") + ":Log"
 BRIDGE = str(ROOT / "bridge/python/main.py")
-WIRE = os.environ.get("SNAKEPIT_TEST_WIRE", "auto")  # how requests travel, unless a test says so itself
+# How requests travel where a test does not say so; the last one counts.
+WIRE = [os.environ.get("SNAKEPIT_TEST_WIRE", "auto")]
 POLICY = WorkerPolicy(queue_limit=100, retry_backoff=0.01)
 
 
@@ -61,7 +62,7 @@ def spec(tmp_path: Path, **changes: Any) -> InterpreterSpec:
         "shutdown_grace": 0.5,
         "config": config,
         "shared_memory": 64 << 20,
-        "wire": WIRE,
+        "wire": WIRE[-1],
     }
     return InterpreterSpec(**{**given, **changes})
 
