@@ -11,9 +11,9 @@ Rules:
 
 from __future__ import annotations
 
+import _socket as socket  # `socket` itself would be half a megabyte and 3 ms of each start
 import contextlib
 import os
-import socket
 import struct
 import threading
 import time
@@ -48,6 +48,7 @@ def start(dispatcher, ready_line: bytes, on_shutdown) -> Running:
     """
     path = dispatcher.config.frames
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.settimeout(None)  # whatever an adapter has made the default
     try:
         _bind(listener, path)
         os.chmod(path, 0o600)  # its directory is 0700 already
@@ -83,7 +84,8 @@ class Running:
         """The thread that takes connections."""
         while True:
             try:
-                connection, _ = self._listener.accept()
+                descriptor, _ = self._listener._accept()
+                connection = socket.socket(fileno=descriptor)
             except OSError:  # closed; where descriptors have run out a host that comes now is not served
                 if self._leaving.is_set() or self._listener.fileno() < 0:
                     return

@@ -14,8 +14,8 @@ Rules:
 
 from __future__ import annotations
 
+import _socket as socket  # frames.py says why
 import contextlib
-import socket
 import sys
 import threading
 from collections import deque
