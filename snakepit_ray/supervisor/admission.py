@@ -92,6 +92,13 @@ class Admission:
         return len(self.queue) + self._beside
 
     @property
+    def movable(self) -> int:
+        """Waiting requests that another worker would begin sooner."""
+        flows = self.is_open and not self._is_stuck
+        movable = self.queue.movable
+        return self.prefetch.movable(movable, self.slots.capacity) if flows and movable else movable
+
+    @property
     def _beside(self) -> int:
         return len(self.slots.ahead) + len(self._aside)
 

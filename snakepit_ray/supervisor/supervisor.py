@@ -224,8 +224,8 @@ class Supervisor:
         """How busy the worker is. A slot counts only while an interpreter serves."""
         admission, queue = self.admission, self.admission.queue
         free = admission.free if self.life.state is WorkerState.READY else 0
-        total = admission.slots.running + admission.waiting
-        return Load(free, queue.movable, queue.oldest_movable_at(), total)
+        total, movable = admission.slots.running + admission.waiting, admission.movable
+        return Load(free, movable, queue.oldest_movable_at() if movable else None, total)
 
     def limit_queue(self, limit: int | None) -> None:
         """So many requests may wait; None: without a bound."""

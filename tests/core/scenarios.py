@@ -23,9 +23,10 @@ SERVICES: dict[str, Callable[[random.Random], float]] = {
     "exponential": lambda rng: rng.expovariate(10.0),
     "heavy": lambda rng: 0.005 if rng.random() < 0.9 else 1.0,
     "add": lambda rng: 0.001,
+    "tiny": lambda rng: 0.0005,
     "long": lambda rng: 0.005 if rng.random() < 0.5 else 30.0,
 }
-MEANS = {"exponential": 0.1, "heavy": 0.1045, "add": 0.001, "long": 15.0025}
+MEANS = {"exponential": 0.1, "heavy": 0.1045, "add": 0.001, "tiny": 0.0005, "long": 15.0025}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from statistics import fmean
 from snakepit_ray.core.routing.matching import Matcher, Move
 from snakepit_ray.core.routing.reporting import Decision, Pace, Pacer, Report, Reporter
 from snakepit_ray.core.routing.view import RoutingView
-from snakepit_ray.core.worker.slots import Slots
+from snakepit_ray.core.worker.slots import Prefetch, Slots
 from snakepit_ray.core.worker.waiting import Waiting, WaitingQueue
 from tests.core.scenarios import (
     DELEGATION,
@@ -40,6 +40,7 @@ class SimWorker:
         self.key, self.world, self.router = key, world, router
         self.queue = WaitingQueue(scenario.limit)
         self.slots = Slots(scenario.capacity)
+        self.prefetch = Prefetch()
         self.reporter = Reporter(world.now)
         self.draining = False
         self.requests: dict[str, Request] = {}
@@ -142,6 +143,7 @@ class SimWorker:
 
     def _finish(self, request: Request) -> None:
         self.slots.release(request.name)
+        self.prefetch.observe(request.service)
         self._fill()
         if request.hops:
             source, more = self.sources.pop(request.name)
@@ -160,7 +162,9 @@ class SimWorker:
         counted = (self.free, queue.movable)
         self.world.misses.change(counted[0] - self._counted[0], counted[1] - self._counted[1], now)
         self._counted = counted
-        self._obey(self.reporter.observe(self.free, queue.movable, queue.oldest_movable_at(), load, now))
+        movable = self.prefetch.movable(queue.movable, self.slots.capacity)
+        oldest = queue.oldest_movable_at() if movable else None
+        self._obey(self.reporter.observe(self.free, movable, oldest, load, now))
 
     def _obey(self, decision: Decision) -> None:
         if decision.report is not None:

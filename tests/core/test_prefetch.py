@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from snakepit_ray.core.worker.slots import MOST_AHEAD, SHORT_SECONDS, Prefetch, Slots
+from snakepit_ray.core.worker.slots import MOST_AHEAD, SHORT_SECONDS, STAY, Prefetch, Slots
 
 
 def test_nothing_is_sent_ahead_before_anything_is_known() -> None:
@@ -33,6 +33,16 @@ def test_one_long_command_ends_it_for_a_while_and_not_for_ever(before: int, long
         prefetch.observe(SHORT_SECONDS / 10)
         short += 1
     assert short <= 130, "for 100 s; after 10 ms it is 22"
+
+
+@given(waiting=st.integers(0, 200), capacity=st.integers(1, 8))
+def test_of_short_commands_only_those_move_that_would_wait_for_long(waiting: int, capacity: int) -> None:
+    prefetch = Prefetch()
+    assert prefetch.movable(waiting, capacity) == waiting
+    prefetch.observe(SHORT_SECONDS / 2)
+    assert prefetch.movable(waiting, capacity) == max(0, waiting - STAY * capacity)
+    prefetch.observe(SHORT_SECONDS)
+    assert prefetch.movable(waiting, capacity) == waiting
 
 
 class Slotted(RuleBasedStateMachine):

@@ -65,6 +65,14 @@ def test_a_pool_of_short_calls_is_nearly_silent() -> None:
     assert result.mean < 0.002
 
 
+@pytest.mark.parametrize("load", [0.8, 0.95])
+def test_commands_of_under_a_millisecond_keep_to_the_bound_where_they_were_sent(load: float) -> None:
+    result = cell(4, callers=8, service="tiny", load=load, requests=10_000)
+    assert result.delegated < 0.005
+    assert result.mean <= result.bound
+    assert result.idle_p99 <= IDLE
+
+
 def test_an_idle_pool_is_silent() -> None:
     result = cell(16, callers=1, service="exponential", load=0.01, requests=300)
     assert result.messages - result.kinds["poll"] < 5
