@@ -6,10 +6,11 @@ restarted asks for one that it had moved here."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 Answered = tuple[Any, Exception | None]  # an answer, or the error instead
-KEPT_SECONDS = 30.0
+KEPT_SECONDS = 10.0
 MOST_KEPT = 256
 
 
@@ -30,17 +31,23 @@ class Present(dict[str, "asyncio.Future[Answered] | None"]):
 
 class Kept:
     """Answers that were too large for the way that their requests came: each waits for the same request,
-    which comes another way. What nobody fetches goes after KEPT_SECONDS, or when MOST_KEPT others came."""
+    which comes another way. What nobody fetches goes after KEPT_SECONDS, and `expired` is called, or when
+    MOST_KEPT others came."""
 
-    def __init__(self) -> None:
+    def __init__(self, expired: Callable[[], None]) -> None:
+        self._expired = expired
         self.answers: dict[str, tuple[Answered, asyncio.TimerHandle]] = {}
 
     def keep(self, request_id: str, answered: Answered) -> None:
         """Of a request that has ended."""
-        timer = asyncio.get_running_loop().call_later(KEPT_SECONDS, self.take, request_id)
+        timer = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._expire, request_id)
         self.answers[request_id] = answered, timer
         while len(self.answers) > MOST_KEPT:
             self.take(next(iter(self.answers)))
+
+    def _expire(self, request_id: str) -> None:
+        self.take(request_id)
+        self._expired()
 
     def take(self, request_id: str) -> Answered | None:
         """The answer, once; None where there is none."""

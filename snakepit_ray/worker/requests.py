@@ -55,9 +55,9 @@ class Requests:
         self._pool_link = pool_link
         self._peers = peers
         self._gate = gate
-        self.present = 0  # calls that this worker serves, wherever their requests are
+        self._present = 0
         self._served = Present()
-        self._kept = Kept()
+        self._kept = Kept(self._changed)
         self._ordering = Ordering()
         self._dispatch = supervisor.dispatch
         self._admission = supervisor.admission
@@ -68,19 +68,24 @@ class Requests:
             supervisor, pool_link, peers, memory, gate, self._ordering, self._delegations, self._stream_info
         )
 
+    @property
+    def present(self) -> int:
+        """Calls that this worker serves, wherever their requests are, and those whose answers are kept."""
+        return self._present + len(self._kept.answers)
+
     async def execute(self, blob: bytes, values: tuple[Any, ...]) -> Any:
         """`call` of a request that came serialized."""
         return await self.call(pb.Request.FromString(blob), values)
 
     async def call(self, request: pb.Request, values: tuple[Any, ...]) -> Any:
         """Runs one request: an Envelope, or to a worker that delegates Delegated or Refused."""
-        self.present += 1
+        self._present += 1
         try:
             if values or request.options.turn:
                 return await self._once(request.id, partial(self._in_turn, request, values))
             return await self._once(request.id, partial(self._enter, request, movable=True))
         finally:
-            self.present -= 1
+            self._present -= 1
             if (watch := self._admission.watch) is not None:
                 watch.set()
 
@@ -95,17 +100,22 @@ class Requests:
             assert isinstance(answer, BatchEnvelope)
             return answer
 
+    def _changed(self) -> None:
+        """A call has ended, or an answer is kept no more: `until_idle` looks again."""
+        if (watch := self._admission.watch) is not None:
+            watch.set()
+
     def keep(self, request_id: str, answered: Answered) -> None:
         """The answer, or the error, of a request that comes again by another way to fetch it."""
         self._kept.keep(request_id, answered)
 
     @contextlib.contextmanager
     def _presence(self) -> Iterator[None]:
-        self.present += 1
+        self._present += 1
         try:
             yield
         finally:
-            self.present -= 1
+            self._present -= 1
             if (watch := self._admission.watch) is not None:
                 watch.set()
 
