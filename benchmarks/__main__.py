@@ -9,6 +9,7 @@ NAMES = (
     "wire_shape",
     "frames",
     "unary",
+    "lane",
     "batches",
     "sizes",
     "streams",
