@@ -94,7 +94,8 @@ def pythons(more: Sequence[str]) -> Iterator[Finding]:
 
 def _finding(found: Interpreter, needed: bool) -> Finding:
     if not found.unfit:
-        return Finding("ok", f"{found}: the bridge imports")
+        how = "; without grpcio, so requests travel as frames alone" if found.alone else ""
+        return Finding("ok", f"{found}: the bridge imports{how}")
     words, level = f"{found}: {found.unfit}", "bad" if needed else "note"
     if found.is_too_old:
         return Finding(level, words, "name another interpreter" if needed else "")

@@ -17,16 +17,20 @@ OLDEST = (3, 9)
 ASK = """
 import json, sys
 facts = {"version": list(sys.version_info[:3]), "prefix": sys.prefix, "installed": [], "unfit": ""}
+facts["alone"] = False
 facts["executable"] = sys.executable
 if sys.version_info >= (3, 9):
     sys.path.insert(0, sys.argv[1])
     try:
         from snakepit_bridge.main import requirements
-        requirements.require_installed()
+        facts["alone"] = alone = requirements.lacks_only_grpc()
+        requirements.require_installed(grpc=not alone)
         try:
-            import snakepit_bridge.server.transport
+            import snakepit_bridge.server.frames
+            if not alone:
+                import snakepit_bridge.server.transport
         finally:  # an import that fails because of an old version is told as that
-            requirements.require_versions()
+            requirements.require_versions(grpc=not alone)
     except Exception as error:
         name = type(error).__name__
         facts["unfit"] = str(error) if name == "InterpreterUnfit" else name + ": " + str(error)
@@ -49,13 +53,14 @@ class Distribution:
 @dataclass(frozen=True)
 class Interpreter:
     """A Python: `unfit` says why the bridge does not run there, "" where it does. `prefix` tells environments
-    apart: many paths lead to one."""
+    apart: many paths lead to one. `alone`: it has no gRPC, and the bridge serves frames alone there."""
 
     path: str
     version: tuple[int, ...]
     prefix: str
     unfit: str
     installed: tuple[Distribution, ...] = ()
+    alone: bool = False
 
     @property
     def is_too_old(self) -> bool:
@@ -85,4 +90,4 @@ def ask(path: str, *, installed: bool = False) -> Interpreter | None:
     if version < OLDEST:
         unfit = f"the bridge needs {'.'.join(map(str, OLDEST))} or later"
     found = tuple(Distribution(name, number, tuple(r)) for name, number, r in facts["installed"] if name)
-    return Interpreter(path, version, facts["prefix"], unfit, found)
+    return Interpreter(path, version, facts["prefix"], unfit, found, facts["alone"])

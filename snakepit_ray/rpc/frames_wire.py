@@ -142,7 +142,10 @@ class FramesWire(asyncio.Protocol):
             self._write()
 
     def _write(self) -> None:
-        if self._is_paused or self._is_over:
+        if self._is_over:
+            self.outgoing.Clear()
+            return
+        if self._is_paused:
             return
         message, self.outgoing = self.outgoing, pb.ToInterpreter()
         try:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import google.protobuf
 import pytest
 
 from snakepit_ray.cli import doctor, installing, interpreters, main
@@ -186,6 +187,15 @@ def test_doctor_names_the_path_that_was_asked(tmp_path: Path) -> None:
     version = ".".join(map(str, sys.version_info[:3]))
     needs = "grpcio (1.34 or later) and protobuf (3.20 or later)"
     assert finding == ("bad", f"Python {version} at {shim}: lacks {needs}", f"snakepit-ray setup {shim}")
+
+
+def test_doctor_says_where_frames_alone_are_served(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    (site,) = (tmp_path / "bare").glob("lib/python3.*/site-packages")
+    (site / "google").symlink_to(Path(google.protobuf.__file__).parents[1])
+    finding, *_ = doctor.pythons([str(tmp_path / "bare/bin/python")])
+    assert finding.level == "ok"
+    assert finding.what.endswith("the bridge imports; without grpcio, so requests travel as frames alone")
 
 
 def test_doctor_looks_at_the_python_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

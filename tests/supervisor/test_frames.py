@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +21,17 @@ from snakepit_ray.supervisor.arena import Arena
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.frames import HEADER, LONGEST, FrameReader, pack
-from tests.supervisor.harness import BRIDGE, refuse_host_calls, request, run, spec, supervisor, until, value
+from tests.supervisor.harness import (
+    BRIDGE,
+    ROOT,
+    refuse_host_calls,
+    request,
+    run,
+    spec,
+    supervisor,
+    until,
+    value,
+)
 
 WELCOME = pack(kinds.FROM_INTERPRETER, pb.FromInterpreter(welcome=pb.Welcome(pid=5)).SerializeToString())
 
@@ -363,6 +375,31 @@ def test_the_pool_chooses_the_wire(tmp_path: Path, wire: str, carries: str, serv
             await worker.stop()
 
     run(body)
+
+
+WITHOUT = """
+import asyncio, sys
+from pathlib import Path
+from tests.supervisor.harness import request, supervisor, value
+
+async def main():
+    worker = supervisor(Path(sys.argv[1]), wire="frames")
+    await worker.start()
+    try:
+        assert (await value(worker, request("run", 1, tag="x")))["tag"] == "x"
+        assert await worker.interpreter.client.healthy(10)
+    finally:
+        await worker.stop()
+
+asyncio.run(main())
+print([name for name in sys.modules if name.partition(".")[0] == "grpc"])
+"""
+
+
+def test_with_frames_alone_the_worker_loads_no_grpc_either(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", WITHOUT, str(tmp_path)]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert ran.stdout == "[]\n", ran.stderr
 
 
 OLDER = f"""

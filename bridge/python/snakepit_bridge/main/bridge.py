@@ -65,7 +65,7 @@ class Bridge:
             self._config = self._configure(lifeline.read_line(descriptor))
             sockets = [self._config.socket, *([self._config.frames] if self._config.frames else [])]
             lifeline.watch(descriptor, sockets)
-            if self._config.frames and not requirements.has_grpc():
+            if self._config.frames and requirements.lacks_only_grpc():
                 self._config.alone = True  # the ready line says so
             _demand(partial(requirements.require_installed, grpc=not self._config.alone))
             self._load()

@@ -16,9 +16,9 @@ class InterpreterUnfit(Exception):
     """This Python lacks what the bridge needs; says what, and the command that helps."""
 
 
-def has_grpc() -> bool:
-    """Whether gRPC is installed; loads nothing of it."""
-    return _is_there("grpc")
+def lacks_only_grpc() -> bool:
+    """Whether frames alone can be served here: all is there but gRPC. Loads nothing."""
+    return [name for name in NEEDED if not _is_there(name)] == ["grpc"]
 
 
 def require_installed(grpc: bool = True) -> None:
