@@ -20,17 +20,28 @@ BOTH = {
     "test_where_code_runs",
 }
 
+OF_GRPC = {
+    "test_protobufs",
+    "test_services",
+    "test_start",
+    "test_unfit",
+}  # what only gRPC has, or its absence
+
+
+def name_of(module: object) -> str:
+    return str(getattr(module, "__name__", "")).rpartition(".")[2]
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    name = metafunc.module.__name__.rpartition(".")[2]
-    if name in BOTH and "SNAKEPIT_TEST_WIRE" not in os.environ:
+    if name_of(metafunc.module) in BOTH and "SNAKEPIT_TEST_WIRE" not in os.environ:
         metafunc.parametrize("_wire", ["grpc", "frames"], indirect=True, scope="module")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _wire(request: pytest.FixtureRequest) -> Iterator[None]:
     """How requests travel in the tests of this module."""
-    WIRE.append(getattr(request, "param", WIRE[-1]))
+    usual = "grpc" if name_of(request.module) in OF_GRPC else WIRE[-1]
+    WIRE.append(getattr(request, "param", usual))
     yield
     WIRE.pop()
 

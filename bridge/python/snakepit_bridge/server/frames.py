@@ -112,11 +112,10 @@ class Running:
     def stop(self) -> None:
         """Ends every connection, and the socket with them; what has been answered is delivered first."""
         self._leaving.set()
-        try:
+        with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # `accept` ends
+        with contextlib.suppress(OSError):
             os.unlink(self.dispatcher.config.frames)
-        except OSError:
-            pass
         for one in list(self._connections):
             one.writer.close()
         for one in list(self._connections):
@@ -245,7 +244,7 @@ class _Connection:
         self.writer.abort()  # the host does not read: what it was to get is lost
         self.writer.join(STOP_SECONDS)
         self._running.closed(self)
-        forks.close(self._socket.detach())
+        forks.close(self.writer.detach())
 
 
 def _parsed(kind, payload: bytes):

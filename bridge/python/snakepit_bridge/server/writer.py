@@ -102,6 +102,11 @@ class Writer:
             self._socket.shutdown(socket.SHUT_RDWR)  # who reads, and who writes, comes to the end
         self._wake.put(None)
 
+    def detach(self) -> int:
+        """The descriptor, when nobody writes to it any more."""
+        with self._lock:
+            return self._socket.detach()
+
     def join(self, seconds: float) -> None:
         """Waits for the end of the writing thread, if it was started."""
         if self._thread.ident is not None:
@@ -158,7 +163,8 @@ class Writer:
         except OSError:  # the host is gone: whoever reads hears of it, too
             self.abort()
         except Exception as error:  # noqa: BLE001 - a message that cannot be written: more than 2 GiB, say
-            print(f"snakepit_bridge: a message cannot be sent: {error!r}", file=sys.stderr)
+            if not self.is_closed:
+                print(f"snakepit_bridge: a message cannot be sent: {error!r}", file=sys.stderr)
             self.abort()
 
     def _gathered(self) -> Part:
