@@ -16,11 +16,14 @@ from pathlib import Path
 import google.protobuf
 import pytest
 
+from snakepit_ray.rpc import InterpreterLost
 from snakepit_ray.rpc import frames_wire as kinds
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.frames import HEADER, LONGEST, pack
 from tests.bridge.harness import TIMEOUT, WIRE, BridgeProcess, Frames, Refused
 from tests.conftest import wait_until
+
+from snakepit_bridge.server import frames as server  # isort: skip
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -88,6 +91,17 @@ def test_the_socket_belongs_to_its_owner_alone(commands: BridgeProcess) -> None:
     mode = os.stat(commands.config["frames"]["socket"]).st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o600
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_PEERCRED"), reason="this system does not say who connects")
+def test_another_user_is_told_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert server._is_own_user(ours)
+        monkeypatch.setattr("os.geteuid", lambda: 12345)
+        assert not server._is_own_user(ours)
+        with pytest.raises(InterpreterLost, match=f"is served by user {os.getuid()}, not by user 12345"):
+            kinds._require_own_user(ours, "it")
 
 
 @pytest.mark.parametrize("what", ["a file", "a socket"])
