@@ -44,7 +44,7 @@ import json, os, sys, time
 ready = int(sys.argv[sys.argv.index("--ready-fd") + 1])
 sys.stdin.readline()
 line = {"snakepit": 2, "address": "unix:/nowhere/s", "pid": os.getpid(), "language": "x", "version": "1",
-        "bridge": "1", "capacity": 1, "adapter": "x", "commands": {}}
+        "bridge": "1", "capacity": 1, "adapter": "x", "commands": {}, "features": ["frames"]}
 os.write(ready, json.dumps(line).encode() + b"\\n")
 time.sleep(600)
 """
@@ -342,8 +342,9 @@ def test_a_machine_without_descriptors(tmp_path: Path) -> None:
 # ---- nothing is left ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("wire", ["grpc", "auto", "frames"])
 def test_a_start_that_fails_after_its_ready_line_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wire: str
 ) -> None:
     script = tmp_path / "behind.py"
     script.write_text(BEHIND)
@@ -356,7 +357,7 @@ def test_a_start_that_fails_after_its_ready_line_leaves_nothing(
             )  # at the beginning, when the line is awaited: then startup_timeout is over
             clock = lambda: next(passed, 60.0)  # noqa: E731
             with pytest.raises(WorkerStartError, match="said it was ready but does not answer"):
-                await starting(tmp_path, clock=clock, script=str(script), startup_timeout=60.0)
+                await starting(tmp_path, clock=clock, script=str(script), startup_timeout=60.0, wire=wire)
 
         tasks = asyncio.all_tasks()
         await fail()
