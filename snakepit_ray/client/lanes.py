@@ -130,20 +130,12 @@ class Lanes:
         for path in [path for path, old in table.items() if old.closed]:
             del table[path]
         try:
-            connection = connect(lane)
+            link = table[lane.path] = _connected(lane, worker_id, waits)
         except NoLane:
             now = time.monotonic()
             self._failed = {path: until for path, until in self._failed.items() if until > now}
             self._failed[lane.path] = now + AGAIN_SECONDS
             return None
-        try:
-            if waits is Waits.THREAD:
-                table[lane.path] = link = ThreadLink(connection, lane.secret, worker_id)
-            else:
-                table[lane.path] = link = LoopLink(connection, lane.secret)
-        except BaseException:  # an interrupt: nobody has the connection, and its reader may have begun
-            shut(connection)
-            raise
         return link
 
     def _open_thread(self, path: str) -> Link | None:
@@ -159,3 +151,17 @@ class Lanes:
                     link.abandon()
             table = self._loops[loop] = {}
         return table
+
+
+def _connected(lane: Lane, worker_id: str, waits: Waits) -> Link:
+    connection = connect(lane)
+    try:
+        if waits is Waits.THREAD:
+            return ThreadLink(connection, lane.secret, worker_id)
+        return LoopLink(connection, lane.secret)
+    except NoLane:
+        connection.close()
+        raise
+    except BaseException:  # an interrupt: nobody has the connection, and its reader may have begun
+        shut(connection)
+        raise

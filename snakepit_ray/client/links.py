@@ -28,12 +28,15 @@ CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
 class NoLane(Exception):
-    """There is no way by this lane. The text says why."""
+    """There is no way by this lane, or not now. The text says why."""
 
 
 def connect(to: lane.Lane) -> socket.socket:
     """A socket that does not block. The worker may not have accepted it yet. Raises NoLane."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:  # too many files are open
+        raise NoLane(str(error)) from None
     try:
         connection.setblocking(False)
         connection.connect(to.path)
@@ -128,13 +131,21 @@ class Link:
 
 
 class ThreadLink(Link):
-    """One whose answers a thread of its own reads."""
+    """One whose answers a thread of its own reads. Making it raises NoLane where there are no descriptors or
+    no threads left."""
 
     def __init__(self, connection: socket.socket, secret: bytes, name: str) -> None:
-        self._woken, self._wake = os.pipe()
+        try:
+            self._woken, self._wake = os.pipe()
+        except OSError as error:
+            raise NoLane(str(error)) from None
         os.set_blocking(self._wake, False)
         super().__init__(connection, secret)
-        threading.Thread(target=self._read, name=f"snakepit-lane-{name}", daemon=True).start()
+        try:
+            threading.Thread(target=self._read, name=f"snakepit-lane-{name}", daemon=True).start()
+        except RuntimeError as error:
+            self._close_pipe()
+            raise NoLane(str(error)) from None
 
     def abandon(self) -> None:
         super().abandon()

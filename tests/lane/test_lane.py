@@ -370,6 +370,31 @@ def test_why_a_lane_is_not_used(worker: Worker, client: Client, change: Any, why
     assert "off" in off.why_not(worker.lane)
 
 
+def test_without_descriptors_or_threads_a_call_goes_by_ray(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(*_: Any, **__: Any) -> Any:
+        raise OSError("too many open files")
+
+    class NoThread:
+        def __init__(self, **_: Any) -> None:
+            """As one that cannot start."""
+
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for place, name, broken in (
+        (links.socket, "socket", no_more),
+        (links.os, "pipe", no_more),
+        (links.threading, "Thread", NoThread),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, broken)
+            assert Client(worker).send("echo") is None
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors, what="all are closed again")
+
+
 def test_a_directory_that_was_cleaned_away_takes_new_callers_to_ray(worker: Worker, client: Client) -> None:
     assert answers.get(client.send("echo", 1), SECONDS) == 1
     os.unlink(worker.lane.path)
