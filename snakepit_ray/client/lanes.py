@@ -81,9 +81,10 @@ class Lanes:
 
     def is_too_large(self, command: str) -> None:
         """An answer of this command did not fit."""
-        self._large[command] = time.monotonic() + LARGE_SECONDS
-        while len(self._large) > MOST_COMMANDS:
-            del self._large[next(iter(self._large))]
+        with self._lock:
+            self._large[command] = time.monotonic() + LARGE_SECONDS
+            while len(self._large) > MOST_COMMANDS:
+                del self._large[next(iter(self._large))]
 
     def close(self) -> None:
         """Ends every connection: what has no answer yet goes by Ray, or fails as Ray says. For any thread."""
@@ -108,7 +109,8 @@ class Lanes:
             return False
         if time.monotonic() < until:
             return True
-        self._large.pop(command, None)
+        with self._lock:
+            self._large.pop(command, None)
         return False
 
     def _link(self, lane: Lane, worker_id: str, waits: Waits) -> Link | None:
@@ -146,10 +148,11 @@ class Lanes:
         loop = asyncio.get_running_loop()
         table = self._loops.get(loop)
         if table is None:
-            for old in [one for one in self._loops if one.is_closed()]:
-                for link in self._loops.pop(old).values():
-                    link.abandon()
-            table = self._loops[loop] = {}
+            with self._lock:
+                for old in [one for one in self._loops if one.is_closed()]:
+                    for link in self._loops.pop(old).values():
+                        link.abandon()
+                table = self._loops[loop] = {}
         return table
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.client import answers, links
+from snakepit_ray.client import answers, lanes, links
 from snakepit_ray.client.lanes import Lanes, Waits
 from snakepit_ray.errors import PoolClosed, RequestCancelled, WorkerFault
 from snakepit_ray.port import ray_port
@@ -111,6 +111,20 @@ def test_an_answer_that_is_too_large_is_kept_and_fetched_by_ray(worker: Worker, 
     assert client.ray.sent == [("caller-1", True)]
     answer, error = worker.commands.kept["caller-1"]
     assert len(answer.json) > lane.LARGEST and error is None
+
+
+def test_a_command_whose_answer_was_too_large_goes_by_ray_for_a_while(
+    worker: Worker, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.lanes.is_too_large("echo")
+    assert client.send("echo") is None
+    assert answers.get(client.send("large"), SECONDS) == "by ray"  # another command
+    monkeypatch.setattr(lanes, "LARGE_SECONDS", -1.0)
+    client.lanes.is_too_large("echo")
+    assert answers.get(client.send("echo", 1), SECONDS) == 1
+    for number in range(2 * lanes.MOST_COMMANDS):
+        client.lanes.is_too_large(f"command-{number}")
+    assert len(client.lanes._large) == lanes.MOST_COMMANDS
 
 
 def test_a_request_that_is_too_large_is_not_taken(client: Client) -> None:
