@@ -203,9 +203,8 @@ class Caller(asyncio.Protocol):
     # ---- out ----------------------------------------------------------------------------------------------
 
     def _ended(self, request: pb.Request, task: asyncio.Task[Any]) -> None:
-        error = (
-            None if task.cancelled() else task.exception()
-        )  # heard of, also where nobody is there any more
+        # Its error is heard of, also where nobody is there any more.
+        error = None if task.cancelled() else task.exception()
         if self._tasks.pop(request.id, None) is None or self._transport is None:
             return
         if task.cancelled():
@@ -213,7 +212,11 @@ class Caller(asyncio.Protocol):
         elif error is not None:
             error = self._server.translate(error) or error
         answer = None if error is not None else task.result()
-        self._transport.write(frames.pack(lane.ANSWER, self._packed(request.id, answer, error)))
+        try:
+            packed = self._packed(request.id, answer, error)
+        except Exception as broken:  # noqa: BLE001 - whatever it is, its caller waits for an answer
+            packed = lane.error_answer(request.id, broken)
+        self._transport.write(frames.pack(lane.ANSWER, packed))
 
     def _packed(self, request_id: str, answer: Any, error: BaseException | None) -> bytes:
         if error is not None:

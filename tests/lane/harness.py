@@ -23,8 +23,8 @@ SECONDS = 20.0
 
 
 class Commands:
-    """What the worker does: `echo` answers its arguments, `wait` answers when `go` is set, `fail` raises,
-    `large` answers more than a lane takes."""
+    """What the worker does: `echo` answers its arguments, `wait` answers when `go` is set, `fail` and `bug`
+    raise, `odd` answers what cannot be sent, `large` answers more than a lane takes."""
 
     def __init__(self) -> None:
         self.begun: Counter[str] = Counter()
@@ -47,6 +47,8 @@ class Commands:
             raise CommandError.from_remote("ValueError", "no good", "Traceback: ...", "python", "fail")
         if request.command == "bug":
             raise KeyError("nobody expected this")
+        if request.command == "odd":
+            return Envelope(b"1", [object()])  # type: ignore[list-item]
         text = b'"' + b"x" * lane.LARGEST + b'"' if request.command == "large" else request.args.json
         if request.batch.count:
             return BatchEnvelope([BatchPart(text, request.batch.count)], request.options.errors)

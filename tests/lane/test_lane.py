@@ -73,7 +73,9 @@ def test_a_thread_gets_its_value_and_its_error(worker: Worker, client: Client) -
         answers.get(client.send("fail"), SECONDS)
     with pytest.raises(WorkerFault, match="KeyError"):
         answers.get(client.send("bug"), SECONDS)
-    assert (worker.counted, client.ray.sent) == (3, [])
+    with pytest.raises(WorkerFault, match="TypeError"):
+        answers.get(client.send("odd"), SECONDS)
+    assert (worker.counted, client.ray.sent) == (4, [])
 
 
 def test_a_task_gets_its_value_and_its_error(worker: Worker, client: Client) -> None:
