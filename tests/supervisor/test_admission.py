@@ -7,6 +7,9 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from snakepit_ray.supervisor.accounts import Counters
 from snakepit_ray.supervisor.admission import Admission
 from snakepit_ray.supervisor.waiting_room import WaitingRoom
@@ -75,5 +78,59 @@ def test_one_that_leaves_before_it_starts_holds_up_nobody() -> None:
         admission.leave("waits")
         assert admission.start_now("late")
         admission.close()
+
+    asyncio.run(body())
+
+
+class Rooms:
+    """An admission with its waiting room, in which requests come, are sent, and are over."""
+
+    def __init__(self, capacity: int) -> None:
+        quiet: Any = Quiet()
+        self.admission = Admission(capacity, None, time.monotonic, quiet, quiet)
+        self.admission.renew(may_go_ahead=True)
+        self.admission.set_open(True)
+        self.admission.took(0.0001)
+        self.came, self.sent, self.over = list[str](), list[str](), 0
+        self._room = WaitingRoom(self.admission, quiet, quiet, Counters(), pool="pool")
+        self._tasks: list[asyncio.Future[None]] = []
+
+    async def _enter(self, name: str) -> None:
+        self.came.append(name)
+        if not self.admission.start_now(name):
+            await self._room.enter(attempt(name))
+        self.sent.append(name)
+
+    def arrive(self, count: int) -> None:
+        for _ in range(count):
+            self._tasks.append(asyncio.ensure_future(self._enter(f"r{len(self._tasks)}")))
+
+    def release(self, count: int) -> None:
+        for name in self.sent[self.over : self.over + count]:
+            self.over += 1
+            self.admission.release(name)
+
+    async def end(self) -> None:
+        while self.over < len(self._tasks):
+            await asyncio.sleep(0)
+            self.release(len(self._tasks))
+        self.admission.close()
+
+
+@given(capacity=st.integers(1, 2), steps=st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=30))
+def test_whatever_happens_in_one_turn_they_are_sent_in_the_order_of_their_arrival(
+    capacity: int, steps: list[tuple[int, int, int]]
+) -> None:
+    """In each turn some arrive, some of those that were sent are over, and some more arrive."""
+
+    async def body() -> None:
+        rooms = Rooms(capacity)
+        for before, over, after in steps:
+            rooms.arrive(before)
+            rooms.release(over)
+            rooms.arrive(after)
+            await asyncio.sleep(0)
+        await rooms.end()
+        assert rooms.sent == rooms.came
 
     asyncio.run(body())
