@@ -32,11 +32,10 @@ log = logging.getLogger("snakepit_ray.worker")
 
 
 class Arena:
-    """The memory of one interpreter: `size` bytes each way, 0 for none. Belongs to the running event loop;
-    `release(id)` tells the interpreter that a result was finished with."""
+    """The memory of one interpreter: `size` bytes each way, 0 for none. Belongs to the running event loop."""
 
     def __init__(self, size: int, threshold: int, worker_id: str) -> None:
-        self.release: Callable[[str], None] = _nobody_yet
+        self._release: Callable[[str], None] = _nobody_yet
         self._threshold = threshold
         self._worker_id = worker_id
         self._loop = asyncio.get_running_loop()
@@ -50,6 +49,10 @@ class Arena:
         self._closed = False
 
     # ---- the start -----------------------------------------------------------------------------------------
+
+    def connected(self, release: Callable[[str], None]) -> None:
+        """From now on `release(id)` tells the interpreter that a result was finished with."""
+        self._release = release
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -200,7 +203,7 @@ class Arena:
 
     def _dead(self, segment_id: str) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and the interpreter with it
-            self._loop.call_soon_threadsafe(self.release, segment_id)
+            self._loop.call_soon_threadsafe(self._release, segment_id)
 
     # ---- rest ----------------------------------------------------------------------------------------------
 

@@ -122,7 +122,7 @@ class Interpreter:
     async def _attach(self, secret: str, epoch: pb.Epoch, on_host_call: HostHandler, seconds: float) -> None:
         host = HostSide(self.spec.worker_id, on_host_call, self.arena)
         self.client = client_to(*self._addresses(), secret, host)
-        self.arena.release = self.client.release
+        self.arena.connected(self.client.release)
         if "arena" not in self.ready.features:
             self.arena.decline()
         hello = pb.Hello(protocol=PROTOCOL, worker_id=self.spec.worker_id, epoch=epoch)

@@ -73,9 +73,9 @@ class Requests:
         """Calls that this worker serves, wherever their requests are, and those whose answers are kept."""
         return self._present + len(self._kept.answers)
 
-    async def execute(self, blob: bytes, values: tuple[Any, ...]) -> Any:
+    def execute(self, blob: bytes, values: tuple[Any, ...]) -> Awaitable[Any]:
         """`call` of a request that came serialized."""
-        return await self.call(pb.Request.FromString(blob), values)
+        return self.call(pb.Request.FromString(blob), values)
 
     async def call(self, request: pb.Request, values: tuple[Any, ...]) -> Any:
         """Runs one request: an Envelope, or to a worker that delegates Delegated or Refused."""

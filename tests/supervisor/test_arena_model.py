@@ -43,7 +43,7 @@ class BothEnds(RuleBasedStateMachine):
     async def begin(self) -> None:
         self.host = Arena(PAGES * 4096, THRESHOLD, "w-0")
         self.child = bridge.Arena(self.host.offer, THRESHOLD)
-        self.host.release = lambda id: self.child.free([id])
+        self.host.connected(lambda id: self.child.free([id]))
 
     def data(self, size: int) -> bytes:
         self.count += 1
@@ -134,7 +134,7 @@ TestBothEnds.settings = settings(stateful_step_count=30, deadline=None)
 def test_no_segment_reads_outside_of_the_memory(offset: int, size: int, text: bytes) -> None:
     async def body() -> None:
         arena = Arena(PAGES * 4096, THRESHOLD, "w-0")
-        arena.release = lambda id: None
+        arena.connected(lambda id: None)
         segment = pb.Segment(id="1", offset=offset, size=size)
         payload = pb.Payload(json=text, buffers=[pb.Buffer(segment=segment)])
         inside = size > 0 and offset + size <= PAGES * 4096
