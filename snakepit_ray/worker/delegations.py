@@ -24,6 +24,12 @@ class Delegations:
         self._pool_link.delegate_arrived(accepted, options.chained)
         return None if accepted else Refused(self._supervisor.worker_id)
 
+    def is_tried_again(self, request: pb.Request) -> bool:
+        """Whether a request that an interpreter died with runs again at the worker that sent it. It may not
+        wait here, so it was not tried again here."""
+        sent = request.options.hops and not request.options.may_wait
+        return bool(sent) and self._supervisor.is_idempotent(request)
+
     def ended(self, options: pb.CallOptions) -> bool:
         """One has ended here; whether there is a free slot now, so that its sender may send the next."""
         free = self._supervisor.free > 0

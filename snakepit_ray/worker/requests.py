@@ -253,6 +253,8 @@ class Requests:
             may_move = movable and on_slot is None
             done = await self._dispatch.run(request, may_move=may_move, on_slot=on_slot)
         except WorkerCrashed as crash:
+            if self._delegations.is_tried_again(request):
+                raise
             return crashed(request, crash)
         if isinstance(done, Relayed):
             return done.value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -470,5 +471,31 @@ def test_a_request_costs_eight_calls_into_the_ledger_and_no_digest(tmp_path: Pat
                 sys.setprofile(None)
         assert len(digests) == 0
         assert 4 <= len(calls) <= 8, calls
+
+    run(body)
+
+
+@pytest.mark.parametrize(("idempotent", "may_wait"), [(True, False), (True, True), (False, False)])
+def test_a_batch_that_was_sent_here_goes_back_when_it_may_run_again(
+    tmp_path: Path, idempotent: bool, may_wait: bool
+) -> None:
+    """Where it may not wait for the next interpreter its sender runs it again, and no item of it failed."""
+
+    async def body() -> None:
+        async with Life(tmp_path, 1) as life:
+            sent = request("run", 7, idempotent=idempotent)
+            sent.args.json = json.dumps([{"tag": str(i), "seconds": 0.2} for i in range(4)]).encode()
+            sent.batch.count, sent.options.errors = 4, pb.BATCH_ERRORS_APART
+            sent.options.hops, sent.options.may_wait, sent.options.retries = 1, may_wait, 3
+            serving = asyncio.ensure_future(life.requests.execute(sent.SerializeToString(), ()))
+            await until(lambda: "1" in executed(tmp_path))
+            os.kill(life.supervisor.interpreter.child.pid, signal.SIGKILL)  # type: ignore[union-attr]
+            value = (await serving).value
+            if idempotent and not may_wait:
+                assert isinstance(value, WorkerCrashed) and value.begun == 2
+                return
+            (part,) = value.parts
+            assert part.size == (4 if idempotent else 2)
+            assert len(part.failures) == (0 if idempotent else 2)
 
     run(body)
