@@ -136,25 +136,27 @@ class ThreadLink(Link):
 
     def __init__(self, connection: socket.socket, secret: bytes, name: str) -> None:
         try:
-            self._woken, self._wake = os.pipe()
+            # Sockets, and no bare descriptors: what is closed a second time, in a child that was forked from
+            # here, say, or written to too late, is nobody else's file.
+            self._woken, self._wake = socket.socketpair()
         except OSError as error:
             raise NoLane(str(error)) from None
-        os.set_blocking(self._wake, False)
+        self._wake.setblocking(False)
         super().__init__(connection, secret)
         try:
             threading.Thread(target=self._read, name=f"snakepit-lane-{name}", daemon=True).start()
         except RuntimeError as error:
-            self._close_pipe()
+            self._close_pair()
             raise NoLane(str(error)) from None
 
     def abandon(self) -> None:
         super().abandon()
-        self._close_pipe()
+        self._close_pair()
 
     def _push(self) -> None:
         if not self._outbox.is_empty:
             with contextlib.suppress(OSError):  # it is awake, or gone
-                os.write(self._wake, b"w")
+                self._wake.send(b"w")
 
     def _read(self) -> None:
         poll = select.poll()
@@ -166,15 +168,15 @@ class ThreadLink(Link):
             pass
         finally:
             self._ended()
-            self._close_pipe()
+            self._close_pair()
 
     def _take_turn(self, poll: select.poll) -> bool:
         """Waits for what comes, or for room for what goes; False at the end of the connection."""
         writes = 0 if self._outbox.is_empty else select.POLLOUT
         poll.register(self._socket, select.POLLIN | writes)
         for descriptor, event in poll.poll():
-            if descriptor == self._woken:
-                os.read(self._woken, 4096)
+            if descriptor == self._woken.fileno():
+                self._woken.recv(4096)
             elif event & ~select.POLLOUT:
                 data = self._socket.recv(CHUNK_BYTES)
                 if not data:
@@ -184,10 +186,9 @@ class ThreadLink(Link):
             self._outbox.flush()
         return True
 
-    def _close_pipe(self) -> None:
-        for descriptor in (self._woken, self._wake):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+    def _close_pair(self) -> None:
+        for end in (self._woken, self._wake):
+            end.close()
 
 
 class LoopLink(Link):

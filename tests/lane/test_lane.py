@@ -402,7 +402,7 @@ def test_without_descriptors_or_threads_a_call_goes_by_ray(
     descriptors = len(os.listdir("/proc/self/fd"))
     for place, name, broken in (
         (links.socket, "socket", no_more),
-        (links.os, "pipe", no_more),
+        (links.socket, "socketpair", no_more),
         (links.threading, "Thread", NoThread),
     ):
         with monkeypatch.context() as patch:
