@@ -16,6 +16,7 @@ import random
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from snakepit_ray.client import listening
@@ -51,14 +52,23 @@ class Target(NamedTuple):
 class Directory:
     """One pool as this process sees it."""
 
-    def __init__(self, config: PoolConfig, router: Any, snapshot: Snapshot, *, is_old: bool = False) -> None:
+    def __init__(
+        self,
+        config: PoolConfig,
+        router: Any,
+        snapshot: Snapshot,
+        *,
+        is_old: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self.config = config
         self._is_old = is_old
         self.router = router
         self.closed = False
         self._counts = snapshot.counts
         self._loads: dict[str, int] = {}  # as the workers have reported them, by worker
-        self._heard_at = time.monotonic()
+        self._heard_at = self._clock()
         self._is_told = False  # the router tells this process of every change
         self.updates = 0
         self._why = "it was shut down"
@@ -171,7 +181,7 @@ class Directory:
             self._counts,
             running,
             waiting,
-            age=0.0 if self._is_told else time.monotonic() - self._heard_at,
+            age=0.0 if self._is_told else self._clock() - self._heard_at,
             closed=self._why if self.closed else gone,
         )
 
@@ -224,7 +234,7 @@ class Directory:
 
     def _hear(self, counts: WorkerCounts) -> None:
         self._counts = counts
-        self._heard_at = time.monotonic()
+        self._heard_at = self._clock()
 
     def _learn(self, version: int, entries: list[Entry]) -> None:
         with self._lock:
@@ -256,10 +266,8 @@ class Directory:
 
     def refresh(self, timeout: float) -> None:
         """Fetches the table now: for those who must see a change that they made themselves. Blocks."""
-        deadline = time.monotonic() + timeout
-        snapshot: Snapshot = (
-            self.router.snapshot.remote().future().result(max(0.1, deadline - time.monotonic()))
-        )
+        deadline = self._clock() + timeout
+        snapshot: Snapshot = self.router.snapshot.remote().future().result(max(0.1, deadline - self._clock()))
         self._hear(snapshot.counts)
         self._learn(snapshot.version, snapshot.entries)
 

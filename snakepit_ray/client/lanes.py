@@ -37,7 +37,10 @@ class Lanes:
     """The lanes of one process to one pool. `is_on`: the pool has lanes. `node_id`: asked once, when it is
     needed."""
 
-    def __init__(self, is_on: bool, node_id: Callable[[], str]) -> None:
+    def __init__(
+        self, is_on: bool, node_id: Callable[[], str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._is_on = is_on
         self._find_node = node_id
         self._node_id: str | None = None
@@ -82,7 +85,7 @@ class Lanes:
     def is_too_large(self, command: str) -> None:
         """An answer of this command did not fit."""
         with self._lock:
-            self._large[command] = time.monotonic() + LARGE_SECONDS
+            self._large[command] = self._clock() + LARGE_SECONDS
             while len(self._large) > MOST_COMMANDS:
                 del self._large[next(iter(self._large))]
 
@@ -107,7 +110,7 @@ class Lanes:
         until = self._large.get(command)
         if until is None:
             return False
-        if time.monotonic() < until:
+        if self._clock() < until:
             return True
         with self._lock:
             self._large.pop(command, None)
@@ -127,14 +130,14 @@ class Lanes:
         link = table.get(lane.path)
         if link is not None and not link.closed:
             return link
-        if self._closed or time.monotonic() < self._failed.get(lane.path, 0.0):
+        if self._closed or self._clock() < self._failed.get(lane.path, 0.0):
             return None
         for path in [path for path, old in table.items() if old.closed]:
             del table[path]
         try:
             link = table[lane.path] = _connected(lane, worker_id, waits)
         except NoLane:
-            now = time.monotonic()
+            now = self._clock()
             self._failed = {path: until for path, until in self._failed.items() if until > now}
             self._failed[lane.path] = now + AGAIN_SECONDS
             return None

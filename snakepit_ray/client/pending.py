@@ -55,7 +55,8 @@ class Ticket:
 class Pending:
     """The pending calls of one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._changed = threading.Condition()
         self._heap: list[tuple[float, int, Ticket]] = []
         self._numbers = itertools.count()
@@ -82,10 +83,10 @@ class Pending:
             with self._changed:
                 while not self._heap:
                     self._changed.wait()
-                now = time.monotonic()
+                now = self._clock()
                 if self._heap[0][0] > now:
                     self._changed.wait(min(LOOK_SECONDS, self._heap[0][0] - now))
-                late, over = self._taken(time.monotonic())
+                late, over = self._taken(self._clock())
             for ticket in late:
                 _expire(ticket, False)
             for ticket in over:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import IO
 
 from snakepit_ray.wire.codec import Progress
@@ -33,10 +34,16 @@ def line(report: Progress, elapsed: float) -> str:
 class Bar:
     """Shows the reports of one stream. `close` ends the line."""
 
-    def __init__(self, file: IO[str] | None = None, live: bool | None = None) -> None:
+    def __init__(
+        self,
+        file: IO[str] | None = None,
+        live: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._file = sys.stderr if file is None else file
         self._live = live if live is not None else self._file.isatty() or "ipykernel" in sys.modules
-        self._began = time.monotonic()
+        self._began = self._clock()
         self._shown_at = float("-inf")
         self._step = -1
         self._width = 0  # of the line that is on the screen
@@ -45,7 +52,7 @@ class Bar:
     def __call__(self, report: Progress) -> None:
         """Shows a report, unless another one was shown a moment ago."""
         self._last = report
-        now = time.monotonic()
+        now = self._clock()
         whole = bool(report.total) and report.done >= (report.total or 0)
         if self._live:
             if whole or now - self._shown_at >= REDRAW_SECONDS:
@@ -57,7 +64,7 @@ class Bar:
     def close(self) -> None:
         """The stream has ended."""
         if self._live and self._last is not None:
-            self._draw(self._last, time.monotonic())
+            self._draw(self._last, self._clock())
             print(file=self._file, flush=True)
         self._last = None
 

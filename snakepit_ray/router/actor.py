@@ -18,7 +18,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from snakepit_ray import telemetry
 from snakepit_ray.config import PoolConfig
@@ -60,7 +60,10 @@ log = logging.getLogger("snakepit_ray.router")
 class RouterActor:
     """The router of one pool."""
 
-    def __init__(self, config: PoolConfig, detached: bool) -> None:
+    def __init__(
+        self, config: PoolConfig, detached: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self.config = config
         self.detached = detached
         self.generation = time.time_ns() // 1_000_000
@@ -69,7 +72,7 @@ class RouterActor:
         self.matcher: Matcher[str] = Matcher()
         self.claims = Claims(config, self.generation, self.members, self.updates)
         self.reconciler = Reconciler(config, self.members, self.matcher, self.updates)
-        self.beginning = Beginning(time.monotonic())
+        self.beginning = Beginning(self._clock())
         self.outlook = Outlook(config, self.members, self.updates, self.beginning)
         self.census = Census(self.members, self.updates)
         self.leases = Leases(self.members)
@@ -78,7 +81,7 @@ class RouterActor:
         self.calls: Counter[str] = Counter()
         self.moves = Moves(self.members, self.matcher, self.updates, self.generation, self.calls)
         self.listeners = Listeners()
-        self._began = time.monotonic()
+        self._began = self._clock()
         self._forever = asyncio.Event()
         self._everybody = asyncio.Event()  # has said which sessions are its own, or has had the time
         self._was_restarted = ray_port.was_restarted()
@@ -89,7 +92,7 @@ class RouterActor:
     @ray_port.survives_restarts
     async def start(self) -> None:
         """Creates the workers; they hold on to this router and are started as they do. Safe to repeat."""
-        self.beginning.asked(time.monotonic())
+        self.beginning.asked(self._clock())
         if not self._was_restarted:
             self._begin()
 
@@ -117,7 +120,7 @@ class RouterActor:
     async def _undo_when_left(self) -> None:
         """Ends the pool when whoever began it is gone before its beginning was over."""
         while not self.beginning.over:
-            left = self.beginning.left(time.monotonic())
+            left = self.beginning.left(self._clock())
             if not left:
                 log.warning("the start of pool %s was cut: its workers end", self.config.name)
                 await self.shutdown()
@@ -183,7 +186,7 @@ class RouterActor:
     async def shutdown(self) -> None:
         """Ends every worker; whoever watches is told. The caller ends this actor after it. Safe to repeat."""
         if not self.updates.closed:
-            uptime = {"uptime": time.monotonic() - self._began}
+            uptime = {"uptime": self._clock() - self._began}
             telemetry.emit("pool.closed", uptime, {"pool": self.config.name})
         self.updates.closed = True
         self.updates.table_changed()

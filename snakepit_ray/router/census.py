@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 
 from snakepit_ray.port import cluster, ray_port
 from snakepit_ray.port.messages import PoolStats, WorkerFacts
@@ -26,7 +27,10 @@ log = logging.getLogger("snakepit_ray.router")
 class Census:
     """Questions to all workers of one pool."""
 
-    def __init__(self, members: Members, updates: Updates) -> None:
+    def __init__(
+        self, members: Members, updates: Updates, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._members = members
         self._updates = updates
 
@@ -57,9 +61,9 @@ class Census:
 
     async def drained(self, timeout: float) -> bool:
         """Waits until no worker has anything left to do; whether that was within `timeout` seconds."""
-        deadline = time.monotonic() + timeout
+        deadline = self._clock() + timeout
         await asyncio.sleep(min(SETTLE_SECONDS, timeout))
-        while (left := deadline - time.monotonic()) > 0:
+        while (left := deadline - self._clock()) > 0:
             idle = [member.actor.until_idle.remote(left) for member in self._members.alive()]
             try:
                 return all(await asyncio.gather(*idle))

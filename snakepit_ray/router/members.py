@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,8 @@ def _unheard(worker_id: str, capacity: int) -> WorkerFacts:
 class Members:
     """All workers of one pool."""
 
-    def __init__(self, capacity: int, roster: Roster) -> None:
+    def __init__(self, capacity: int, roster: Roster, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.capacity = capacity
         self.roster = roster
         self.load_version = 1
@@ -125,7 +126,7 @@ class Members:
     def remove(self, member: Member) -> None:
         """A worker that left: its counters stay, and since when it is gone."""
         if self.by_id.pop(member.worker_id, None) is not None:
-            self._departed[member.worker_id] = time.monotonic()
+            self._departed[member.worker_id] = self._clock()
             while len(self._departed) > MOST_DEPARTED:
                 del self._departed[next(iter(self._departed))]
             if member.facts is not None:
@@ -134,7 +135,7 @@ class Members:
     def departed(self, worker_id: str) -> float | None:
         """Seconds since a worker left for good; None of one that did not, or long ago."""
         left_at = self._departed.get(worker_id)
-        return None if left_at is None else time.monotonic() - left_at
+        return None if left_at is None else self._clock() - left_at
 
     def heard(self, member: Member, facts: WorkerFacts) -> bool:
         """What a worker says of itself now; whether its actor was restarted. On another node that counts from

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from snakepit_ray.core.worker.recycling import Permits
 from snakepit_ray.process.awaiting import happens
@@ -18,14 +19,15 @@ PERMIT_SECONDS = 10.0
 class PermitDesk:
     """Who may be recycling; `valid`: seconds after which a permit that never came back ends."""
 
-    def __init__(self, valid: float) -> None:
+    def __init__(self, valid: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._permits: Permits[str] = Permits(valid)
         self._freed = asyncio.Event()
 
     async def ask(self, worker_id: str, workers: int) -> bool:
         """Waits until `worker_id`, one of `workers`, may recycle, at most PERMIT_SECONDS; whether it may."""
-        deadline = time.monotonic() + PERMIT_SECONDS
-        while not self._permits.ask(worker_id, workers, now := time.monotonic()):
+        deadline = self._clock() + PERMIT_SECONDS
+        while not self._permits.ask(worker_id, workers, now := self._clock()):
             if now >= deadline:
                 return False
             await happens(self._freed, deadline - now)

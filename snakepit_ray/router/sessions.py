@@ -9,7 +9,7 @@ sessions after the router was restarted.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from snakepit_ray import telemetry
 from snakepit_ray.config import PoolConfig
@@ -22,7 +22,15 @@ from snakepit_ray.router.updates import Updates
 class Claims:
     """The sessions of one pool. `generation`: versions that are given out are greater."""
 
-    def __init__(self, config: PoolConfig, generation: int, members: Members, updates: Updates) -> None:
+    def __init__(
+        self,
+        config: PoolConfig,
+        generation: int,
+        members: Members,
+        updates: Updates,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._bindings: Bindings[str] = Bindings(config.session_ttl, config.max_sessions, generation)
         self._pool = config.name
         self._members = members
@@ -33,12 +41,12 @@ class Claims:
 
     def knows(self, session: str) -> bool:
         """Whether it has an owner."""
-        return self._bindings.owner(session, time.monotonic()) is not None
+        return self._bindings.owner(session, self._clock()) is not None
 
     def claim(self, session: str, claimant: str, strict: bool, rebind: bool, life: int) -> Claimed | None:
         """Who owns `session`: its present owner, or from now on `claimant`, which is in that `life` (its
         actor's incarnation). None: no room for another session."""
-        bindings, now = self._bindings, time.monotonic()
+        bindings, now = self._bindings, self._clock()
         ready = {member.worker_id for member in self._members.ready()}
         claim = bindings.claim(session, claimant, now, bindings.counts(), ready, strict=strict, life=life)
         if claim.owner is None:
@@ -62,7 +70,7 @@ class Claims:
 
     def learn(self, worker_id: str, sessions: Iterable[Owned]) -> None:
         """A worker says which sessions are its own."""
-        now = time.monotonic()
+        now = self._clock()
         stale = [owned.session for owned in sessions if not self._is_of(owned, worker_id, now)]
         if stale:
             self._members.by_id[worker_id].actor.disown.remote(stale)

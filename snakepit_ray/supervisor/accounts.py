@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import MutableSequence
+from collections.abc import Callable, MutableSequence
 from typing import Any
 
 from snakepit_ray.errors import RequestCancelled, SnakepitError, WorkerCrashed
@@ -72,7 +72,7 @@ class Account:
         self.tally = tally  # what an end without an error counts for; None: nothing
         self._accounts = accounts
         self._request = request
-        self._began = time.monotonic()
+        self._began = accounts.clock()
 
     def is_(self, outcome: object) -> None:
         """The outcome: Done, Relayed, an envelope. Anything else is one value."""
@@ -109,7 +109,8 @@ class Account:
 class Accounts:
     """The accounts of one worker's requests."""
 
-    def __init__(self, counters: Counters, story: Story) -> None:
+    def __init__(self, counters: Counters, story: Story, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self._counters = counters
         self._story = story
 

@@ -34,7 +34,10 @@ log = logging.getLogger("snakepit_ray.worker")
 class Arena:
     """The memory of one interpreter: `size` bytes each way, 0 for none. Belongs to the running event loop."""
 
-    def __init__(self, size: int, threshold: int, worker_id: str) -> None:
+    def __init__(
+        self, size: int, threshold: int, worker_id: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._release: Callable[[str], None] = _nobody_yet
         self._threshold = threshold
         self._worker_id = worker_id
@@ -121,7 +124,7 @@ class Arena:
         memory, offset = self._arguments, self._space.take(size)
         if memory is None or offset is None:
             return None
-        self._used_at = time.monotonic()
+        self._used_at = self._clock()
         try:
             if size <= ON_THE_LOOP:
                 memory.write(offset, data)
@@ -195,7 +198,7 @@ class Arena:
         segment, memory = place.segment, self._results
         if kind != "segment" or memory is None:
             raise EncodingError(f"result: the payload is damaged: a buffer is {kind or 'nowhere'}")
-        self._used_at = time.monotonic()
+        self._used_at = self._clock()
         try:
             return memory.view(segment.offset, segment.size, partial(self._dead, segment.id))
         except ValueError as error:
@@ -218,7 +221,7 @@ class Arena:
 
         A GiB takes a quarter of a second, so it goes in pieces, in a thread. A piece is taken meanwhile, and
         the rest of the space can be used."""
-        if not self._used_at or time.monotonic() - self._used_at < REST_SECONDS:
+        if not self._used_at or self._clock() - self._used_at < REST_SECONDS:
             return False
         self._used_at = 0.0
         for offset, size in self._space.trim():

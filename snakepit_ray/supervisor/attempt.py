@@ -43,12 +43,14 @@ class Attempt:
         sink: Sink | None,
         worker_id: str,
         pool: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self.request = request
         self.sink = sink  # of a stream
         self.task = task
         self.budget = budget
-        self.began = self.entered = time.monotonic()  # of the first try; of this one
+        self.began = self.entered = self._clock()  # of the first try; of this one
         self.ends_at = math.inf if budget is None else self.began + budget
         self.number = max(1, request.attempt)
         self.is_back = False  # it waits in the queue already: it was there, or ran, before
@@ -62,7 +64,7 @@ class Attempt:
     @property
     def waited(self) -> float:
         """Seconds since it came."""
-        return time.monotonic() - self.began
+        return self._clock() - self.began
 
     @property
     def may_have_begun(self) -> bool:

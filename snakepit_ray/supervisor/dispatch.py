@@ -52,14 +52,14 @@ class Dispatch:
         cargo: Cargo,
         takes_more: Callable[[int, bool], bool] | None,
         answered: Callable[[], None] | None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self.present: dict[str, Attempt] = {}
-        self.admission = Admission(
-            policy.capacity, policy.queue_limit, time.monotonic, ports.pool, self, takes_more
-        )
+        self.admission = Admission(policy.capacity, policy.queue_limit, clock, ports.pool, self, takes_more)
         took = self.admission.took if answered is None else self._took
-        self.runs = Running(policy.cancel_grace, self.admission.release, took, self._came_back)
-        self.waiting_room = WaitingRoom(self.admission, ports.others, story, counters, pool=pool)
+        self.runs = Running(policy.cancel_grace, self.admission.release, took, self._came_back, clock)
+        self.waiting_room = WaitingRoom(self.admission, ports.others, story, counters, pool=pool, clock=clock)
         self._worker_id = worker_id
         self._pool = pool
         self._record = ports.record
@@ -128,6 +128,7 @@ class Dispatch:
             sink=sink,
             worker_id=self._worker_id,
             pool=self._pool,
+            clock=self._clock,
         )
         return attempt
 
@@ -148,7 +149,7 @@ class Dispatch:
             attempt.losses += 1
             if attempt.losses > MOST_LOSSES or not self._stays(attempt.request):
                 raise said
-            attempt.entered = time.monotonic()
+            attempt.entered = self._clock()
         else:
             pause = self._retry_backoff * 2 ** (attempt.number - 1) * random.uniform(0.5, 1.0)
             if not self._may_retry(attempt, pause):
@@ -159,7 +160,7 @@ class Dispatch:
             except Closing as closing:
                 raise attempt.closed(closing.began) from None
             attempt.number += 1
-            attempt.entered = time.monotonic()
+            attempt.entered = self._clock()
         self._waits_again(attempt)
 
     def _waits_again(self, attempt: Attempt) -> None:
@@ -186,7 +187,7 @@ class Dispatch:
         request = attempt.request
         if attempt.sink is not None or not self._stays(request):
             return False
-        in_time = time.monotonic() + pause < attempt.ends_at
+        in_time = self._clock() + pause < attempt.ends_at
         return in_time and self.is_idempotent(request) and attempt.number <= request.options.retries
 
     def _stays(self, request: pb.Request) -> bool:
@@ -215,7 +216,7 @@ class Dispatch:
         if self.must_not_run_again(request):
             raise attempt.begun_elsewhere()
         undo = None if on_slot is None else on_slot()
-        now, interpreter = time.monotonic(), self._serving.interpreter
+        now, interpreter = self._clock(), self._serving.interpreter
         if now >= attempt.ends_at:
             raise TooLate(False)
         assert interpreter is not None

@@ -36,14 +36,19 @@ class Interpreter:
     """A served interpreter. Create with `await Interpreter.start(...)`."""
 
     def __init__(
-        self, spec: InterpreterSpec, begun: Begun, forward: Callable[[str, str], None], arena: Arena
+        self,
+        spec: InterpreterSpec,
+        begun: Begun,
+        forward: Callable[[str, str], None],
+        arena: Arena,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec = spec
         self.child = Child(begun.launch, begun.popen, begun.ready_fd, forward)
         self.arena = arena
         self.place = begun.place
         self.started_at = self.began_at = time.time()
-        self.ready_at = time.monotonic()
+        self.ready_at = clock()
         self.start_seconds = 0.0  # from the first step until it could serve
         self.served = 0  # requests that it answered
         self.condemned = ""  # why we ended it without being asked to
@@ -70,16 +75,16 @@ class Interpreter:
         began, began_at = clock(), time.time()
         deadline = began + spec.startup_timeout
         secret = secrets.token_hex(16)
-        arena = Arena(spec.shared_memory, spec.binary_threshold, spec.worker_id)
+        arena = Arena(spec.shared_memory, spec.binary_threshold, spec.worker_id, clock)
         begun: list[Begun] = []
         try:
             await aside(lambda: begun.append(begin(spec, arena, secret)))
         except BaseException:  # cancelled, too: then there may be a process
             for one in begun:
-                await cls(spec, one, forward, arena).kill()
+                await cls(spec, one, forward, arena, clock).kill()
             arena.close()
             raise
-        self = cls(spec, begun[0], forward, arena)
+        self = cls(spec, begun[0], forward, arena, clock)
         self.began_at = began_at
         try:
             await self.child.connect(begun[0].line)

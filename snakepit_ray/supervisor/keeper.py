@@ -54,7 +54,9 @@ class Keeper:
         life: Life,
         *,
         overlap: bool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._serving = serving
         self.budget = RestartBudget()
         self._make_spec = make_spec
@@ -120,9 +122,9 @@ class Keeper:
     # ---- one serves ---------------------------------------------------------------------------------------
 
     async def _launch(self, epoch: pb.Epoch) -> Interpreter:
-        self._launched_at = time.monotonic()
+        self._launched_at = self._clock()
         spec = await aside(self._make_spec)  # it looks for files, and asks the user's Runtime
-        return await Interpreter.start(spec, epoch, self._on_host_call, self._forward)
+        return await Interpreter.start(spec, epoch, self._on_host_call, self._forward, self._clock)
 
     async def _begin(self, epoch: pb.Epoch) -> None:
         self._install(await self._launch(epoch), epoch)
@@ -153,7 +155,7 @@ class Keeper:
         await _first(*_ends(interpreter), wanted)
         if interpreter.gone:
             self._lose(interpreter)
-            await self._restart(interpreter.served, time.monotonic() - interpreter.ready_at)
+            await self._restart(interpreter.served, self._clock() - interpreter.ready_at)
         elif interpreter.client.leaving.done():
             await self._begin_or_restart()
         elif await self._permitted(interpreter):
@@ -246,7 +248,7 @@ class Keeper:
 
     async def _restart(self, served: int, lived: float) -> None:
         for attempt in range(1, 1_000_000_000):
-            now = time.monotonic()
+            now = self._clock()
             verdict = self.budget.lost(now, served=served, lived=lived, random=random.random())
             if isinstance(verdict, Quarantine):
                 self._life.quarantined(verdict)
@@ -257,10 +259,10 @@ class Keeper:
             try:
                 await self._begin(self._serving.epoch)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next try comes, and the story has the words
-                self._life.start_failed(error, time.monotonic() - self._launched_at)
+                self._life.start_failed(error, self._clock() - self._launched_at)
                 served, lived = 0, 0.0
                 continue
-            self._life.restarted(attempt, time.monotonic() - now)
+            self._life.restarted(attempt, self._clock() - now)
             return
 
     # ---- replacing on purpose -----------------------------------------------------------------------------
@@ -293,7 +295,7 @@ class Keeper:
             fresh = await self._launch(epoch)
         except Exception as error:  # noqa: BLE001 - the old one serves on; the story has the words
             self._life.recycling_over()
-            self._life.start_failed(error, time.monotonic() - self._launched_at)
+            self._life.start_failed(error, self._clock() - self._launched_at)
             await _first(*_ends(old), timeout=RECYCLE_AGAIN)
             return
         await self._stand_by(fresh, old)
@@ -334,7 +336,7 @@ class Keeper:
         try:
             await self._begin(self._serving.epoch)
         except Exception as error:  # noqa: BLE001 - from here on it is a loss like others
-            self._life.start_failed(error, time.monotonic() - self._launched_at)
+            self._life.start_failed(error, self._clock() - self._launched_at)
             await self._restart(0, 0.0)
 
 

@@ -79,7 +79,9 @@ class Running:
         released: Callable[[str], None],
         took: Callable[[float], None],
         came_back: Callable[[Attempt], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._cancel_grace = cancel_grace
         self._released = released
         self._took = took
@@ -128,7 +130,7 @@ class Running:
         run = self._runs[request.id] = Run(attempt, request, interpreter, loop.create_future())
         try:
             if attempt.budget is not None:
-                left = max(0.0, attempt.ends_at - time.monotonic())
+                left = max(0.0, attempt.ends_at - self._clock())
                 run.timers.append(loop.call_later(left, self._overdue, run))
             if beside or request.session in self._unsent:
                 request = await self._carry(run, beside)
@@ -178,7 +180,7 @@ class Running:
 
     def _send(self, run: Run, request: pb.Request) -> None:
         if run.attempt.budget is not None:
-            request.budget_ms = max(1, int((run.attempt.ends_at - time.monotonic()) * 1000))
+            request.budget_ms = max(1, int((run.attempt.ends_at - self._clock()) * 1000))
         request.mark = 0 if run.mark is None else run.mark.word + 1
         sink = run.attempt.sink
         on_chunk = None if sink is None else sink.opened(run.interpreter)

@@ -27,10 +27,17 @@ IN_ERRORS = 5
 
 
 class Story:
-    """The events of one worker. Times are seconds; `began` is of time.monotonic(). `epoch` says the present
+    """The events of one worker. Times are seconds; `began` is of `clock`. `epoch` says the present
     one."""
 
-    def __init__(self, pool: str, worker_id: str, epoch: Callable[[], Epoch]) -> None:
+    def __init__(
+        self,
+        pool: str,
+        worker_id: str,
+        epoch: Callable[[], Epoch],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._who = {"pool": pool, "worker_id": worker_id}
         self._pool = pool
         self._epoch = epoch
@@ -95,7 +102,7 @@ class Story:
 
     def dequeued(self, request: pb.Request, began: float) -> None:
         if telemetry.listening["queue.dequeued"]:
-            telemetry.emit("queue.dequeued", {"waited": time.monotonic() - began}, self._about(request))
+            telemetry.emit("queue.dequeued", {"waited": self._clock() - began}, self._about(request))
 
     def timed_out(self, request: pb.Request, waited: float, limit: float) -> None:
         telemetry.emit("queue.timeout", {"waited": waited, "limit": limit}, self._about(request))
@@ -122,7 +129,7 @@ class Story:
     def moved(self, request: pb.Request, target: str, began: float) -> None:
         if telemetry.listening["delegation.moved"]:
             about = {"pool": self._pool, "from_worker": self._who["worker_id"], "to_worker": target}
-            waited = {"waited": time.monotonic() - began}
+            waited = {"waited": self._clock() - began}
             telemetry.emit("delegation.moved", waited, {**about, "command": request.command})
 
     def not_moved(self, request: pb.Request, target: str) -> None:
@@ -143,14 +150,14 @@ class Story:
 
     def executed(self, request: pb.Request, began: float, tally: Tally, error: str = "") -> None:
         """A caller has its outcome: told by the worker that the request came to first."""
-        taken = {"duration_us": (time.monotonic() - began) * 1e6, **tally._asdict()}
+        taken = {"duration_us": (self._clock() - began) * 1e6, **tally._asdict()}
         about = {**self._about(request), "success": not tally.failed, "error": error or None}
         telemetry.emit("request.executed", taken, about)
 
     def cancelled(self, request: pb.Request, began: float, items: int) -> None:
         """Its caller wants it no more."""
         if telemetry.listening["request.cancelled"]:
-            taken = {"duration_us": (time.monotonic() - began) * 1e6, "items": items}
+            taken = {"duration_us": (self._clock() - began) * 1e6, "items": items}
             telemetry.emit("request.cancelled", taken, self._about(request))
 
     @property

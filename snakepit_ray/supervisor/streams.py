@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -29,8 +28,9 @@ class Stream:
     """One streaming request. Begins when it is made; `close` it, however its taker ends."""
 
     def __init__(self, supervisor: Supervisor, request: pb.Request, *, on_slot: OnSlot | None = None) -> None:
+        self._clock = supervisor.clock
         self.request = request
-        self.began = self.opened_at = time.monotonic()
+        self.began = self.opened_at = self._clock()
         self.chunks = 0  # that came
         self._closed = False
         self._window = Window()
@@ -51,7 +51,7 @@ class Stream:
     def opened(self, interpreter: Interpreter) -> Callable[[pb.Chunk], None]:
         """It runs now, or runs next; again when it is sent to another interpreter, having not begun."""
         first, self._interpreter = self._interpreter is None, interpreter
-        self.opened_at = time.monotonic()
+        self.opened_at = self._clock()
         if first and telemetry.enabled("stream.started"):
             telemetry.emit("stream.started", {}, {**self._about, "session": self.request.session or None})
         return self._arrived
@@ -76,7 +76,7 @@ class Stream:
         if telemetry.enabled("stream.ended"):
             failed = call.cancelled() or call.exception() is not None or _says_so(call.result())
             about = {**self._about, "session": self.request.session or None}
-            measured = {"duration": time.monotonic() - self.began, "chunks": self.chunks}
+            measured = {"duration": self._clock() - self.began, "chunks": self.chunks}
             telemetry.emit("stream.ended", measured, {**about, "result": "error" if failed else "ok"})
         self._changed.set()
 
@@ -100,12 +100,12 @@ class Stream:
             piece = self._take()
             chunks, size = chunks + piece.chunks, size + piece.size
             part.append(piece)
-        self._sent_at = time.monotonic()
+        self._sent_at = self._clock()
         return part
 
     async def _gather(self) -> None:
         while not self._call.done():
-            since = time.monotonic() - self._sent_at
+            since = self._clock() - self._sent_at
             wait = flush_in(since, self._held_chunks, self._held_bytes)
             if wait <= 0:
                 return
@@ -147,7 +147,7 @@ class Stream:
     @property
     def ran(self) -> float:
         """Seconds since then."""
-        return time.monotonic() - self.opened_at
+        return self._clock() - self.opened_at
 
     def close(self) -> None:
         """Nobody takes any more: the producer stops. Safe to repeat."""

@@ -46,7 +46,8 @@ class Supervisor:
     """One worker. `make_spec` is asked before each start of an interpreter. `ports` makes what the worker has
     around it; it gets the supervisor before that is complete, to keep and not to use.
 
-    Whoever serves requests takes `dispatch`, `accounts` and `cargo` from it."""
+    Whoever serves requests takes `dispatch`, `accounts` and `cargo` from it. `clock` is time.monotonic, as
+    that of the event loop."""
 
     def __init__(
         self,
@@ -60,15 +61,17 @@ class Supervisor:
         forward: Callable[[str, str], None],
         ports: Callable[[Supervisor], Ports] = lambda supervisor: Ports(),
         counters: Counters | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.clock = clock
         self.worker_id = worker_id
         self.pool = pool
         self.policy = policy
         self.counters = counters or Counters()
         self.cargo = Cargo()
         self.ports = ports(self)
-        self.story = Story(pool, worker_id, lambda: self.epoch)
-        self.accounts = Accounts(self.counters, self.story)
+        self.story = Story(pool, worker_id, lambda: self.epoch, clock)
+        self.accounts = Accounts(self.counters, self.story, clock)
         self._serving = Serving(incarnation)
         limited = policy.care.limits.max_requests is not None
         self.dispatch = Dispatch(
@@ -82,6 +85,7 @@ class Supervisor:
             self.cargo,
             takes_more=self._takes_more if limited else None,
             answered=self._answered if limited else None,
+            clock=clock,
         )
         self.admission = self.dispatch.admission
         self._runs = self.dispatch.runs
@@ -95,10 +99,16 @@ class Supervisor:
             replacing=lambda stage: self._care.replacing(stage),
         )
         self.keeper = Keeper(
-            make_spec, self._serving, on_host_call, forward, self.life, overlap=policy.overlap
+            make_spec,
+            self._serving,
+            on_host_call,
+            forward,
+            self.life,
+            overlap=policy.overlap,
+            clock=clock,
         )
         self._care = Care(
-            policy.care, self.keeper, self._serving, self._runs, self.story, self.admission.look_again
+            policy.care, self.keeper, self._serving, self._runs, self.story, self.admission.look_again, clock
         )
         self._has_said_its_end = False
 
@@ -113,11 +123,11 @@ class Supervisor:
 
     async def try_to_start(self) -> None:
         """`start` where nobody hears what it raises: it is among the worker's events."""
-        began = time.monotonic()
+        began = self.clock()
         try:
             await self.keeper.start()
         except SnakepitError as error:
-            self.story.start_failed(error, time.monotonic() - began)
+            self.story.start_failed(error, self.clock() - began)
 
     def leave(self) -> None:
         """The pool shrinks: this worker takes no new work of its own. Safe to repeat."""

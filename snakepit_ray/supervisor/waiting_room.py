@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from snakepit_ray.errors import PoolSaturated, QueueTimeout
@@ -38,7 +38,9 @@ class WaitingRoom:
         counters: Counters,
         *,
         pool: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._closing = asyncio.Event()
         self._admission = admission
         self._others = others
@@ -104,7 +106,7 @@ class WaitingRoom:
     async def _moved(self, attempt: Attempt, move: Move) -> Relayed | None:
         """The answer of the worker that a waiter was sent to; None when it was refused there. Raises its
         error."""
-        sent = self._others.delegate(move.target, _to_send_on(attempt), move.chained)
+        sent = self._others.delegate(move.target, _to_send_on(attempt, self._clock()), move.chained)
         relayed = await self.unless_closed(sent)
         if relayed is None:
             self._story.not_moved(attempt.request, move.target)
@@ -132,21 +134,20 @@ class WaitingRoom:
         return relayed
 
     def _waited_too_long(self, attempt: Attempt) -> None:
-        if time.monotonic() >= attempt.ends_at:
+        if self._clock() >= attempt.ends_at:
             raise TooLate(False)
         self._counters.queue_timeouts += 1
         request = attempt.request
         limit = request.options.queue_ms / 1000
-        waited = time.monotonic() - attempt.entered
+        waited = self._clock() - attempt.entered
         self._story.timed_out(request, waited, limit)
         raise QueueTimeout.after(waited, limit, self._pool)
 
 
-def _to_send_on(attempt: Attempt) -> pb.Request:
+def _to_send_on(attempt: Attempt, now: float) -> pb.Request:
     """A copy to send on: one hop more, and what is left of its times."""
     moved = pb.Request()
     moved.CopyFrom(attempt.request)
-    now = time.monotonic()
     if attempt.budget is not None:
         moved.budget_ms = max(1, int((attempt.ends_at - now) * 1000))
     spent = int((now - attempt.entered) * 1000)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from snakepit_ray.core.work.request_ids import PART, whole_of
@@ -44,7 +45,10 @@ class About(NamedTuple):
 class Memory(Record):
     """The memory of one worker. `incarnation` is its actor's."""
 
-    def __init__(self, about: About, ledger: Ledger, incarnation: int) -> None:
+    def __init__(
+        self, about: About, ledger: Ledger, incarnation: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._about = about
         self._ledger = ledger
         self._incarnation = incarnation
@@ -85,8 +89,8 @@ class Memory(Record):
     async def may_have_begun(self, request_id: str) -> bool:
         """Whether a request that another worker had moved here has begun, or may have. Waits a while for the
         end of an earlier interpreter."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while not self._ledger.settled and time.monotonic() < deadline:  # noqa: ASYNC110 - a lock of another process: nobody tells when it is free
+        deadline = self._clock() + SETTLE_SECONDS
+        while not self._ledger.settled and self._clock() < deadline:  # noqa: ASYNC110 - a lock of another process: nobody tells when it is free
             await asyncio.sleep(0.02)
         state = self._ledger.recall(request_id)
         return state is not NOT_BEGUN and (state is not UNKNOWN or not self._ledger.found)

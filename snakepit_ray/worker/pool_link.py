@@ -53,7 +53,9 @@ class PoolLink(PoolSide):
         gone: Callable[[], Awaitable[None]],
         log: SessionLog,
         notes: MutableSequence[int] | memoryview,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self.reports = 0
         self.pool_load = (0, 1)  # workers with a free slot and with work, as the router said last
         self._notes = notes
@@ -72,7 +74,7 @@ class PoolLink(PoolSide):
         self._handing_over: asyncio.Task[None] | None = None
         self._away = False  # the router was told that this worker is quarantined
         self._refusers: list[str] = []
-        self._reporter = Reporter(time.monotonic())
+        self._reporter = Reporter(self._clock())
         self._wake: asyncio.TimerHandle | None = None
         self._wake_at = 0.0
         self._sending: asyncio.Task[None] | None = None
@@ -84,7 +86,7 @@ class PoolLink(PoolSide):
         while not self._stopped:
             try:
                 self._router = self._find_router()
-                self._reporter = Reporter(time.monotonic())  # a router that restarted counts from 0
+                self._reporter = Reporter(self._clock())  # a router that restarted counts from 0
                 await self._router.hold.remote(Hello(self._facts(), self.memory, self.sessions.owned()))
             except ray_port.ActorUnavailable:
                 await asyncio.sleep(HOLD_AGAIN_SECONDS)
@@ -176,11 +178,11 @@ class PoolLink(PoolSide):
 
     def queue_progressed(self) -> None:
         """The others that wait come nearer without anybody's help."""
-        self._reporter.progressed(time.monotonic())
+        self._reporter.progressed(self._clock())
 
     def queue_changed(self) -> None:
         """Reports to the router what it must know."""
-        self._act(self._reporter.observe(*self._supervisor.load(), time.monotonic()))
+        self._act(self._reporter.observe(*self._supervisor.load(), self._clock()))
 
     def _act(self, decision: Decision) -> None:
         if decision.report is not None and self._router is not None and not self._stopped:
@@ -189,12 +191,12 @@ class PoolLink(PoolSide):
             if self._wake is not None:
                 self._wake.cancel()
             self._wake_at = decision.wake_at
-            delay = max(0.0, decision.wake_at - time.monotonic())
+            delay = max(0.0, decision.wake_at - self._clock())
             self._wake = asyncio.get_running_loop().call_later(delay, self._woken)
 
     def _woken(self) -> None:
         self._wake = None
-        self._act(self._reporter.tick(time.monotonic()))
+        self._act(self._reporter.tick(self._clock()))
 
     async def _report(self, report: Report) -> None:
         self.reports += 1
@@ -207,7 +209,7 @@ class PoolLink(PoolSide):
                 self.obey(order)
         except ray_port.RayError:
             pass  # the router restarts or is gone: `run` sees to it, the reporter tries again
-        self._act(self._reporter.answered(pace, time.monotonic()))
+        self._act(self._reporter.answered(pace, self._clock()))
 
     def obey(self, order: MoveOrder) -> int:
         """Sends waiting requests to another worker; how many went."""
@@ -225,7 +227,7 @@ class PoolLink(PoolSide):
 
     def delegate_ended(self, more: bool) -> None:
         """It ended; `more`: its source may send the next at once."""
-        self._reporter.delegate_ended(more, time.monotonic())
+        self._reporter.delegate_ended(more, self._clock())
 
     def refused(self, target: str) -> None:
         """A worker that the router named had no free slot: it is told with the next report."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -125,12 +124,13 @@ class Requests:
         """Waits until nothing waits, runs or is served here; whether that was within `timeout` seconds.
         `hand_over` sends what waits to other workers. That one of them has room is no event of this worker,
         so it is asked again every HAND_OVER_SECONDS while something waits."""
-        supervisor, deadline = self._supervisor, time.monotonic() + timeout
+        supervisor = self._supervisor
+        deadline = supervisor.clock() + timeout
         while True:
             changes = self._admission.next_change()
             if not (self.present or supervisor.running or supervisor.waiting):
                 return True
-            left = deadline - time.monotonic()
+            left = deadline - supervisor.clock()
             if left <= 0:
                 return False
             if hand_over is not None:

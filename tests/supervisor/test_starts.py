@@ -352,9 +352,8 @@ def test_a_start_that_fails_after_its_ready_line_leaves_nothing(
 
     async def body() -> None:
         async def fail() -> None:
-            passed = iter(
-                [0.0, 0.0]
-            )  # at the beginning, when the line is awaited: then startup_timeout is over
+            # It begins, has its process, and awaits the line: then startup_timeout is over.
+            passed = iter([0.0] * 3)
             clock = lambda: next(passed, 60.0)  # noqa: E731
             with pytest.raises(WorkerStartError, match="said it was ready but does not answer"):
                 await starting(tmp_path, clock=clock, script=str(script), startup_timeout=60.0, wire=wire)
