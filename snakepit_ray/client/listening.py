@@ -26,7 +26,7 @@ AGAIN_SECONDS = 0.5  # after one that failed
 log = logging.getLogger("snakepit_ray.telemetry")
 
 
-class Source(Protocol):
+class EventSource(Protocol):
     """A pool as this process sees it."""
 
     closed: bool
@@ -42,7 +42,7 @@ class Listening:
     """What one process listens to."""
 
     def __init__(self) -> None:
-        self._sources: list[Source] = []
+        self._sources: list[EventSource] = []
         self._asking: dict[str, _Asking] = {}
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -62,7 +62,7 @@ class Listening:
     async def _end(self) -> None:
         self._reconcile()
 
-    def follow(self, source: Source) -> None:
+    def follow(self, source: EventSource) -> None:
         """Listens to that pool, too, until it is closed."""
         with self._lock:
             self._sources = [*filter(_goes_on, self._sources), source]
@@ -192,7 +192,7 @@ class _Asking:
         telemetry.deliver(told.occurrences)
 
 
-def _goes_on(source: Source) -> bool:
+def _goes_on(source: EventSource) -> bool:
     return not source.closed and source.is_current()
 
 
@@ -200,7 +200,7 @@ THREAD = "snakepit-telemetry-in"
 _listening: Listening | None = None
 
 
-def follow(source: Source) -> None:
+def follow(source: EventSource) -> None:
     """Handlers that are attached in this process hear that pool's events, until it is closed."""
     global _listening
     if _listening is None:

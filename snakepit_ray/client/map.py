@@ -33,7 +33,7 @@ LONGEST_TURN = 0.1  # seconds: a consumer that pauses once is not taken for one 
 UNDELIVERED = 8  # chunks for each slot that are drawn and not handed out, in order, at most
 
 
-class _Trip(NamedTuple):
+class _ChunkSent(NamedTuple):
     """A chunk that is under way."""
 
     chunk: Chunk[Item]
@@ -79,7 +79,7 @@ class MapRun:
         rules = Rules(in_order=bool(options.session), gather_seconds=LOOK_SECONDS)
         self._divider: Divider[Item] = Divider(self._sizing, rules, fitting)
         self._drawn = self._handed = 0
-        self._under_way: dict[Any, _Trip] = {}
+        self._under_way: dict[Any, _ChunkSent] = {}
         self._done: dict[int, _Done] = {}
         self._next = 0
         self._caller_seconds = 0.0  # between two chunks, without what was waited for answers: smoothed
@@ -189,7 +189,7 @@ class MapRun:
             self._divider.ended(chunk, self._clock())
             self._done[chunk.number] = _Done([None], {0: error})
         else:
-            self._under_way[sent.ref] = _Trip(chunk, sent)
+            self._under_way[sent.ref] = _ChunkSent(chunk, sent)
             self._has_sent()
 
     def _sent(self, items: Sequence[Any], to: str | None) -> Sent:
@@ -229,12 +229,12 @@ class MapRun:
         for ref in ready:
             self._ended(ref, self._gone(ref))
 
-    def _gone(self, ref: Any) -> _Trip:
+    def _gone(self, ref: Any) -> _ChunkSent:
         trip = self._under_way.pop(ref)
         self._sender.ended(trip.sent)
         return trip
 
-    def _ended(self, ref: Any, trip: _Trip) -> None:
+    def _ended(self, ref: Any, trip: _ChunkSent) -> None:
         try:
             answer = answers.get(ref)
         except Exception as error:  # noqa: BLE001 - user code among it: a runtime's process_response
@@ -251,7 +251,7 @@ class MapRun:
         self._divider.ended(chunk, now, left=left, seconds=answer.ran, nbytes=moved, by=sent.worker_id)
         self._done[chunk.number] = _Done(answer.values, dict(answer.failed))
 
-    def _failed(self, trip: _Trip, error: BaseException) -> None:
+    def _failed(self, trip: _ChunkSent, error: BaseException) -> None:
         chunk, now = trip.chunk, self._clock()
         if is_unbegun(error):
             self._divider.ended(chunk, now, left=chunk.items)

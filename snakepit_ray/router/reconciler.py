@@ -20,7 +20,7 @@ from typing import Any
 
 from snakepit_ray import telemetry
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.core.pool.orders import Do, Limits, Order
+from snakepit_ray.core.pool.orders import Do, Order, RosterLimits
 from snakepit_ray.core.pool.roster import Roster
 from snakepit_ray.core.pool.row import RowEvent
 from snakepit_ray.core.routing.matching import Matcher
@@ -53,7 +53,7 @@ HEARD = {
 
 def make_roster(config: PoolConfig, version: int) -> Roster:
     """The roster of a pool that begins."""
-    limits = Limits(
+    limits = RosterLimits(
         pool=config.name,
         asked=str(cluster.demand(config)),
         batch=config.startup_batch_size,

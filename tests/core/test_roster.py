@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_ray.core.pool import roster as rules
-from snakepit_ray.core.pool.orders import Do, Limits, Order
+from snakepit_ray.core.pool.orders import Do, Order, RosterLimits
 from snakepit_ray.core.pool.roster import Roster
 from snakepit_ray.core.pool.row import ALIVE, MACHINE, TRANSITIONS, RowEvent, RowState
 from tests.core.test_machine import reachable
 
-LIMITS = Limits(pool="p", asked="CPU 1", batch=2, delay=0.5, arrival=60.0, startup=30.0)
+LIMITS = RosterLimits(pool="p", asked="CPU 1", batch=2, delay=0.5, arrival=60.0, startup=30.0)
 ERROR = ValueError("no interpreter")
 
 
 def begun(size: int, **limits: Any) -> Roster:
-    roster = Roster(Limits(**{**LIMITS.__dict__, **limits}), size)
+    roster = Roster(RosterLimits(**{**LIMITS.__dict__, **limits}), size)
     roster.whole(0.0)
     return roster
 

@@ -35,7 +35,7 @@ class Order(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Limits:
+class RosterLimits:
     """Of one pool. `asked`: what a worker asks Ray for, in words. `batch`, `delay`: of starts. `arrival`:
     seconds for Ray to place and start an actor; `startup`: for an interpreter to start."""
 

@@ -18,9 +18,9 @@ node that a worker is to live on (an answer to SURVEY, kept in its row), and a l
 
 from __future__ import annotations
 
-from snakepit_ray.core.pool.orders import Do, Limits, Order
+from snakepit_ray.core.pool.orders import Do, Order, RosterLimits
 from snakepit_ray.core.pool.row import NEVER, Row, RowEvent, RowState, step
-from snakepit_ray.core.pool.starts import NodeStarts, Turns
+from snakepit_ray.core.pool.starts import NodeStarts, SpawnTurns
 from snakepit_ray.core.pool.worker_ids import WorkerId
 from snakepit_ray.errors import WorkerStartError
 
@@ -34,7 +34,7 @@ RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)  # after starts that failed
 class Roster:
     """The workers of one pool. `version`, of the table that handles hold, rises with each of its changes."""
 
-    def __init__(self, limits: Limits, size: int, version: int = 1) -> None:
+    def __init__(self, limits: RosterLimits, size: int, version: int = 1) -> None:
         self.size = size
         self.next_number = 0
         self.version = version
@@ -42,7 +42,7 @@ class Roster:
         self.is_closed = False
         self.rows: dict[str, Row] = {}
         self._limits = limits
-        self._turns = Turns(limits.batch)
+        self._turns = SpawnTurns(limits.batch)
         self._starts = NodeStarts(limits.batch)
         self._orders: list[Order] = []
 

@@ -15,8 +15,8 @@ from collections import defaultdict, deque
 UNDER_WAY = math.inf
 
 
-class Turns:
-    """Turns of creation. A turn that is not given back ends at its limit."""
+class SpawnTurns:
+    """SpawnTurns of creation. A turn that is not given back ends at its limit."""
 
     def __init__(self, batch: int) -> None:
         self.at_once = batch

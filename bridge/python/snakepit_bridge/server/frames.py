@@ -42,7 +42,7 @@ STOP_SECONDS = 0.5  # for what was answered to be delivered
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
-def start(dispatcher, ready_line: bytes, on_shutdown) -> Running:
+def start(dispatcher, ready_line: bytes, on_shutdown) -> FramesServer:
     """Serves on the frames' socket of `dispatcher.config`; `on_shutdown(grace)` is called by a SHUTDOWN.
     Raises OSError, also where something lies at the socket's path: it is not ours.
     """
@@ -53,7 +53,7 @@ def start(dispatcher, ready_line: bytes, on_shutdown) -> Running:
         _bind(listener, path)
         os.chmod(path, 0o600)  # its directory is 0700 already
         listener.listen(BACKLOG)
-        running = Running(dispatcher, ready_line, on_shutdown, listener)
+        running = FramesServer(dispatcher, ready_line, on_shutdown, listener)
         threading.Thread(target=running.accept, name="snakepit-frames", daemon=True).start()
     except BaseException:
         listener.close()
@@ -69,7 +69,7 @@ def _bind(listener, path: str) -> None:
         raise OSError(f"cannot serve frames on {path}: {error.strerror or error}") from error
 
 
-class Running:
+class FramesServer:
     """A socket that is served."""
 
     def __init__(self, dispatcher, ready_line: bytes, on_shutdown, listener) -> None:
@@ -133,7 +133,7 @@ class Running:
 class _Connection:
     """One host's connection, from its secret to its end."""
 
-    def __init__(self, running: Running, connection) -> None:
+    def __init__(self, running: FramesServer, connection) -> None:
         self._running = running
         self._dispatcher = running.dispatcher
         self._socket = connection

@@ -27,7 +27,7 @@ SERVICE = "snakepit.v1.Interpreter"
 THREADS = 16  # created as they are needed: one for Attach, the others for health, reflection and Describe
 
 
-def start(dispatcher, ready_line: bytes, on_shutdown) -> Running:
+def start(dispatcher, ready_line: bytes, on_shutdown) -> GrpcServer:
     """Serves on the socket of `dispatcher.config`; `on_shutdown(grace)` is called by the Shutdown RPC."""
     config = dispatcher.config
     server = grpc.server(
@@ -40,7 +40,7 @@ def start(dispatcher, ready_line: bytes, on_shutdown) -> Running:
             ("grpc.http2.bdp_probe", 0),  # a unix socket has no bandwidth to find out
         ),
     )
-    running = Running(server)
+    running = GrpcServer(server)
     server.add_generic_rpc_handlers((_Handlers(dispatcher, ready_line, on_shutdown, running),))
     if not server.add_insecure_port(f"unix:{config.socket}"):
         raise OSError(f"cannot serve on {config.socket}")
@@ -49,7 +49,7 @@ def start(dispatcher, ready_line: bytes, on_shutdown) -> Running:
     return running
 
 
-class Running:
+class GrpcServer:
     """A server that serves."""
 
     def __init__(self, server) -> None:
@@ -88,7 +88,7 @@ def _unauthenticated(requests, context):
 class _Handlers(grpc.GenericRpcHandler):
     """Every method that is served, by its path."""
 
-    def __init__(self, dispatcher, ready_line: bytes, on_shutdown, running: Running) -> None:
+    def __init__(self, dispatcher, ready_line: bytes, on_shutdown, running: GrpcServer) -> None:
         self._dispatcher = dispatcher
         self._ready_line = ready_line
         self._on_shutdown = on_shutdown
