@@ -1,5 +1,9 @@
-"""The forms of a call. Called, it blocks; `.remote` gives an ObjectRef; `.options` is the same call with
-options."""
+"""The forms of a call.
+
+- Called, a form blocks until the value is there.
+- `.remote` returns an ObjectRef at once.
+- `.options` is the same call with options.
+"""
 
 from __future__ import annotations
 

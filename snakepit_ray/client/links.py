@@ -14,17 +14,16 @@ import contextvars
 import os
 import select
 import socket
-import struct
 import threading
 import weakref
 
 from snakepit_ray.client.answers import Answer
 from snakepit_ray.client.outbox import Outbox
+from snakepit_ray.process.sockets import peer_user
 from snakepit_ray.wire import frames, lane
 from snakepit_ray.wire._pb import lane_pb2
 
 CHUNK_BYTES = 256 * 1024
-CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
 class NoLane(Exception):
@@ -40,13 +39,9 @@ def connect(to: lane.Lane) -> socket.socket:
     try:
         connection.setblocking(False)
         connection.connect(to.path)
-        option = getattr(socket, "SO_PEERCRED", None)
-        if option is not None:
-            _, user, _ = CREDENTIALS.unpack(
-                connection.getsockopt(socket.SOL_SOCKET, option, CREDENTIALS.size)
-            )
-            if user != os.geteuid():
-                raise NoLane(f"the worker runs as user {user}, this process as {os.geteuid()}")
+        user = peer_user(connection)
+        if user != os.geteuid():
+            raise NoLane(f"the worker runs as user {user}, this process as {os.geteuid()}")
     except (OSError, ValueError) as error:
         connection.close()
         raise NoLane(f"{to.path}: {error}") from None

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
 import stat
+import struct
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -19,6 +21,7 @@ from snakepit_ray.process.node import node_directory
 NAME_BYTES = 107 if sys.platform == "linux" else 103  # of a socket, without the NUL (unix(7), sun_path)
 PREFIX = "snakepit-"
 ROOM = len(f"/{PREFIX}12345678/s")
+CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")  # a fresh directory with mode 0700 is made in one of them
 
 
@@ -41,6 +44,16 @@ def short_base(room: int) -> str:
         f"TMPDIR {first} has {len(os.fsencode(first))} bytes, and a socket's name at most {NAME_BYTES}; "
         f"none of {', '.join(SHORT)} can be used instead"
     )
+
+
+def peer_user(connection: socket.socket) -> int:
+    """The user that runs the process at the other end of a unix socket. Where the system does not say it is
+    ours: the directory, which nobody else may enter, and the secret have to do there. Raises OSError."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:  # not Linux
+        return os.geteuid()
+    _, user, _ = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, option, CREDENTIALS.size))
+    return int(user)
 
 
 def remove(directories: Iterable[str], base: str | os.PathLike[str] | None = None) -> list[Path]:

@@ -226,8 +226,8 @@ class RouterActor:
 
     @ray_port.survives_restarts
     async def workers(self) -> list[WorkerFacts]:
-        """What each worker of the pool says of itself now; of one that does not answer, what it said last; of
-        one that has not come, why."""
+        """A row for each worker of the pool: what it says of itself now, or what it said last where it does
+        not answer. A worker that has not come has a row with the reason."""
         return await self.census.workers()
 
     @ray_port.survives_restarts

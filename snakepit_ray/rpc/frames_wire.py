@@ -17,12 +17,12 @@ import itertools
 import os
 import socket
 import stat
-import struct
 from collections.abc import Callable
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from snakepit_ray.process.awaiting import within
+from snakepit_ray.process.sockets import peer_user
 from snakepit_ray.rpc.client import InterpreterLost
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.frames import LONGEST, FrameError, FrameReader, header, pack
@@ -37,7 +37,6 @@ SHUTDOWN, SHUTTING_DOWN = 9, 10
 SERVING = 1  # first byte of a PONG, as in grpc.health.v1
 APART = 64 * 1024  # bytes of a payload above which its header is written on its own, without a copy of both
 READ_SIZE = 256 * 1024
-_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
 class FramesWire(asyncio.Protocol):
@@ -254,9 +253,6 @@ async def _connected(path: str) -> socket.socket:
 
 
 def _require_own_user(connection: socket.socket, path: str) -> None:
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:  # not Linux: the directory, which nobody else may enter, has to do
-        return
-    _, user, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
+    user = peer_user(connection)
     if user != os.geteuid():
         raise InterpreterLost(f"{path} is served by user {user}, not by user {os.geteuid()}")

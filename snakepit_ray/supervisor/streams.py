@@ -52,7 +52,7 @@ class Stream:
         """It runs now, or runs next; again when it is sent to another interpreter, having not begun."""
         first, self._interpreter = self._interpreter is None, interpreter
         self.opened_at = self._clock()
-        if first and telemetry.enabled("stream.started"):
+        if first and telemetry.listening["stream.started"]:
             telemetry.emit("stream.started", {}, {**self._about, "session": self.request.session or None})
         return self._arrived
 
@@ -73,7 +73,7 @@ class Stream:
         self._changed.set()
 
     def _ended(self, call: asyncio.Task[Any]) -> None:
-        if telemetry.enabled("stream.ended"):
+        if telemetry.listening["stream.ended"]:
             failed = call.cancelled() or call.exception() is not None or _says_so(call.result())
             about = {**self._about, "session": self.request.session or None}
             measured = {"duration": self._clock() - self.began, "chunks": self.chunks}

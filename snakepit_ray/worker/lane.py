@@ -16,13 +16,13 @@ import hmac
 import os
 import secrets
 import socket
-import struct
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
 from snakepit_ray.errors import RequestCancelled, SnakepitError
 from snakepit_ray.process import lanes
+from snakepit_ray.process.sockets import peer_user
 from snakepit_ray.wire import frames, lane
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire._pb import lane_pb2
@@ -32,7 +32,6 @@ from snakepit_ray.worker.present import Answered
 HELLO_SECONDS = 5.0
 UNREAD_BYTES = 1024 * 1024  # of answers that a caller may leave unread before it is not read from
 BACKLOG = 128
-CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
 class Serves(Protocol):
@@ -232,13 +231,8 @@ class Caller(asyncio.Protocol):
 
 
 def is_of_our_user(connection: Any) -> bool:
-    """Whether the process at the other end of a socket runs as our user. Where the system does not say, the
-    directory and the secret have to do."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return True
+    """Whether the process at the other end of a socket runs as our user; not where it is gone already."""
     try:
-        found = connection.getsockopt(socket.SOL_SOCKET, option, CREDENTIALS.size)
+        return peer_user(connection) == os.geteuid()
     except OSError:
         return False
-    return bool(CREDENTIALS.unpack(found)[1] == os.geteuid())

@@ -115,8 +115,7 @@ class Requests:
             yield
         finally:
             self._present -= 1
-            if (watch := self._admission.watch) is not None:
-                watch.set()
+            self._changed()
 
     async def until_idle(
         self, timeout: float, hand_over: Callable[[], Awaitable[None]] | None = None

@@ -10,10 +10,12 @@ Rules:
   that are there must first have had the time to say so.
 - Starts wait for their turn (core/pool/starts.py).
 
-The router performs the orders and reports what came of them. What is still to come are further facts, not
-further machines: bounds of the size (`resize` from a rule about load between `min_size` and `max_size`), the
-node that a worker is to live on (an answer to SURVEY, kept in its row), and a lease of a node that ran out
-(DIED for all rows of that node).
+The router performs the orders and reports what came of them. What is still to come needs further facts and no
+further machine:
+
+- A size between `min_size` and `max_size`: a rule about load calls `resize`.
+- The node that a worker is to live on: the answer to SURVEY says so, and its row keeps it.
+- A node's lease that ran out: DIED for all rows of that node.
 """
 
 from __future__ import annotations
@@ -241,14 +243,16 @@ class Roster:
     def _speaking(self, worker_id: str, incarnation: int) -> Row | None:
         """The row that a worker's words are about: not where they are those of a process that has ended."""
         row = self.rows.get(worker_id)
-        is_current = row is not None and row.is_here and row.incarnation <= incarnation
-        return row if is_current and row is not None and row.state in _CAN_SERVE else None
+        if row is None or not row.is_here or row.incarnation > incarnation:
+            return None
+        return row if row.state in _CAN_SERVE else None
 
     def _watched(self, worker_id: str, incarnation: int) -> Row | None:
         """The row that the end of a process concerns: not one that is leaving, or whose next process came."""
         row = self.rows.get(worker_id)
-        is_concerned = row is not None and row.state is not RowState.LEAVING
-        return row if is_concerned and row is not None and row.incarnation == incarnation else None
+        if row is None or row.state is RowState.LEAVING:
+            return None
+        return row if row.incarnation == incarnation else None
 
     def _done(self, now: float) -> list[Order]:
         """What follows from a fact: workers come and go until there are as many as wanted, and who may begin

@@ -1,1 +1,2 @@
-"""gRPC, and the frames of an attachment: requests in; outcomes, chunks and host calls out; shared memory."""
+"""The two servers, gRPC and frames, and what an attachment is made of: requests, answers, host calls, shared
+memory."""
