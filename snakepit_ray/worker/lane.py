@@ -18,7 +18,7 @@ import secrets
 import socket
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from snakepit_ray.errors import RequestCancelled, SnakepitError
 from snakepit_ray.process import lanes
@@ -114,8 +114,7 @@ class Caller(asyncio.Protocol):
         self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
         if not is_of_our_user(transport.get_extra_info("socket")):
             transport.abort()
             return
