@@ -104,8 +104,14 @@ class Worker:
         for caller in list(self.server.callers):
             caller.abort()
 
+    async def _over(self) -> None:
+        """Connections that were being accepted are closed, too."""
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)
+
     def __exit__(self, *exc: object) -> None:
         self.die()
+        self.run(self._over())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(SECONDS)
         self.loop.close()
