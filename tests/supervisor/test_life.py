@@ -399,7 +399,7 @@ def test_a_stopped_interpreter_is_replaced_also_with_a_command_in_it(tmp_path: P
         began = time.monotonic()
         with pytest.raises(WorkerCrashed, match="answered no health check"):
             await running
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 20.0
         assert (await value(worker, request("kept", 2)))["pid"] == pid_of(worker) != old
 
     with_worker(lambda: misbehaving(tmp_path, policy=replace(POLICY, care=QUICK)), body)
@@ -431,7 +431,7 @@ def test_a_command_that_does_not_stop_costs_its_interpreter_its_life(tmp_path: P
             with pytest.raises(DeadlineExceeded):
                 await stubborn
         assert (await value(worker, request("kept", 2)))["pid"] != old
-        assert 0.3 < time.monotonic() - began < 5.0
+        assert 0.3 < time.monotonic() - began < 20.0
 
     with_worker(lambda: misbehaving(tmp_path, policy=replace(POLICY, cancel_grace=0.3)), body)
 
