@@ -126,7 +126,7 @@ def executed(tmp_path: Path) -> list[str]:
     return log.read_text().split() if log.exists() else []
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
