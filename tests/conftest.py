@@ -75,7 +75,7 @@ def sockets() -> set[str]:
     return {*glob.glob(os.path.join(RUN, "snakepit-*")), *glob.glob("/dev/shm/snakepit*")} - {node}
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 10.0, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 30.0, what: str = "") -> None:
     """Waits for the thing, with a bound."""
     deadline = time.monotonic() + seconds
     while not condition():

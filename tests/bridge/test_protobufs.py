@@ -52,7 +52,7 @@ def _serves(python: str, implementation: str) -> None:
         assert one.unary("/grpc.health.v1.Health/Check") == b"\x08\x01"
         assert _reflected(one) == b"snakepit.v1.Interpreter"
         one.process.terminate()
-        assert one.wait(5) == 0
+        assert one.wait(20) == 0
     finally:
         one.stop()
 

@@ -40,7 +40,7 @@ def test_a_python_runs_the_bridge(version: str, python: str) -> None:
         assert one.unary("/grpc.health.v1.Health/Check") == b"\x08\x01"
         assert stream.run("grpc_aio").startswith("grpc.aio")
         one.process.terminate()
-        assert one.wait(5) == 0
+        assert one.wait(20) == 0
     finally:
         one.stop()
 

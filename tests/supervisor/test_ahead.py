@@ -180,9 +180,10 @@ def test_nobody_is_condemned_for_what_has_not_begun(tmp_path: Path, monkeypatch:
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
             await second
-        await until(lambda: stuck == ["second"])
+        await until(lambda: bool(stuck))
         os.kill(pid, signal.SIGCONT)
         assert (await first)["pid"] == pid
+        assert set(stuck) == {"second"}  # as often as it took
 
     marked(tmp_path, body, policy=replace(POLICY, cancel_grace=0.05))
 
