@@ -3,7 +3,7 @@
 - A call takes the lane where its worker is on this node and both run as one user. Whatever stands in the way,
   it goes by Ray.
 - A lane that cannot be used is tried again after AGAIN_SECONDS.
-- A command whose answer was too large for the lane goes by Ray for LARGE_SECONDS.
+- A command whose answer was too large for the lane goes by Ray for a while (core/work/large_commands.py).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from collections.abc import Callable
 from typing import Any
 
 from snakepit_ray.client.answers import Answer, LaneCall, LoopAnswer, ThreadAnswer, leaves
-from snakepit_ray.client.links import Link, LoopLink, NoLane, ThreadLink, connect, shut
+from snakepit_ray.client.links import Link, LoopLink, ThreadLink, shut
+from snakepit_ray.core.work.large_commands import LargeCommands
+from snakepit_ray.process.lanes import NoLane, connect
 from snakepit_ray.wire.lane import LARGEST, Lane
 
 AGAIN_SECONDS = 5.0
-LARGE_SECONDS = 60.0
-MOST_COMMANDS = 256  # that are remembered
 
 
 class Waits(enum.Enum):
@@ -48,7 +48,7 @@ class Lanes:
         self._threads: dict[str, Link] = {}  # by the socket's path
         self._loops: weakref.WeakKeyDictionary[Any, dict[str, Link]] = weakref.WeakKeyDictionary()
         self._failed: dict[str, float] = {}  # until when each is not tried
-        self._large: dict[str, float] = {}  # commands, until when
+        self._large = LargeCommands()
         self._closed = False
 
     def send(
@@ -77,7 +77,7 @@ class Lanes:
         if self._open_thread(lane.path) is not None:
             return ""
         try:
-            connect(lane).close()
+            connect(lane.path).close()
         except NoLane as error:
             return str(error)
         return ""
@@ -85,9 +85,7 @@ class Lanes:
     def is_too_large(self, command: str) -> None:
         """An answer of this command did not fit."""
         with self._lock:
-            self._large[command] = self._clock() + LARGE_SECONDS
-            while len(self._large) > MOST_COMMANDS:
-                del self._large[next(iter(self._large))]
+            self._large.add(command, self._clock())
 
     def close(self) -> None:
         """Ends every connection: what has no answer yet goes by Ray, or fails as Ray says. For any thread."""
@@ -107,14 +105,8 @@ class Lanes:
         return self._node_id
 
     def _is_large(self, command: str) -> bool:
-        until = self._large.get(command)
-        if until is None:
-            return False
-        if self._clock() < until:
-            return True
         with self._lock:
-            self._large.pop(command, None)
-        return False
+            return self._large.has(command, self._clock())
 
     def _link(self, lane: Lane, worker_id: str, waits: Waits) -> Link | None:
         table = self._threads if waits is Waits.THREAD else self._of_loop()
@@ -160,7 +152,7 @@ class Lanes:
 
 
 def _connected(lane: Lane, worker_id: str, waits: Waits) -> Link:
-    connection = connect(lane)
+    connection = connect(lane.path)
     try:
         if waits is Waits.THREAD:
             return ThreadLink(connection, lane.secret, worker_id)

@@ -19,36 +19,11 @@ import weakref
 
 from snakepit_ray.client.answers import Answer
 from snakepit_ray.client.outbox import Outbox
-from snakepit_ray.process.sockets import peer_user
+from snakepit_ray.process.lanes import NoLane
 from snakepit_ray.wire import frames, lane
 from snakepit_ray.wire._pb import lane_pb2
 
 CHUNK_BYTES = 256 * 1024
-
-
-class NoLane(Exception):
-    """There is no way by this lane, or not now. The text says why."""
-
-
-def connect(to: lane.Lane) -> socket.socket:
-    """A socket that does not block. The worker may not have accepted it yet. Raises NoLane."""
-    try:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    except OSError as error:  # too many files are open
-        raise NoLane(str(error)) from None
-    try:
-        connection.setblocking(False)
-        connection.connect(to.path)
-        user = peer_user(connection)
-        if user != os.geteuid():
-            raise NoLane(f"the worker runs as user {user}, this process as {os.geteuid()}")
-    except (OSError, ValueError) as error:
-        connection.close()
-        raise NoLane(f"{to.path}: {error}") from None
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def shut(connection: socket.socket) -> None:

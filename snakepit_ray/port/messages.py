@@ -40,7 +40,7 @@ class WorkerFacts(NamedTuple):
     counts_from: int = 0  # the incarnation that began to count: those after it on this node go on
     node_name: str = ""
     error: str = ""
-    lane: Lane | None = None  # for handles alone: it has a secret
+    lane: Lane | None = None  # for handles and workers alone: it has a secret
 
 
 class Owned(NamedTuple):
@@ -114,13 +114,14 @@ class Snapshot(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """The router's answer to a claim: who owns the session now, its actor when that is another worker, and
-    the incarnation of the owner that the session's state is in (0: none)."""
+    """The router's answer to a claim: who owns the session now, its actor and its lane when that is another
+    worker, and the incarnation of the owner that the session's state is in (0: none)."""
 
     owner: str
     actor: Any
     version: int
     life: int = 0
+    lane: Lane | None = None
 
 
 class MoveOrder(NamedTuple):
@@ -129,6 +130,7 @@ class MoveOrder(NamedTuple):
     target: str
     actor: Any
     requests: int
+    lane: Lane | None = None  # of the target
 
 
 class Room(NamedTuple):

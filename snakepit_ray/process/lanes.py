@@ -1,7 +1,9 @@
-"""Where the socket of a worker's lane lies: a directory for each worker actor, in the node directory.
+"""Where the socket of a worker's lane lies, and how it is reached: a directory for each worker actor, in the
+node directory.
 
 - The directory is ours alone (0700), and so is what lies above it (process/node.py).
 - Its maker holds a lock on it for as long as it lives. One that nobody holds is swept.
+- Who connects looks whose process is at the other end.
 - A socket's name has at most 107 bytes: a long TMPDIR gives way to a short directory (process/sockets.py).
 """
 
@@ -11,6 +13,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import socket
 import stat
 import tempfile
 from pathlib import Path
@@ -57,6 +60,32 @@ def make(base: Base = None) -> LaneDirectory:
         os.close(descriptor)
         raise
     return LaneDirectory(directory, descriptor)
+
+
+class NoLane(Exception):
+    """There is no way by this lane, or not now. The text says why."""
+
+
+def connect(path: str) -> socket.socket:
+    """A socket that does not block, to the lane at `path`. The worker may not have accepted it yet. Raises
+    NoLane."""
+    try:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:  # too many files are open
+        raise NoLane(str(error)) from None
+    try:
+        connection.setblocking(False)
+        connection.connect(path)
+        user = sockets.peer_user(connection)
+        if user != os.geteuid():
+            raise NoLane(f"the worker runs as user {user}, this process as {os.geteuid()}")
+    except (OSError, ValueError) as error:
+        connection.close()
+        raise NoLane(f"{path}: {error}") from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def sweep(now: float, base: Base = None) -> list[Path]:

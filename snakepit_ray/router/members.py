@@ -20,6 +20,7 @@ from snakepit_ray.core.pool.roster import Roster
 from snakepit_ray.core.pool.row import ALIVE, Row, RowState
 from snakepit_ray.core.worker.lifecycle import WorkerState
 from snakepit_ray.port.messages import COUNTED, Entry, PoolStats, WorkerFacts
+from snakepit_ray.wire.lane import Lane
 
 MOST_DEPARTED = 1000
 LOST_WORDS = "its actor died; Ray starts it again"
@@ -40,6 +41,11 @@ class Member:
     def worker_id(self) -> str:
         """What users see, such as "default-0"."""
         return self.row.worker_id
+
+    @property
+    def lane(self) -> Lane | None:
+        """How it is reached from its node without Ray; None where it has not said."""
+        return None if self.facts is None else self.facts.lane
 
     @property
     def state(self) -> RowState:
@@ -166,7 +172,7 @@ class Members:
                 round(m.load),
                 m.row.incarnation,
                 m.facts.timeouts if m.facts is not None else (),
-                m.facts.lane if m.facts is not None else None,
+                m.lane,
             )
             for m in self.ready()
         ]

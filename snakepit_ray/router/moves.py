@@ -80,7 +80,7 @@ class Moves:
             return Room(None, available, busy)
         best = min(others, key=lambda member: member.load)
         self._members.set_load(best, best.load + 1)
-        return Room(MoveOrder(best.worker_id, best.actor, 1), available, busy)
+        return Room(MoveOrder(best.worker_id, best.actor, 1, best.lane), available, busy)
 
     def _match(self, worker_id: str, report: Report, now: float) -> list[Move[str]]:
         moves = self._matcher.report(
@@ -106,7 +106,7 @@ class Moves:
 
     def _order(self, move: Move[str]) -> MoveOrder | None:
         target = self._members.by_id.get(move.target)
-        return None if target is None else MoveOrder(move.target, target.actor, move.count)
+        return None if target is None else MoveOrder(move.target, target.actor, move.count, target.lane)
 
     def _pace(self, now: float) -> Pace:
         matcher = self._matcher

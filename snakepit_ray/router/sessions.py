@@ -60,7 +60,9 @@ class Claims:
             self._updates.bound(session, owner, version)
             self._tell(session, owner, None if claim.created else claim.owner)
         member = self._members.by_id.get(owner)
-        return Claimed(owner, member.actor if member is not None else None, version, claim.life)
+        if member is None:
+            return Claimed(owner, None, version, claim.life)
+        return Claimed(owner, member.actor, version, claim.life, member.lane)
 
     def _tell(self, session: str, owner: str, before: str | None) -> None:
         about = {"session": session, "pool": self._pool}

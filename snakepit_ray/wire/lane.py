@@ -21,6 +21,7 @@ from snakepit_ray.wire._pb import lane_pb2
 from snakepit_ray.wire.codec import BatchEnvelope, BatchPart, Envelope, Info, nbytes
 
 HELLO, CALL, BATCH, CANCEL, ANSWER = 1, 2, 3, 4, 5  # kinds of frames
+MOVED = 16  # a request that another worker has moved here
 LARGEST = 256 * 1024  # bytes of a request or an answer
 MARGIN = 64 * 1024  # what a message has beside its values
 FRAME_LIMIT = LARGEST + MARGIN
@@ -82,18 +83,23 @@ def fits(answer: Envelope | BatchEnvelope, threshold: int) -> bool:
     return sum(len(part.json) for part in parts) + sum(sizes) <= LARGEST
 
 
-def value_answer(request_id: str, answer: Envelope | BatchEnvelope) -> bytes:
-    """The answer of a request that has a value, or of a batch."""
+def value_answer(request_id: str, answer: Envelope | BatchEnvelope, *, free: bool = False) -> bytes:
+    """The answer of a request that has a value, or of a batch. `free`: see `LaneAnswer.free`."""
     if isinstance(answer, BatchEnvelope):
         parts = lane_pb2.LaneParts(parts=map(_part, answer.parts))
-        return _packed(lane_pb2.LaneAnswer(id=request_id, parts=parts))
+        return _packed(lane_pb2.LaneAnswer(id=request_id, parts=parts, free=free))
     value = lane_pb2.LaneValue(json=answer.json, buffers=map(bytes, answer.buffers), info=_info(answer.info))
-    return _packed(lane_pb2.LaneAnswer(id=request_id, value=value))
+    return _packed(lane_pb2.LaneAnswer(id=request_id, value=value, free=free))
 
 
-def error_answer(request_id: str, error: BaseException) -> bytes:
-    """The answer of a request that has failed."""
-    return _packed(lane_pb2.LaneAnswer(id=request_id, error=error_message(error)))
+def error_answer(request_id: str, error: BaseException, *, free: bool = False) -> bytes:
+    """The answer of a request that has failed. `free`: see `LaneAnswer.free`."""
+    return _packed(lane_pb2.LaneAnswer(id=request_id, error=error_message(error), free=free))
+
+
+def refused(request_id: str) -> bytes:
+    """The answer of a request that was moved to a worker without a free slot."""
+    return _packed(lane_pb2.LaneAnswer(id=request_id, refused=True))
 
 
 def by_ray(request_id: str) -> bytes:
@@ -120,6 +126,22 @@ def reader_of(request: pb.Request, *, parts: bool) -> Callable[[lane_pb2.LaneAns
         return Envelope(value.json, list(value.buffers), _info_of(value), runtime, command).value()
 
     return read
+
+
+def relayed(answer: lane_pb2.LaneAnswer, request: pb.Request) -> Envelope | BatchEnvelope | SnakepitError:
+    """What a request that was moved has come to, as the worker that it was moved to would send it by Ray: no
+    value is decoded, and the way of the call is the one that it came to its first worker."""
+    options, command = request.options, request.command
+    error = error_of(answer)
+    if error is not None:
+        return error
+    if answer.HasField("parts"):
+        parts = [_batch_part(part) for part in answer.parts.parts]
+        parts = [part._replace(info=_without_way(part.info)) for part in parts]
+        return BatchEnvelope(parts, options.errors, options.info, options.runtime, command)
+    value = answer.value
+    info = _without_way(_info_of(value))
+    return Envelope(value.json, list(value.buffers), info, options.runtime, command, options.encoded)
 
 
 def error_of(answer: lane_pb2.LaneAnswer) -> SnakepitError | None:
@@ -178,6 +200,10 @@ def _info_of(message: lane_pb2.LaneValue | lane_pb2.LanePart) -> Info | None:
         info.delegated,
         BY_LANE,
     )
+
+
+def _without_way(info: Info | None) -> Info | None:
+    return None if info is None else info[:-1]
 
 
 # ---- errors ------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from snakepit_ray.worker.circuit import Gate
 from snakepit_ray.worker.host_calls import worker_methods
 from snakepit_ray.worker.lane import LaneServer
 from snakepit_ray.worker.memory import About, Memory
+from snakepit_ray.worker.peer_links import Peer, PeerLinks
 from snakepit_ray.worker.peers import Peers
 from snakepit_ray.worker.pool_link import PoolLink
 from snakepit_ray.worker.requests import Requests
@@ -90,20 +91,21 @@ class WorkerActor:
         self._running = asyncio.ensure_future(self._run())
 
     def _ports(self, router_id: str, memory: Memory, supervisor: Supervisor) -> Ports:
-        """The worker's link to its pool, and the other workers, whose actors it learns from the router."""
-        actors: dict[str, Any] = {}
+        """The worker's link to its pool, and the other workers, which it learns from the router."""
+        known: dict[str, Peer] = {}
         self.pool_link = PoolLink(
             supervisor,
             self.config,
             self.worker_id,
             router_id,
             self.facts,
-            actors,
+            known,
             self._gone,
             self.session_log,
             self.ledger.notes,
         )
-        self.peers = Peers(self.config.name, memory, supervisor, self.pool_link, actors)
+        links = PeerLinks(self.node_id)
+        self.peers = Peers(self.config.name, memory, supervisor, self.pool_link, known, links)
         return Ports(self.peers, self.pool_link, memory)
 
     def _open_lane(self) -> Lane | None:
@@ -257,7 +259,7 @@ class WorkerActor:
 
     async def probe(self) -> dict[str, Any]:
         """What tests and `doctor` look at: did this process decode a value, what did it import, health of the
-        child."""
+        child, how many requests it moved by a lane."""
         interpreter = self.supervisor.interpreter
         return {
             "decoded": decoded_count(),
@@ -265,6 +267,7 @@ class WorkerActor:
             "healthy": interpreter is not None and await interpreter.client.healthy(2.0),
             "stderr_tail": interpreter.child.stderr.tail if interpreter is not None else "",
             "reports": self.pool_link.reports,
+            "moved_by_lane": self.peers.links.sent,
         }
 
     @property

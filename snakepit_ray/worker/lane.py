@@ -4,6 +4,7 @@ actor's own event loop, and are served as those that come by Ray.
 - Who connects is of our user, and says the secret of the worker table first.
 - The end of a connection means that its caller has died: its commands are cancelled. So a connection of a
   caller that keeps to the rules is never ended from here.
+- What another worker has moved here goes on without it: that one, when it is back, asks what became of it.
 - There is exactly one answer for each request. One that is too large goes by Ray: it is kept until the same
   request comes that way.
 - A caller that does not read is not read from. What it has sent already is bounded by the queue's limit.
@@ -21,6 +22,7 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from snakepit_ray.errors import RequestCancelled, SnakepitError
+from snakepit_ray.port.messages import Delegated, Refused
 from snakepit_ray.process import lanes
 from snakepit_ray.process.sockets import peer_user
 from snakepit_ray.wire import frames, lane
@@ -66,6 +68,7 @@ class LaneServer:
         self.translate = translate
         self.secret = secrets.token_bytes(lane.SECRET_BYTES)
         self.callers: set[Caller] = set()
+        self.moved: set[asyncio.Task[Any]] = set()  # what serves requests that other workers have moved here
         self._directory: lanes.LaneDirectory | None = None
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
@@ -145,7 +148,8 @@ class Caller(asyncio.Protocol):
             self._patience.cancel()
         tasks, self._tasks = self._tasks, {}
         for task in tasks.values():
-            task.cancel()
+            if task not in self._server.moved:
+                task.cancel()
 
     @property
     def under_way(self) -> int:
@@ -165,13 +169,18 @@ class Caller(asyncio.Protocol):
             self._meet(kind, payload)
         elif kind == lane.CALL:
             request = lane.parsed(pb.Request, payload)
-            self._begin(request, request.batch.count or 1, self._server.serves.call(request, ()))
+            self._begin(request, self._server.serves.call(request, ()))
+            self._server.counted(request.batch.count or 1)
+        elif kind == lane.MOVED:
+            request = lane.parsed(pb.Request, payload)
+            serving = self._begin(request, self._server.serves.call(request, ()), is_moved=True)
+            self._server.moved.add(serving)
+            serving.add_done_callback(self._server.moved.discard)
         elif kind == lane.BATCH:
             requests = list(lane.parsed(lane_pb2.LaneBatch, payload).requests)
             count = sum(request.batch.count for request in requests)
-            self._begin(
-                requests[0] if count else pb.Request(), count, self._server.serves.batch(requests, ())
-            )
+            self._begin(requests[0] if count else pb.Request(), self._server.serves.batch(requests, ()))
+            self._server.counted(count)
         elif kind == lane.CANCEL:
             task = self._tasks.get(lane.parsed(pb.Cancel, payload).id)
             if task is not None:
@@ -189,14 +198,17 @@ class Caller(asyncio.Protocol):
             self._patience.cancel()
         self._is_known = True
 
-    def _begin(self, request: pb.Request, count: int, serving: Coroutine[Any, Any, Any]) -> None:
-        if not request.id or request.id in self._tasks or request.options.hops or request.stream:
+    def _begin(
+        self, request: pb.Request, serving: Coroutine[Any, Any, Any], *, is_moved: bool = False
+    ) -> asyncio.Task[Any]:
+        is_fit = bool(request.options.hops) == is_moved and not request.stream
+        if not request.id or request.id in self._tasks or not is_fit:
             serving.close()
             raise ValueError("that is no request for a lane")
-        self._server.counted(count)
         task = asyncio.ensure_future(serving)
         self._tasks[request.id] = task
         task.add_done_callback(partial(self._ended, request))
+        return task
 
     # ---- out ----------------------------------------------------------------------------------------------
 
@@ -217,10 +229,14 @@ class Caller(asyncio.Protocol):
         self._transport.write(frames.pack(lane.ANSWER, packed))
 
     def _packed(self, request_id: str, answer: Any, error: BaseException | None) -> bytes:
-        if error is not None:
-            packed = lane.error_answer(request_id, error)
-        elif lane.fits(answer, self._server.threshold):
-            packed = lane.value_answer(request_id, answer)
+        if isinstance(answer, Refused):
+            return lane.refused(request_id)
+        value, free = answer if isinstance(answer, Delegated) else (answer, False)
+        failed = value if isinstance(value, SnakepitError) else error
+        if failed is not None:
+            packed = lane.error_answer(request_id, failed, free=free)
+        elif lane.fits(value, self._server.threshold):
+            packed = lane.value_answer(request_id, value, free=free)
         else:
             packed = b""
         if packed and len(packed) <= lane.FRAME_LIMIT:

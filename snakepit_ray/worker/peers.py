@@ -2,7 +2,7 @@
 
 Rules:
 
-- A request is delegated at most once.
+- A request is delegated at most once. It goes by the lane of a worker of this node, else by Ray.
 - A delegated request that was refused keeps its place where it was.
 - What a request had come to before a restart, here or at the worker that it was moved to, is asked for and
   not run again. Where that means to wait for a restart, an idempotent request runs again instead."""
@@ -21,16 +21,18 @@ from snakepit_ray.port import ray_port
 from snakepit_ray.port.messages import Claimed, Delegated, Refused
 from snakepit_ray.process.awaiting import within
 from snakepit_ray.supervisor import OtherWorkers, Relayed, Supervisor
+from snakepit_ray.wire import lane
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.requests import parcel
 from snakepit_ray.worker.memory import Memory
+from snakepit_ray.worker.peer_links import LaneEnded, Peer, PeerLinks
 from snakepit_ray.worker.pool_link import PoolLink
 
 BACK_SECONDS = 10.0  # for an actor that died to be restarted and say what it knows
 
 
 class Peers(OtherWorkers):
-    """The other workers of one worker's pool. `actors`: those whose actors are known, by worker id."""
+    """The other workers of one worker's pool. `known`: those that the router has named, by worker id."""
 
     def __init__(
         self,
@@ -38,9 +40,11 @@ class Peers(OtherWorkers):
         memory: Memory,
         supervisor: Supervisor,
         pool_link: PoolLink,
-        actors: dict[str, Any],
+        known: dict[str, Peer],
+        links: PeerLinks,
     ) -> None:
-        self.actors = actors
+        self.known = known
+        self.links = links
         self._pool = pool
         self._memory = memory
         self._supervisor = supervisor
@@ -109,7 +113,7 @@ class Peers(OtherWorkers):
         if claimed.actor is None:
             gone = f"worker {claimed.owner} is gone"
             raise SessionWorkerLost.of(request.session, gone, None, self._supervisor.epoch)
-        self.actors[claimed.owner] = claimed.actor
+        self.known[claimed.owner] = Peer(claimed.actor, claimed.lane)
         # A hint that finds its worker busy is refused there and runs here.
         return claimed.owner, _one_hop_more(request, may_wait=strict)
 
@@ -125,29 +129,23 @@ class Peers(OtherWorkers):
         order = await self._pool_link.room()
         if order is None:
             return None
-        self.actors[order.target] = order.actor
+        self.known[order.target] = Peer(order.actor, order.lane)
         return order.target, _one_hop_more(request, may_wait=True)
 
     async def delegate(self, target: str, request: pb.Request, chained: bool) -> Relayed | None:
         """Has another worker run `request`; None when that has no free slot (it did not start there), or died
         with it and the request may run twice. Raises WorkerCrashed when it died and may not."""
-        actor = self.actors.get(target)
-        if actor is None:
+        peer = self.known.get(target)
+        if peer is None:
             return None
         request.options.chained = chained
         request.options.more = bool(self._supervisor.movable)
         request.options.incarnation = 0  # of another worker than the one it was sent to
         self._memory.moves(request.id, 1 + WorkerId.parse(target).number)
-        # Sent again by Ray it would be counted twice there: what becomes of it is decided here.
-        beside = parcel(self._supervisor.beside(request))
-        ref = actor.execute.options(max_task_retries=0).remote(request.SerializeToString(), *beside)
         try:
-            value = await ray_port.owned(ref)
-        except asyncio.CancelledError:
-            ray.cancel(ref)
-            raise
-        except (ray_port.ActorDied, ray_port.ActorUnavailable) as error:
-            return await self._after_its_death(target, actor, request, error)
+            value = await self._run_there(target, peer, request)
+        except (ray_port.ActorDied, ray_port.ActorUnavailable, LaneEnded) as error:
+            return await self._after_its_death(target, peer.actor, request, error)
         if isinstance(value, Refused):
             self._memory.refused(request.id)
             if not chained:
@@ -157,12 +155,30 @@ class Peers(OtherWorkers):
             self._memory.refused(request.id)
         return Relayed(value.value, value.free)
 
+    async def _run_there(self, target: str, peer: Peer, request: pb.Request) -> Delegated | Refused:
+        """By its lane, or by Ray. Raises ActorDied, ActorUnavailable and LaneEnded when it has died."""
+        blob = request.SerializeToString()
+        beside = parcel(self._supervisor.beside(request))
+        answer = None if beside else await self.links.run(peer.lane, request, blob)
+        if answer is not None:
+            if answer.refused:
+                return Refused(target)
+            return Delegated(lane.relayed(answer, request), answer.free)
+        # Sent again by Ray it would be counted twice there: what becomes of it is decided here.
+        ref = peer.actor.execute.options(max_task_retries=0).remote(blob, *beside)
+        try:
+            outcome: Delegated | Refused = await ray_port.owned(ref)
+        except asyncio.CancelledError:
+            ray.cancel(ref)
+            raise
+        return outcome
+
     async def _after_its_death(
         self, target: str, actor: Any, request: pb.Request, error: Exception
     ) -> Relayed | None:
         """What became of a request whose worker died with it; None where it may run again. Raises
         WorkerCrashed where it may not."""
-        self.actors.pop(target, None)
+        self.known.pop(target, None)
         if self._supervisor.is_idempotent(request):
             self._memory.lost(request.id)
             return None

@@ -32,6 +32,7 @@ from snakepit_ray.port.messages import (
 from snakepit_ray.process.session_log import SessionLog
 from snakepit_ray.supervisor import PoolSide, Supervisor
 from snakepit_ray.worker import pool_notes
+from snakepit_ray.worker.peer_links import Peer
 from snakepit_ray.worker.sessions import OwnSessions
 
 HOLD_AGAIN_SECONDS = 0.2
@@ -39,7 +40,7 @@ HAND_OVER_SECONDS = 0.05  # until the router is asked again for room elsewhere: 
 
 
 class PoolLink(PoolSide):
-    """One worker's membership in its pool. `actors` learns the actors that the router names; `log` has the
+    """One worker's membership in its pool. `known` learns the workers that the router names; `log` has the
     sessions of an earlier process of this worker, `notes` what the router had told it."""
 
     def __init__(
@@ -49,7 +50,7 @@ class PoolLink(PoolSide):
         worker_id: str,
         router_id: str,
         facts: Callable[[], WorkerFacts],
-        actors: dict[str, Any],
+        known: dict[str, Peer],
         gone: Callable[[], Awaitable[None]],
         log: SessionLog,
         notes: MutableSequence[int] | memoryview,
@@ -67,7 +68,7 @@ class PoolLink(PoolSide):
         self._worker_id = worker_id
         self._router_id = router_id
         self._facts = facts
-        self._actors = actors
+        self._known = known
         self._gone = gone
         self._router: Any = None
         self._stopped = False
@@ -213,7 +214,7 @@ class PoolLink(PoolSide):
 
     def obey(self, order: MoveOrder) -> int:
         """Sends waiting requests to another worker; how many went."""
-        self._actors[order.target] = order.actor
+        self._known[order.target] = Peer(order.actor, order.lane)
         taken = self._supervisor.move(order.requests, order.target)
         self._reporter.moved(order.requests, taken)
         if taken < order.requests:

@@ -124,7 +124,7 @@ class Streams:
         return self._watched(request, _Here(stream, self._info), around)
 
     def _there(self, target: str, request: pb.Request) -> _There:
-        actor = self._peers.actors[target]
+        actor = self._peers.known[target].actor
         request.options.chained = True
         request.options.more = False
         request.options.incarnation = 0  # of another worker than the one it was sent to

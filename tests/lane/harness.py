@@ -12,7 +12,8 @@ from typing import Any
 
 from snakepit_ray.client.answers import LaneCall
 from snakepit_ray.client.lanes import Lanes, Waits
-from snakepit_ray.errors import CommandError
+from snakepit_ray.errors import CommandError, SnakepitError
+from snakepit_ray.port.messages import Delegated, Refused
 from snakepit_ray.wire import lane
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import BatchEnvelope, BatchPart, Envelope
@@ -24,7 +25,8 @@ SECONDS = 20.0
 
 class Commands:
     """What the worker does: `echo` answers its arguments, `wait` answers when `go` is set, `fail` and `bug`
-    raise, `odd` answers what cannot be sent, `large` answers more than a lane takes."""
+    raise, `odd` answers what cannot be sent, `large` answers more than a lane takes, `refuse` has no slot.
+    What another worker has moved here is answered as that expects it."""
 
     def __init__(self) -> None:
         self.begun: Counter[str] = Counter()
@@ -35,7 +37,14 @@ class Commands:
     async def call(self, request: pb.Request, values: tuple[Any, ...]) -> Any:
         self.begun[request.id] += 1
         try:
-            return await self._run(request)
+            if not request.options.hops:
+                return await self._run(request)
+            if request.command == "refuse":
+                return Refused("w-0")
+            try:
+                return Delegated(await self._run(request), True)
+            except SnakepitError as error:
+                return Delegated(error, True)
         except asyncio.CancelledError:
             self.cancelled.add(request.id)
             raise

@@ -18,10 +18,12 @@ from typing import Any
 
 import pytest
 
-from snakepit_ray.client import answers, lanes, links
+from snakepit_ray.client import answers, links
 from snakepit_ray.client.lanes import Lanes, Waits
+from snakepit_ray.core.work import large_commands
 from snakepit_ray.errors import PoolClosed, RequestCancelled, WorkerFault
 from snakepit_ray.port import ray_port
+from snakepit_ray.process import lanes as process_lanes
 from snakepit_ray.wire import frames, lane
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.worker import lane as server
@@ -121,12 +123,9 @@ def test_a_command_whose_answer_was_too_large_goes_by_ray_for_a_while(
     client.lanes.is_too_large("echo")
     assert client.send("echo") is None
     assert answers.get(client.send("large"), SECONDS) == "by ray"  # another command
-    monkeypatch.setattr(lanes, "LARGE_SECONDS", -1.0)
+    monkeypatch.setattr(large_commands, "SECONDS", -1.0)
     client.lanes.is_too_large("echo")
     assert answers.get(client.send("echo", 1), SECONDS) == 1
-    for number in range(2 * lanes.MOST_COMMANDS):
-        client.lanes.is_too_large(f"command-{number}")
-    assert len(client.lanes._large) == lanes.MOST_COMMANDS
 
 
 def test_a_request_that_is_too_large_is_not_taken(client: Client) -> None:
@@ -352,7 +351,7 @@ def test_another_user_does_not_come_in(worker: Worker, monkeypatch: pytest.Monke
 def test_a_socket_of_another_user_is_told_nothing(
     worker: Worker, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(links.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(process_lanes.os, "geteuid", lambda: os.getuid() + 1)
     assert client.send("echo") is None
     assert "runs as user" in client.lanes.why_not(worker.lane)
 
@@ -401,7 +400,7 @@ def test_without_descriptors_or_threads_a_call_goes_by_ray(
 
     descriptors = len(os.listdir("/proc/self/fd"))
     for place, name, broken in (
-        (links.socket, "socket", no_more),
+        (process_lanes.socket, "socket", no_more),
         (links.socket, "socketpair", no_more),
         (links.threading, "Thread", NoThread),
     ):
@@ -433,6 +432,7 @@ def test_a_directory_that_was_cleaned_away_takes_new_callers_to_ray(worker: Work
         call("twice", "wait") + call("twice", "wait"),
         frames.pack(lane.CALL, pb.Request(id="a", options=pb.CallOptions(hops=1)).SerializeToString()),
         frames.pack(lane.CALL, pb.Request(id="a", stream=True).SerializeToString()),
+        frames.pack(lane.MOVED, pb.Request(id="a").SerializeToString()),
     ],
 )
 def test_a_caller_that_breaks_the_rules_is_ended(worker: Worker, client: Client, said: bytes) -> None:

@@ -13,8 +13,9 @@ import pytest
 import ray
 
 import snakepit_ray as snakepit
+from snakepit_ray.port import ray_port
 from tests.conftest import wait_until
-from tests.ray.conftest import Logged, adapter
+from tests.ray.conftest import LANE, Logged, adapter
 from tests.ray.harness import LOG, executed, occupy, start_log
 
 pytestmark = pytest.mark.ray
@@ -134,6 +135,11 @@ def test_the_error_of_a_moved_request_comes_as_its_own_type(start: Any, tmp_path
     stats = pool.stats()
     assert stats.delegated > 0, "some of them moved"
     assert (stats.requests, stats.errors) == (21, 20)
+    workers = [ray_port.find_worker(worker.worker_id) for worker in pool.workers()]
+    by_lane = sum(
+        probed["moved_by_lane"] for probed in ray.get([worker.probe.remote() for worker in workers])
+    )
+    assert by_lane >= stats.delegated if LANE == "auto" else by_lane == 0, "they are on one node"
 
 
 def test_hint_prefers_the_sessions_worker_and_runs_elsewhere_when_it_is_busy(

@@ -13,6 +13,7 @@ import pytest
 from snakepit_ray.port import ray_port
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.worker.actor import WorkerActor
+from snakepit_ray.worker.peer_links import Peer
 from tests.supervisor.harness import executed, request, run, until
 from tests.supervisor.test_kept_answers import Life, actor_of
 
@@ -40,7 +41,7 @@ def placed_at(life: Life, target: Life, monkeypatch: pytest.MonkeyPatch) -> None
         sent.options.may_wait = True
         return "test-1", sent
 
-    life.peers.actors["test-1"] = actor_of(target)
+    life.peers.known["test-1"] = Peer(actor_of(target))
     monkeypatch.setattr(life.peers, "place", place)
 
 

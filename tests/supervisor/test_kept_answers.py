@@ -27,6 +27,7 @@ from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import encode_args
 from snakepit_ray.worker import memory
 from snakepit_ray.worker.memory import About, Memory
+from snakepit_ray.worker.peer_links import Peer, PeerLinks
 from snakepit_ray.worker.peers import Peers
 from snakepit_ray.worker.requests import Requests
 from tests.supervisor.harness import POLICY, executed, request, run, supervisor, until
@@ -48,7 +49,7 @@ class Life:
         )
 
         def around(supervisor: Supervisor) -> Ports:
-            self.peers = Peers("test", self.memory, supervisor, pool_link, {})
+            self.peers = Peers("test", self.memory, supervisor, pool_link, {}, PeerLinks("node"))
             return Ports(others=self.peers, record=self.memory)
 
         self.supervisor = supervisor(tmp_path, around=around, marks=self.ledger.descriptor, **changes)
@@ -205,7 +206,7 @@ def test_an_outcome_that_is_known_at_another_worker_is_asked_for_there(
         async with Life(tmp_path, 1) as relay, Life(tmp_path, 1, "test-1") as target:
             dying = dies == "target"
             actor = actor_that_dies(tmp_path, target) if dying else actor_of(target)
-            relay.peers.actors["test-1"] = actor
+            relay.peers.known["test-1"] = Peer(actor)
             relayed = await relay.peers.delegate("test-1", sent, chained=False)
             assert relayed is not None
             envelope: Any = relayed.unwrap()
@@ -238,7 +239,7 @@ def test_a_worker_that_died_with_a_request_that_it_had_not_ended_says_so(
                 sent.options.hops = 1
                 if begun:
                     target.ledger.begin(sent.id)
-                relay.peers.actors["test-1"] = actor_that_dies(tmp_path, target, runs=False)
+                relay.peers.known["test-1"] = Peer(actor_that_dies(tmp_path, target, runs=False))
                 answer = await told(relay.peers.delegate("test-1", sent, chained=False))
                 assert isinstance(answer, WorkerCrashed) if begun else answer is None
                 known = relay.ledger.recall(sent.id)
@@ -283,7 +284,7 @@ def test_a_refused_delegation_leaves_no_trace_whatever_came_in_between(tmp_path:
                     life.ledger.begin(f"other-{number}")
                 return Refused("test-1")
 
-            life.peers.actors["test-1"] = SimpleNamespace(execute=Remote(refuse))
+            life.peers.known["test-1"] = Peer(SimpleNamespace(execute=Remote(refuse)))
             life.peers.place = partial(place_at, "test-1")  # type: ignore[method-assign]
             value = await life.ask(asked)
             assert executed(tmp_path) == ["stays"]
@@ -309,7 +310,7 @@ def test_a_delegation_that_was_refused_before_the_actor_died_runs_in_the_next_li
             async def refuse(blob: bytes, *beside: Any) -> Refused:
                 return Refused("test-1")
 
-            life.peers.actors["test-1"] = SimpleNamespace(execute=Remote(refuse))
+            life.peers.known["test-1"] = Peer(SimpleNamespace(execute=Remote(refuse)))
             _, sent = await place_at("test-1", asked)
             assert await life.peers.delegate("test-1", sent, chained=True) is None
         async with Life(tmp_path, 2) as life:

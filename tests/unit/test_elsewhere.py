@@ -17,6 +17,7 @@ from snakepit_ray.port.messages import Claimed, Delegated, Refused
 from snakepit_ray.supervisor import Relayed
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.worker.memory import About, Memory
+from snakepit_ray.worker.peer_links import PeerLinks
 from snakepit_ray.worker.peers import Peers
 
 UNBEGUN = WorkerCrashed("its interpreter died before it began", may_have_started=False)
@@ -54,7 +55,7 @@ async def outcome_of(owner: Owner, ledger: Ledger, *, strict: bool) -> Relayed |
         movable=0,
         beside=lambda request: [],
     )
-    peers = Peers("test", memory, worker, pool_link, {})
+    peers = Peers("test", memory, worker, pool_link, {}, PeerLinks("node"))
     request = pb.Request(id="r", command="run", session="s")
     request.options.affinity = pb.AFFINITY_STRICT_QUEUE if strict else pb.AFFINITY_HINT
     relayed = await peers.elsewhere(request, memory.arrives(request))

@@ -19,18 +19,22 @@ class LaneBatch(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[_interpreter_pb2.Request, _Mapping]]] = ...) -> None: ...
 
 class LaneAnswer(_message.Message):
-    __slots__ = ("id", "value", "parts", "error", "by_ray")
+    __slots__ = ("id", "value", "parts", "error", "by_ray", "refused", "free")
     ID_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     BY_RAY_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    FREE_FIELD_NUMBER: _ClassVar[int]
     id: str
     value: LaneValue
     parts: LaneParts
     error: LaneError
     by_ray: bool
-    def __init__(self, id: _Optional[str] = ..., value: _Optional[_Union[LaneValue, _Mapping]] = ..., parts: _Optional[_Union[LaneParts, _Mapping]] = ..., error: _Optional[_Union[LaneError, _Mapping]] = ..., by_ray: bool = ...) -> None: ...
+    refused: bool
+    free: bool
+    def __init__(self, id: _Optional[str] = ..., value: _Optional[_Union[LaneValue, _Mapping]] = ..., parts: _Optional[_Union[LaneParts, _Mapping]] = ..., error: _Optional[_Union[LaneError, _Mapping]] = ..., by_ray: bool = ..., refused: bool = ..., free: bool = ...) -> None: ...
 
 class LaneValue(_message.Message):
     __slots__ = ("json", "buffers", "info")
