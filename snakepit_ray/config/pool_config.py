@@ -128,7 +128,7 @@ class PoolConfig:
 
     Health and recycling:
         worker_ttl: age at which an interpreter is replaced; None: at no age
-        worker_max_requests: requests after which it is replaced; None: after none
+        worker_max_requests: requests, items of batches included, after which it is replaced; None: after none
         worker_max_memory: memory, with its children, at which it is replaced, from 1 MiB; None: at no size
         ttl_jitter: share of `worker_ttl` by which ages are spread, up and down
         recycle_overlap: the next interpreter is ready before the old one stops

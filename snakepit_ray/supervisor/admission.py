@@ -92,6 +92,11 @@ class Admission:
         return len(self.queue) + self._beside
 
     @property
+    def occupied(self) -> int:
+        """Requests that have a slot of the interpreter that serves, or were sent ahead of one."""
+        return self.slots.running + len(self.slots.ahead)
+
+    @property
     def movable(self) -> int:
         """Waiting requests that another worker would begin sooner."""
         flows = self.is_open and not self._is_stuck
@@ -283,8 +288,7 @@ class Admission:
         come."""
         if self._takes_more is None:
             return False
-        occupied = self.slots.running + len(self.slots.ahead)
-        return not self._takes_more(occupied, self.queue.is_full(self._beside))
+        return not self._takes_more(self.occupied, self.queue.is_full(self._beside))
 
     def _room_ahead(self) -> bool:
         return not self._is_stuck and len(self.slots.ahead) < self.prefetch.ahead

@@ -94,7 +94,7 @@ class Care:
         """Whether another request may start in the interpreter that serves, which has `occupied` requests.
         `is_full`: whether the next that waits would be refused, for which overlap gives no reason."""
         countdown = self._countdown
-        if countdown is None or not countdown.is_reached(occupied):
+        if countdown is None or not countdown.is_reached(occupied + self._more_items()):
             return True
         self._keeper.recycle(Reason.MAX_REQUESTS)
         if is_full and self._keeper.overlap:
@@ -106,6 +106,17 @@ class Care:
         if self._resuming is None:
             self._resuming = asyncio.get_running_loop().call_later(until - now, self._let_on)
         return False
+
+    def items_left(self, occupied: int) -> int:
+        """How many items of a batch that starts now may begin; 0: all of them. `occupied` as above, the batch
+        is one of them."""
+        countdown = self._countdown
+        return 0 if countdown is None else countdown.left(occupied - 1 + self._more_items())
+
+    def _more_items(self) -> int:
+        """Items in the interpreter that serves, beyond one for each request."""
+        interpreter = self._serving.interpreter
+        return 0 if interpreter is None else self._running.more_items(interpreter)
 
     def replacing(self, stage: Stage) -> None:
         """The replacement of the interpreter that serves has come so far."""

@@ -38,7 +38,8 @@ OnSlot = Callable[[], Callable[[], None] | None]
 
 class Dispatch:
     """The requests of one worker. `takes_more(occupied, is_full)`: whether another one may start beside so
-    many, None: always. `answered` is called when an interpreter has answered, None: nobody asks."""
+    many, None: always. `items_left(occupied)`: how many items of a batch may begin that is one of so many
+    requests, 0 or None: all. `answered` is called when an interpreter has answered, None: nobody asks."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Dispatch:
         counters: Counters,
         cargo: Cargo,
         takes_more: Callable[[int, bool], bool] | None,
+        items_left: Callable[[int], int] | None,
         answered: Callable[[], None] | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,6 +70,7 @@ class Dispatch:
         self._cargo = cargo
         self._retry_backoff = policy.retry_backoff
         self._answered = answered
+        self._items_left = items_left
 
     def stop(self) -> None:
         """Nobody is let in any more, and nobody waits."""
@@ -222,7 +225,8 @@ class Dispatch:
         assert interpreter is not None
         try:
             beside = self._cargo.beside(request) if self._cargo.buffers else ()
-            answer = await self.runs.run(attempt, interpreter, self._record.begins, beside)
+            most = self._most_items(request)
+            answer = await self.runs.run(attempt, interpreter, self._record.begins, beside, most)
         except (Recalled, WorkerCrashed) as error:
             if undo is not None and not getattr(error, "may_have_started", False):
                 undo()
@@ -230,6 +234,13 @@ class Dispatch:
         if listening["worker.request"]:
             self._story.ran(request, answer.reply)
         return Done(answer, now - attempt.began, attempt.number, interpreter.child.pid)
+
+    def _most_items(self, request: pb.Request) -> int:
+        """How many of its items may begin, of a batch that takes the rest back; 0: all of them."""
+        is_divisible = request.batch.count > 1 and request.batch.share_ms
+        if not is_divisible or self._items_left is None:
+            return 0
+        return self._items_left(self.admission.occupied)
 
     def recall(self, ids: list[str]) -> list[str]:
         """Takes requests back that have not begun in their interpreter (see Running)."""

@@ -102,6 +102,10 @@ class Running:
         """What runs in one interpreter."""
         return [run for run in self._runs.values() if run.interpreter is interpreter]
 
+    def more_items(self, interpreter: Interpreter) -> int:
+        """Items of batches in one interpreter, beyond one for each request."""
+        return sum(max(1, run.request.batch.count) - 1 for run in self.of(interpreter))
+
     def elsewhere(self, session: str, interpreter: Interpreter | None) -> bool:
         """Whether a request of the session is in another interpreter than this one."""
         return any(
@@ -121,12 +125,14 @@ class Running:
         interpreter: Interpreter,
         begins: Callable[[pb.Request, bool], Entry | None],
         beside: Sequence[Any] = (),
+        most: int = 0,
     ) -> Answer:
         """Runs a request, which holds a slot of `interpreter`, within what is left of its budget. `begins` is
-        called before it is sent and says where its mark is; `beside` are the buffers that travel beside it.
-        Raises Recalled, TooLate, Closing, WorkerCrashed, and whatever kept it from being sent."""
+        called before it is sent and says where its mark is; `beside` are the buffers that travel beside it;
+        of a batch at most `most` items begin, 0: all of them. Raises Recalled, TooLate, Closing,
+        WorkerCrashed, and whatever kept it from being sent."""
         loop = asyncio.get_running_loop()
-        request = attempt.request
+        request = _first_items(attempt.request, most)
         run = self._runs[request.id] = Run(attempt, request, interpreter, loop.create_future())
         try:
             if attempt.budget is not None:
@@ -317,6 +323,16 @@ class Running:
         """Waits until nothing runs in it."""
         while self.of(interpreter):
             await self.fewer()
+
+
+def _first_items(request: pb.Request, most: int) -> pb.Request:
+    """The batch without the items after the first `most`, as if it had given them back."""
+    if not 0 < most < request.batch.count:
+        return request
+    sent = pb.Request()
+    sent.CopyFrom(request)
+    sent.batch.count = most
+    return sent
 
 
 def _says_unbegun(reply: pb.Reply) -> bool:

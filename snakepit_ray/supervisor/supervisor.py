@@ -84,6 +84,7 @@ class Supervisor:
             self.counters,
             self.cargo,
             takes_more=self._takes_more if limited else None,
+            items_left=self._items_left if limited else None,
             answered=self._answered if limited else None,
             clock=clock,
         )
@@ -157,6 +158,9 @@ class Supervisor:
 
     def _takes_more(self, occupied: int, is_full: bool) -> bool:
         return self._care.takes_more(occupied, is_full)
+
+    def _items_left(self, occupied: int) -> int:
+        return self._care.items_left(occupied)
 
     def _answered(self) -> None:
         self._care.answered()

@@ -327,3 +327,12 @@ def test_a_pool_that_shrank_waits_until_enough_are_done() -> None:
     assert not permits.ask("c", 4, 1.0)
     permits.give_back("a")
     assert permits.ask("c", 4, 1.0)
+
+
+@given(limit=st.integers(1, 100), served=st.integers(0, 150), occupied=st.integers(0, 20))
+def test_what_is_left_never_passes_the_limit(limit: int, served: int, occupied: int) -> None:
+    countdown = Countdown(limit, 1.0, overlap=True)
+    countdown.observe(0.0, served)
+    left = countdown.left(occupied)
+    assert left >= 0 and countdown.is_reached(occupied) == (left == 0)
+    assert left == 0 or served + occupied + left == limit

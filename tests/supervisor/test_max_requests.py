@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,8 +14,11 @@ from typing import Any
 import pytest
 
 from snakepit_ray.core.worker.recycling import Limits
-from snakepit_ray.supervisor import CarePolicy, PoolSide, Supervisor
+from snakepit_ray.supervisor import CarePolicy, Done, PoolSide, Supervisor
 from snakepit_ray.supervisor import keeper as keeping
+from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.codec import BatchEnvelope
+from snakepit_ray.wire.replies import outcome
 from tests.conftest import interpreters
 from tests.supervisor.harness import POLICY, executed, request, run, spec, supervisor, until, value
 
@@ -74,6 +78,51 @@ def test_without_overlap_the_limit_is_exact(tmp_path: Path) -> None:
         async with working(tmp_path, overlap=False, capacity=4) as worker:
             served = Counter(await many_at_once(worker, 0, 3 * LIMIT + 1))
             assert list(served.values()) == [LIMIT, LIMIT, LIMIT, 1]
+
+    run(body)
+
+
+async def batches_at_once(worker: Supervisor, count: int, size: int) -> Counter[int]:
+    """`count` items in batches of `size`, four of them under way at any time: which interpreter ran how many.
+    What a batch gives back goes again."""
+    numbers, pids = iter(range(10**6)), Counter[int]()
+    items = [{"tag": f"t{number}"} for number in range(count)]
+
+    async def caller() -> None:
+        while mine := [items.pop() for _ in range(min(size, len(items)))]:
+            batch = request("run", next(numbers))
+            batch.args.json = json.dumps(mine).encode()
+            batch.batch.count, batch.batch.share_ms = len(mine), 10_000
+            (part,) = (await done(worker, batch)).parts
+            pids.update(one["pid"] for one in json.loads(part.json))
+            items.extend(mine[part.size :])
+
+    await asyncio.gather(*(caller() for _ in range(4)))
+    return pids
+
+
+async def done(worker: Supervisor, batch: pb.Request) -> BatchEnvelope:
+    came = await worker.execute(batch, may_move=False)
+    assert isinstance(came, Done)
+    answer = outcome(came.answer.reply, came.answer.buffers, batch, None)
+    assert isinstance(answer, BatchEnvelope)
+    return answer
+
+
+@pytest.mark.parametrize("capacity", [1, 4])
+@pytest.mark.parametrize("size", [3, 7, 50])
+def test_batches_do_not_pass_the_limit_by_their_items(
+    tmp_path: Path, capacity: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snakepit_ray.core.worker.recycling.HOLD_SECONDS", 20.0)
+    monkeypatch.setattr("snakepit_ray.core.worker.recycling.ASK_SECONDS", 20.0)
+
+    async def body() -> None:
+        async with working(tmp_path, capacity=capacity) as worker:
+            served = await batches_at_once(worker, 3 * LIMIT, size)
+            assert max(served.values()) <= LIMIT and served.total() == 3 * LIMIT, served
+            assert Counter(executed(tmp_path)) == Counter(f"t{n}" for n in range(3 * LIMIT))
+            assert worker.counters.errors == 0 and worker.counters.restarts == 0
 
     run(body)
 

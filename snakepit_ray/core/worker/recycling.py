@@ -7,8 +7,8 @@ Rules:
 - Memory that could not be read fires nothing.
 - At most a quarter of a pool, at least one worker, is being recycled at any moment. A permit whose holder is
   never heard of again ends by itself.
-- An interpreter serves about `max_requests` requests (`Countdown`). The bound gives way to availability where
-  the permit or the start of the replacement takes too long."""
+- An interpreter serves `max_requests` requests (`Countdown`). Each item of a batch is one. The bound gives
+  way to availability where the permit or the start of the replacement takes too long."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Countdown:
       therefore holds for all workers only if an interpreter takes at least SHARE times as long to serve
       `max_requests` requests as the next one takes to start and the old one to end.
 
-    A message of a batch is answered as a whole, and so may pass the limit by its items.
+    Of a batch that would pass the limit as many items begin as are left (`left`). The others are given back.
 
     Where requests become rare just before the limit, the replacement does not wait for it forever: then an
     interpreter serves fewer, at least EARLIEST of the limit.
@@ -142,7 +142,11 @@ class Countdown:
     def is_reached(self, occupied: int) -> bool:
         """Whether the limit is reached when the `occupied` requests that are in the interpreter are
         answered."""
-        return self.served + occupied >= self.limit
+        return self.left(occupied) == 0
+
+    def left(self, occupied: int) -> int:
+        """Requests that may still begin beside those `occupied`; 0: the limit is reached."""
+        return max(0, self.limit - self.served - occupied)
 
     def held_until(self, now: float) -> float:
         """At the limit: until when no further request starts, unless the stage changes. A time that is not
