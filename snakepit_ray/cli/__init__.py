@@ -90,7 +90,7 @@ def _machine_commands(commands: Any) -> None:
 
     doctor = commands.add_parser("doctor", help="what is here, what is missing, and what to do about it")
     doctor.add_argument("interpreters", nargs="*", metavar="PYTHON", help="more interpreters to look at")
-    doctor.set_defaults(run=lambda args: _doctor().run(args.interpreters))
+    _cluster(doctor, lambda args: _doctor().run(args.interpreters, args.address))
 
     setup = commands.add_parser("setup", help="install the bridge into another interpreter")
     setup.add_argument("interpreter")

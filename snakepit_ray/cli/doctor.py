@@ -1,7 +1,8 @@
 """The command `doctor`: looks at what this machine has to run pools, and says of each failing line what to do
 about it.
 
-Rules: works where Ray does not; changes nothing; exit status 1 when something that pools need is missing.
+Rules: works where Ray does not, and says more where it does; changes nothing; exit status 1 when something
+that pools need is missing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import NamedTuple
 from snakepit_ray.cli.interpreters import Interpreter, ask
 from snakepit_ray.config import environment_default
 from snakepit_ray.config.languages import TABLE
+from snakepit_ray.errors import ConfigError, SnakepitError
 from snakepit_ray.runtimes.python import VARIABLE
 
 SHM_WARN_BYTES = 512 * 1024 * 1024
@@ -33,9 +35,10 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-def run(interpreters: Sequence[str]) -> int:
-    """Looks at this machine and prints what it finds."""
-    findings = look(interpreters)
+def run(interpreters: Sequence[str], address: str | None = None) -> int:
+    """Looks at this machine, and at the pools of its cluster, and prints what it finds. `address`: the
+    cluster, where it is not the only one here."""
+    findings = [*look(interpreters), *pools(address)]
     for level, what, advice in findings:
         print(f"{'ok  ' if level == 'ok' else level:<5}{what}" + (f"\n     -> {advice}" if advice else ""))
     return int(any(finding.level == "bad" for finding in findings))
@@ -43,7 +46,7 @@ def run(interpreters: Sequence[str]) -> int:
 
 def look(interpreters: Sequence[str]) -> list[Finding]:
     """Everything that there is to say of this machine."""
-    return [*packages(), shared_memory(), *pythons(interpreters), *languages()]
+    return [*packages(), shared_memory(), *lane(), *pythons(interpreters), *languages()]
 
 
 def packages() -> Iterator[Finding]:
@@ -69,6 +72,51 @@ def shared_memory() -> Finding:
     free = facts.f_bavail * facts.f_frsize
     advice = "" if free >= SHM_WARN_BYTES else "in a container: docker run --shm-size=2g"
     return Finding("ok" if not advice else "note", f"shared memory: {free / 1e9:.1f} GB free", advice)
+
+
+def lane() -> Iterator[Finding]:
+    """Whether workers of this user can have lanes here, and callers reach them: tried out."""
+    try:
+        from snakepit_ray.process import lanes
+    except ImportError:  # `packages` has said so
+        return
+    try:
+        yield Finding("ok", f"lanes of user {os.geteuid()} lie in {lanes.try_out()}")
+    except ConfigError as error:  # it says what to do
+        yield Finding("note", f"no lanes, calls go by Ray: {error}")
+    except (OSError, lanes.NoLane) as error:
+        advice = f"set TMPDIR to a short directory that user {os.geteuid()} can write to"
+        yield Finding("note", f"no lanes, calls go by Ray: {error}", advice)
+
+
+def pools(address: str | None) -> Iterator[Finding]:
+    """Of each pool that runs: the workers whose lanes calls from here do not take, and why. Nothing where no
+    cluster is named and none runs here."""
+    try:
+        from snakepit_ray.cli import clusters, status
+    except ImportError:  # `packages` has said so
+        return
+    if address is None and not os.environ.get("RAY_ADDRESS") and not clusters.running():
+        return
+    try:
+        with clusters.left_at_the_end():
+            clusters.join(address)
+            for name, reasons in status.lanes().items():
+                yield from _of_pool(name, reasons)
+    except SnakepitError as error:
+        yield Finding("note", f"the pools were not looked at: {error}")
+
+
+def _of_pool(name: str, reasons: dict[str, str] | str) -> Iterator[Finding]:
+    if isinstance(reasons, str):
+        yield Finding("note", f"pool {name}: {reasons}")
+        return
+    by_reason: dict[str, list[str]] = {}
+    for worker_id, why in sorted(reasons.items()):
+        by_reason.setdefault(why, []).append(worker_id)
+    for why, workers in by_reason.items():
+        way = f"go by Ray: {why}" if why else "take their lanes"
+        yield Finding("note" if why else "ok", f"pool {name}: calls from here to {', '.join(workers)} {way}")
 
 
 def pythons(more: Sequence[str]) -> Iterator[Finding]:

@@ -49,6 +49,18 @@ def status(as_json: bool, detailed: bool, address: str | None) -> int:
     return 0 if all(pool["ready"] for pool in facts.values()) else NOT_READY_STATUS
 
 
+def lanes() -> dict[str, dict[str, str] | str]:
+    """Of each pool of the cluster that was joined: why the lane of each worker is not used from here, ""
+    where it is; or why the pool does not say."""
+    found: dict[str, dict[str, str] | str] = {}
+    for name in ray_port.pool_names():
+        try:
+            found[name] = connect(name).lanes()
+        except SnakepitError as error:  # the others are still to be shown
+            found[name] = f"{type(error).__name__}: {error}"
+    return found
+
+
 def verdict(states: Sequence[str]) -> tuple[bool, str]:
     """Whether a pool with workers in these states is ready, and how to say it."""
     counted = Counter(states)

@@ -88,6 +88,20 @@ def connect(path: str) -> socket.socket:
     return connection
 
 
+def try_out(base: Base = None) -> str:
+    """Makes a lane as a worker does, connects to it as a caller does, and removes it. The directory in which
+    the lanes of this user lie. Raises ConfigError, OSError and NoLane where there can be none."""
+    directory = make(base)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+            listening.bind(directory.path)
+            listening.listen()
+            connect(directory.path).close()
+    finally:
+        directory.remove()
+    return os.path.dirname(directory.directory)
+
+
 def sweep(now: float, base: Base = None) -> list[Path]:
     """Removes the directories whose makers are gone; returns them."""
     bases = {os.fspath(base)} if base else {tempfile.gettempdir(), sockets.short_base(ROOM)}

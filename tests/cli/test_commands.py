@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from snakepit_ray.cli import doctor, main, parser
+from snakepit_ray.cli import clusters, doctor, main, parser
 from snakepit_ray.cli.doctor import Finding
+from snakepit_ray.process import lanes
 from snakepit_ray.runtimes.python import bridge_directory
 
 FOUND = {"ray": "2.60.0", "grpcio": "1.80.1", "protobuf": "6.33.0", "pyarrow": "21.0.0"}
@@ -145,6 +148,7 @@ def test_status_and_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], findings: list[Finding], status: int
 ) -> None:
     monkeypatch.setattr(doctor, "look", lambda interpreters: findings)
+    monkeypatch.setattr(doctor, "pools", lambda address: [])
     assert doctor.run([]) == status
     lines = capsys.readouterr().out.splitlines()
     shown = {"ok": "ok   ", "note": "note ", "bad": "bad  "}
@@ -165,6 +169,67 @@ def test_a_named_interpreter_that_does_not_run(tmp_path: Path) -> None:
 def test_this_python_has_the_bridge() -> None:
     found = [finding for finding in doctor.pythons([]) if finding.what.endswith("the bridge imports")]
     assert any(f" at {sys.executable}:" in finding.what for finding in found)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary directory of its own, in which a socket's name is not too long."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+def test_doctor_tries_a_lane_out_and_leaves_nothing(short: Path) -> None:
+    folder = short / f"snakepit-{os.geteuid()}" / "lanes"
+    assert [*doctor.lane()] == [Finding("ok", f"lanes of user {os.geteuid()} lie in {folder}")]
+    assert not list(folder.iterdir())
+
+
+def no_socket(*_: object) -> str:
+    raise OSError("none of /tmp, /var/tmp, /dev/shm can be used instead")
+
+
+def another_user(*_: object) -> int:
+    return os.geteuid() + 1
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "broken", "why"),
+    [
+        (lanes.sockets, "short_base", no_socket, "can be used instead"),
+        (lanes.sockets, "peer_user", another_user, "runs as user"),
+    ],
+)
+def test_doctor_says_why_there_can_be_no_lane(
+    short: Path, monkeypatch: pytest.MonkeyPatch, place: object, name: str, broken: object, why: str
+) -> None:
+    monkeypatch.setattr(place, name, broken)
+    ((level, what, advice),) = doctor.lane()
+    assert level == "note" and why in what and "TMPDIR" in advice
+    assert not list(short.glob("*/lanes/*"))
+
+
+def test_doctor_says_whose_directory_stands_in_the_way(short: Path) -> None:
+    (short / f"snakepit-{os.geteuid()}").symlink_to(short)
+    ((level, what, _),) = doctor.lane()
+    assert level == "note" and "is a symbolic link" in what and "remove it" in what
+
+
+def test_doctor_groups_the_workers_of_a_pool_by_why_their_lanes_are_not_used() -> None:
+    reasons = {"p-1": "the worker is on another node", "p-0": "", "p-2": "the worker is on another node"}
+    assert list(doctor._of_pool("p", reasons)) == [
+        Finding("ok", "pool p: calls from here to p-0 take their lanes"),
+        Finding("note", "pool p: calls from here to p-1, p-2 go by Ray: the worker is on another node"),
+    ]
+    assert list(doctor._of_pool("p", "PoolClosed: it is gone")) == [
+        Finding("note", "pool p: PoolClosed: it is gone")
+    ]
+
+
+def test_doctor_looks_at_no_pool_where_no_cluster_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "running", list)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert list(doctor.pools(None)) == []
 
 
 def test_doctor_works_where_nothing_is_installed(tmp_path: Path) -> None:

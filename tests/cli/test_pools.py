@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from snakepit_ray.cli import main, pools
+from snakepit_ray.cli import doctor, main, pools
+from snakepit_ray.cli.doctor import Finding
 from snakepit_ray.cli.status import NOT_READY_STATUS
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
@@ -74,6 +75,11 @@ def test_status(up: object, capsys: pytest.CaptureFixture[str]) -> None:
     assert (pool["ready"], pool["verdict"]) == (True, "ready: 2 of 2 workers ready")
     assert pool["stats"]["workers"] == 2
     assert [worker["state"] for worker in pool["workers"]] == ["ready", "ready"]
+
+
+def test_doctor_says_which_way_calls_to_each_worker_go(up: object) -> None:
+    said = [finding for finding in doctor.pools(None) if f"pool {GOOD}:" in finding.what]
+    assert said == [Finding("ok", f"pool {GOOD}: calls from here to {GOOD}-0, {GOOD}-1 take their lanes")]
 
 
 def _status(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
