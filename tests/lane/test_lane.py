@@ -29,6 +29,7 @@ from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.worker import lane as server
 from tests.conftest import wait_until
 from tests.lane.harness import SECONDS, Client, FakeRay, Worker
+from tests.scale import INTERRUPTS
 
 
 @pytest.fixture
@@ -253,7 +254,10 @@ class Interrupted(BaseException):
     """As Ctrl-C, and no KeyboardInterrupt that pytest would take for its own."""
 
 
-def test_interrupts_of_one_caller_hold_up_no_other(worker: Worker, client: Client) -> None:
+@pytest.mark.parametrize(("most", "others"), [(150, 2), pytest.param(INTERRUPTS, 4, marks=pytest.mark.slow)])
+def test_interrupts_of_one_caller_hold_up_no_other(
+    worker: Worker, client: Client, most: int, others: int
+) -> None:
     """The main thread is interrupted again and again, wherever it is, while others call."""
     over, wrong, numbers = threading.Event(), list[Any](), itertools.count()
 
@@ -266,13 +270,13 @@ def test_interrupts_of_one_caller_hold_up_no_other(worker: Worker, client: Clien
     def interrupt(*_: Any) -> None:
         raise Interrupted
 
-    threads = [threading.Thread(target=run) for _ in range(2)]
+    threads = [threading.Thread(target=run) for _ in range(others)]
     before = signal.signal(signal.SIGALRM, interrupt)
     for thread in threads:
         thread.start()
     interrupts = 0
     try:
-        while interrupts < 150:
+        while interrupts < most:
             try:
                 signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.003))
                 while True:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import glob
+import itertools
 import os
 import random
 import signal
@@ -20,6 +22,7 @@ import ray
 import snakepit_ray as snakepit
 from tests.conftest import RUN, wait_until
 from tests.ray.conftest import adapter
+from tests.scale import INTERRUPTS, KILLS, ORDERS
 
 pytestmark = pytest.mark.ray
 SECONDS = 30.0
@@ -166,7 +169,7 @@ def test_a_deadline_ends_the_command(logged: Logged) -> None:
 # ---- order -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("runs", [200, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [200, pytest.param(ORDERS, marks=pytest.mark.slow)])
 def test_a_sessions_calls_begin_in_their_order_whichever_way_they_go(logged: Logged, runs: int) -> None:
     pool, chance = logged.pool, random.Random(3)
     large = b"x" * 20_000
@@ -190,48 +193,107 @@ def test_a_sessions_calls_begin_in_their_order_whichever_way_they_go(logged: Log
 # ---- deaths ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.slow)])
-@pytest.mark.timeout(900)
-def test_killed_worker_actors_run_nothing_twice_and_lose_nothing(
-    start: Any, tmp_path: Path, kills: int
+@pytest.mark.parametrize(
+    ("victims", "kills"),
+    [
+        (("actor_pid", "pid"), 4),
+        pytest.param(("actor_pid",), KILLS, marks=pytest.mark.slow),
+        pytest.param(("pid",), KILLS, marks=pytest.mark.slow),
+    ],
+    ids=["both", "actors", "interpreters"],
+)
+@pytest.mark.timeout(1800)
+def test_what_is_killed_under_load_runs_nothing_twice_and_loses_nothing(
+    start: Any, tmp_path: Path, victims: tuple[str, ...], kills: int
 ) -> None:
+    """Commands that are not idempotent, over the lane, between two workers that move them to each other."""
     log = tmp_path / "log"
     settings = {"adapter": adapter("log.py:Log"), "adapter_args": {"path": str(log)}}
     pool = start(size=2, lane="auto", queue_timeout=60.0, request_timeout=60.0, **settings)
-    over, outcomes, lock = threading.Event(), dict[str, Any](), threading.Lock()
-
-    def call(caller: int) -> None:
-        number = 0
-        while not over.is_set():
-            tag, number = f"{caller}-{number}", number + 1
-            try:
-                outcome = pool.execute("run", {"tag": tag, "seconds": 0.001})["tag"]
-            except snakepit.SnakepitError as error:
-                outcome = error
-            with lock:
-                outcomes[tag] = outcome
-
-    callers = [threading.Thread(target=call, args=(caller,), daemon=True) for caller in range(6)]
-    for caller in callers:
-        caller.start()
+    callers = Callers(pool, 6)
     for number in range(kills):
-        enough = len(outcomes) + 50
-        wait_until(lambda enough=enough: len(outcomes) > enough, SECONDS, "calls flow")
-        worker = pool.workers()[number % 2]
-        wait_until(lambda w=worker: _state(pool, w.worker_id) == "ready", SECONDS, "it is back")
-        os.kill(_facts(pool, worker.worker_id).actor_pid, signal.SIGKILL)
-    over.set()
-    for caller in callers:
-        caller.join(90.0)
-    assert not any(caller.is_alive() for caller in callers), "hung"
+        callers.flow(50)
+        worker_id, victim = pool.workers()[number % 2].worker_id, victims[number % len(victims)]
+        wait_until(lambda w=worker_id: _state(pool, w) == "ready", 60.0, "it is back")
+        with contextlib.suppress(ProcessLookupError):  # it died of the last kill only now
+            os.kill(getattr(_facts(pool, worker_id), victim), signal.SIGKILL)
+    outcomes = callers.end()
     ran = Counter(log.read_text().split())
     assert max(ran.values()) == 1, "it is not idempotent, and ran twice"
-    answered = {tag for tag, outcome in outcomes.items() if outcome == tag}
-    failed = {tag: outcome for tag, outcome in outcomes.items() if tag not in answered}
-    assert answered <= set(ran)
-    assert all(isinstance(error, snakepit.WorkerCrashed) for error in failed.values()), failed
+    assert set(ran) <= set(outcomes), "it ran, and nobody heard of it"
+    failed = {tag: outcome for tag, outcome in outcomes.items() if outcome != tag}
+    assert set(outcomes) - set(failed) <= set(ran)
+    crashes = {tag: error for tag, error in failed.items() if isinstance(error, snakepit.WorkerCrashed)}
+    assert crashes == failed
+    unbegun = {tag for tag, error in crashes.items() if not error.may_have_started}
+    assert not unbegun & set(ran), "it was said that they were not executed"
     assert len(failed) <= 2 * kills, "what a worker ran when it was killed, and no more"
     assert pool.stats().by_lane > 0
+
+
+class Callers:
+    """Threads that call without a pause, each call under a tag of its own, which is its answer."""
+
+    def __init__(self, pool: snakepit.Pool, count: int) -> None:
+        self._pool = pool
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._outcomes: dict[str, Any] = {}
+        self._threads = [threading.Thread(target=self._call, args=(n,), daemon=True) for n in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _call(self, caller: int) -> None:
+        for number in itertools.count():
+            if self._over.is_set():
+                return
+            tag = f"{caller}-{number}"
+            try:
+                outcome = self._pool.execute("run", {"tag": tag, "seconds": 0.001})["tag"]
+            except snakepit.SnakepitError as error:
+                outcome = error
+            with self._lock:
+                self._outcomes[tag] = outcome
+
+    def flow(self, calls: int) -> None:
+        """Waits until so many more calls have their outcome."""
+        enough = len(self._outcomes) + calls
+        wait_until(lambda: len(self._outcomes) > enough, 60.0, "calls flow")
+
+    def end(self) -> dict[str, Any]:
+        """What each call came to: its tag, or its error."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join(90.0)
+        assert not any(thread.is_alive() for thread in self._threads), "hung"
+        return self._outcomes
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_interrupts_of_a_blocking_caller_hold_up_no_other(start: Any, tmp_path: Path) -> None:
+    """KeyboardInterrupt wherever the main thread is between and in its calls, while four threads call."""
+    settings = {"adapter": adapter("log.py:Log"), "adapter_args": {"path": str(tmp_path / "log")}}
+    pool, chance, interrupts = start(size=1, lane="auto", **settings), random.Random(5), 0
+    numbers, mine = itertools.count(), dict[str, Any]()
+    callers = Callers(pool, 4)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        while interrupts < INTERRUPTS:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.005))
+                while True:
+                    tag = f"main-{next(numbers)}"
+                    mine[tag] = pool.execute("run", {"tag": tag})["tag"]
+            except KeyboardInterrupt:
+                interrupts += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        outcomes = callers.end()
+    assert all(outcome == tag for tag, outcome in {**outcomes, **mine}.items())
+    assert len(outcomes) >= 4 and pool.execute("run", {"tag": "after"})["tag"] == "after"
+    assert max(Counter((tmp_path / "log").read_text().split()).values()) == 1
 
 
 def _facts(pool: snakepit.Pool, worker_id: str) -> Any:
