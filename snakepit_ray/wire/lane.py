@@ -3,6 +3,7 @@ protos/snakepit/v1/lane.proto.
 
 - No pickle. An error travels as its class and what it holds, and arrives as it was.
 - An answer that is large does not go by the lane (`fits`): it would hold up the worker's event loop.
+- What comes of a stream before its answer: lane_parts.py.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire._pb import lane_pb2
 from snakepit_ray.wire.codec import BatchEnvelope, BatchPart, Envelope, Info, nbytes
 
-HELLO, CALL, BATCH, CANCEL, ANSWER = 1, 2, 3, 4, 5  # kinds of frames
-MOVED = 16  # a request that another worker has moved here
+HELLO, CALL, BATCH, CANCEL, ANSWER, STREAM, PART, TAKEN = 1, 2, 3, 4, 5, 6, 7, 8  # kinds of frames
+MOVED = 9  # a request that another worker has moved here
 LARGEST = 256 * 1024  # bytes of a request or an answer
 MARGIN = 64 * 1024  # what a message has beside its values
 FRAME_LIMIT = LARGEST + MARGIN
@@ -88,7 +89,9 @@ def value_answer(request_id: str, answer: Envelope | BatchEnvelope, *, free: boo
     if isinstance(answer, BatchEnvelope):
         parts = lane_pb2.LaneParts(parts=map(_part, answer.parts))
         return _packed(lane_pb2.LaneAnswer(id=request_id, parts=parts, free=free))
-    value = lane_pb2.LaneValue(json=answer.json, buffers=map(bytes, answer.buffers), info=_info(answer.info))
+    value = lane_pb2.LaneValue(
+        json=answer.json, buffers=map(bytes, answer.buffers), info=info_message(answer.info)
+    )
     return _packed(lane_pb2.LaneAnswer(id=request_id, value=value, free=free))
 
 
@@ -107,6 +110,11 @@ def by_ray(request_id: str) -> bytes:
     return _packed(lane_pb2.LaneAnswer(id=request_id, by_ray=True))
 
 
+def ended(request_id: str) -> bytes:
+    """The answer of a stream that has no more parts."""
+    return _packed(lane_pb2.LaneAnswer(id=request_id, ended=True))
+
+
 def _packed(answer: lane_pb2.LaneAnswer) -> bytes:
     payload: bytes = answer.SerializeToString()
     return payload
@@ -123,7 +131,7 @@ def reader_of(request: pb.Request, *, parts: bool) -> Callable[[lane_pb2.LaneAns
             batch = [_batch_part(part) for part in answer.parts.parts]
             return BatchEnvelope(batch, errors_mode, info, runtime, command).value()
         value = answer.value
-        return Envelope(value.json, list(value.buffers), _info_of(value), runtime, command).value()
+        return Envelope(value.json, list(value.buffers), info_of(value), runtime, command).value()
 
     return read
 
@@ -158,16 +166,17 @@ def _part(part: BatchPart) -> lane_pb2.LanePart:
         size=part.size,
         buffers=map(bytes, part.buffers),
         failures=failures,
-        info=_info(part.info),
+        info=info_message(part.info),
     )
 
 
 def _batch_part(part: lane_pb2.LanePart) -> BatchPart:
     failures = [(failure.index, read_error(failure.error)) for failure in part.failures]
-    return BatchPart(part.json, part.size, list(part.buffers), failures, _info_of(part))
+    return BatchPart(part.json, part.size, list(part.buffers), failures, info_of(part))
 
 
-def _info(info: Info | None) -> lane_pb2.LaneInfo | None:
+def info_message(info: Info | None) -> lane_pb2.LaneInfo | None:
+    """Who ran it, as a message; None where nobody asks."""
     if info is None:
         return None
     worker_id, epoch, pid, node_id, request_id, waited, ran, attempts, delegated = info[:9]
@@ -184,7 +193,8 @@ def _info(info: Info | None) -> lane_pb2.LaneInfo | None:
     )
 
 
-def _info_of(message: lane_pb2.LaneValue | lane_pb2.LanePart) -> Info | None:
+def info_of(message: lane_pb2.LaneValue | lane_pb2.LanePart | lane_pb2.LaneChunks) -> Info | None:
+    """What `info_message` was made of, and that it came by a lane."""
     if not message.HasField("info"):
         return None
     info = message.info

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from snakepit_ray.wire._pb import interpreter_pb2 as snakepit_dot_v1_dot_interpreter__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16snakepit/v1/lane.proto\x12\x0bsnakepit.v1\x1a\x1dsnakepit/v1/interpreter.proto\"\x1b\n\tLaneHello\x12\x0e\n\x06secret\x18\x01 \x01(\x0c\"3\n\tLaneBatch\x12&\n\x08requests\x18\x01 \x03(\x0b\x32\x14.snakepit.v1.Request\"\xd1\x01\n\nLaneAnswer\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x16.snakepit.v1.LaneValueH\x00\x12\'\n\x05parts\x18\x03 \x01(\x0b\x32\x16.snakepit.v1.LanePartsH\x00\x12\'\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x16.snakepit.v1.LaneErrorH\x00\x12\x10\n\x06\x62y_ray\x18\x05 \x01(\x08H\x00\x12\x11\n\x07refused\x18\x10 \x01(\x08H\x00\x12\x0c\n\x04\x66ree\x18\x11 \x01(\x08\x42\t\n\x07outcome\"O\n\tLaneValue\x12\x0c\n\x04json\x18\x01 \x01(\x0c\x12\x0f\n\x07\x62uffers\x18\x02 \x03(\x0c\x12#\n\x04info\x18\x03 \x01(\x0b\x32\x15.snakepit.v1.LaneInfo\"1\n\tLaneParts\x12$\n\x05parts\x18\x01 \x03(\x0b\x32\x15.snakepit.v1.LanePart\"\x88\x01\n\x08LanePart\x12\x0c\n\x04json\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\r\x12\x0f\n\x07\x62uffers\x18\x03 \x03(\x0c\x12*\n\x08\x66\x61ilures\x18\x04 \x03(\x0b\x32\x18.snakepit.v1.LaneFailure\x12#\n\x04info\x18\x05 \x01(\x0b\x32\x15.snakepit.v1.LaneInfo\"C\n\x0bLaneFailure\x12\r\n\x05index\x18\x01 \x01(\r\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x16.snakepit.v1.LaneError\"C\n\tLaneError\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x17\n\x0f\x61ttributes_json\x18\x03 \x01(\x0c\"\xb8\x01\n\x08LaneInfo\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12!\n\x05\x65poch\x18\x02 \x01(\x0b\x32\x12.snakepit.v1.Epoch\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x10\n\x08waited_s\x18\x06 \x01(\x01\x12\r\n\x05ran_s\x18\x07 \x01(\x01\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\r\x12\x11\n\tdelegated\x18\t \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16snakepit/v1/lane.proto\x12\x0bsnakepit.v1\x1a\x1dsnakepit/v1/interpreter.proto\"\x1b\n\tLaneHello\x12\x0e\n\x06secret\x18\x01 \x01(\x0c\"3\n\tLaneBatch\x12&\n\x08requests\x18\x01 \x03(\x0b\x32\x14.snakepit.v1.Request\"\xe2\x01\n\nLaneAnswer\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x16.snakepit.v1.LaneValueH\x00\x12\'\n\x05parts\x18\x03 \x01(\x0b\x32\x16.snakepit.v1.LanePartsH\x00\x12\'\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x16.snakepit.v1.LaneErrorH\x00\x12\x10\n\x06\x62y_ray\x18\x05 \x01(\x08H\x00\x12\x0f\n\x05\x65nded\x18\x06 \x01(\x08H\x00\x12\x11\n\x07refused\x18\x07 \x01(\x08H\x00\x12\x0c\n\x04\x66ree\x18\x08 \x01(\x08\x42\t\n\x07outcome\"s\n\nLaneChunks\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x06pieces\x18\x02 \x03(\x0b\x32\x16.snakepit.v1.LanePiece\x12#\n\x04info\x18\x03 \x01(\x0b\x32\x15.snakepit.v1.LaneInfo\x12\x0c\n\x04kept\x18\x04 \x01(\t\":\n\tLanePiece\x12\x0c\n\x04json\x18\x01 \x01(\x0c\x12\x0f\n\x07\x62uffers\x18\x02 \x03(\x0c\x12\x0e\n\x06packed\x18\x03 \x01(\r\"&\n\tLaneTaken\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05parts\x18\x02 \x01(\r\"O\n\tLaneValue\x12\x0c\n\x04json\x18\x01 \x01(\x0c\x12\x0f\n\x07\x62uffers\x18\x02 \x03(\x0c\x12#\n\x04info\x18\x03 \x01(\x0b\x32\x15.snakepit.v1.LaneInfo\"1\n\tLaneParts\x12$\n\x05parts\x18\x01 \x03(\x0b\x32\x15.snakepit.v1.LanePart\"\x88\x01\n\x08LanePart\x12\x0c\n\x04json\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\r\x12\x0f\n\x07\x62uffers\x18\x03 \x03(\x0c\x12*\n\x08\x66\x61ilures\x18\x04 \x03(\x0b\x32\x18.snakepit.v1.LaneFailure\x12#\n\x04info\x18\x05 \x01(\x0b\x32\x15.snakepit.v1.LaneInfo\"C\n\x0bLaneFailure\x12\r\n\x05index\x18\x01 \x01(\r\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x16.snakepit.v1.LaneError\"C\n\tLaneError\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x17\n\x0f\x61ttributes_json\x18\x03 \x01(\x0c\"\xb8\x01\n\x08LaneInfo\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12!\n\x05\x65poch\x18\x02 \x01(\x0b\x32\x12.snakepit.v1.Epoch\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x10\n\x08waited_s\x18\x06 \x01(\x01\x12\r\n\x05ran_s\x18\x07 \x01(\x01\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\r\x12\x11\n\tdelegated\x18\t \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -27,17 +27,23 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_LANEBATCH']._serialized_start=99
   _globals['_LANEBATCH']._serialized_end=150
   _globals['_LANEANSWER']._serialized_start=153
-  _globals['_LANEANSWER']._serialized_end=362
-  _globals['_LANEVALUE']._serialized_start=364
-  _globals['_LANEVALUE']._serialized_end=443
-  _globals['_LANEPARTS']._serialized_start=445
-  _globals['_LANEPARTS']._serialized_end=494
-  _globals['_LANEPART']._serialized_start=497
-  _globals['_LANEPART']._serialized_end=633
-  _globals['_LANEFAILURE']._serialized_start=635
-  _globals['_LANEFAILURE']._serialized_end=702
-  _globals['_LANEERROR']._serialized_start=704
-  _globals['_LANEERROR']._serialized_end=771
-  _globals['_LANEINFO']._serialized_start=774
-  _globals['_LANEINFO']._serialized_end=958
+  _globals['_LANEANSWER']._serialized_end=379
+  _globals['_LANECHUNKS']._serialized_start=381
+  _globals['_LANECHUNKS']._serialized_end=496
+  _globals['_LANEPIECE']._serialized_start=498
+  _globals['_LANEPIECE']._serialized_end=556
+  _globals['_LANETAKEN']._serialized_start=558
+  _globals['_LANETAKEN']._serialized_end=596
+  _globals['_LANEVALUE']._serialized_start=598
+  _globals['_LANEVALUE']._serialized_end=677
+  _globals['_LANEPARTS']._serialized_start=679
+  _globals['_LANEPARTS']._serialized_end=728
+  _globals['_LANEPART']._serialized_start=731
+  _globals['_LANEPART']._serialized_end=867
+  _globals['_LANEFAILURE']._serialized_start=869
+  _globals['_LANEFAILURE']._serialized_end=936
+  _globals['_LANEERROR']._serialized_start=938
+  _globals['_LANEERROR']._serialized_end=1005
+  _globals['_LANEINFO']._serialized_start=1008
+  _globals['_LANEINFO']._serialized_end=1192
 # @@protoc_insertion_point(module_scope)

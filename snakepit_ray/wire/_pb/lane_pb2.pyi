@@ -19,12 +19,13 @@ class LaneBatch(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[_interpreter_pb2.Request, _Mapping]]] = ...) -> None: ...
 
 class LaneAnswer(_message.Message):
-    __slots__ = ("id", "value", "parts", "error", "by_ray", "refused", "free")
+    __slots__ = ("id", "value", "parts", "error", "by_ray", "ended", "refused", "free")
     ID_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     BY_RAY_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     FREE_FIELD_NUMBER: _ClassVar[int]
     id: str
@@ -32,9 +33,40 @@ class LaneAnswer(_message.Message):
     parts: LaneParts
     error: LaneError
     by_ray: bool
+    ended: bool
     refused: bool
     free: bool
-    def __init__(self, id: _Optional[str] = ..., value: _Optional[_Union[LaneValue, _Mapping]] = ..., parts: _Optional[_Union[LaneParts, _Mapping]] = ..., error: _Optional[_Union[LaneError, _Mapping]] = ..., by_ray: bool = ..., refused: bool = ..., free: bool = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., value: _Optional[_Union[LaneValue, _Mapping]] = ..., parts: _Optional[_Union[LaneParts, _Mapping]] = ..., error: _Optional[_Union[LaneError, _Mapping]] = ..., by_ray: bool = ..., ended: bool = ..., refused: bool = ..., free: bool = ...) -> None: ...
+
+class LaneChunks(_message.Message):
+    __slots__ = ("id", "pieces", "info", "kept")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    pieces: _containers.RepeatedCompositeFieldContainer[LanePiece]
+    info: LaneInfo
+    kept: str
+    def __init__(self, id: _Optional[str] = ..., pieces: _Optional[_Iterable[_Union[LanePiece, _Mapping]]] = ..., info: _Optional[_Union[LaneInfo, _Mapping]] = ..., kept: _Optional[str] = ...) -> None: ...
+
+class LanePiece(_message.Message):
+    __slots__ = ("json", "buffers", "packed")
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
+    json: bytes
+    buffers: _containers.RepeatedScalarFieldContainer[bytes]
+    packed: int
+    def __init__(self, json: _Optional[bytes] = ..., buffers: _Optional[_Iterable[bytes]] = ..., packed: _Optional[int] = ...) -> None: ...
+
+class LaneTaken(_message.Message):
+    __slots__ = ("id", "parts")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    parts: int
+    def __init__(self, id: _Optional[str] = ..., parts: _Optional[int] = ...) -> None: ...
 
 class LaneValue(_message.Message):
     __slots__ = ("json", "buffers", "info")
