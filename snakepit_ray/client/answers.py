@@ -72,6 +72,14 @@ class Answer:
         read = self.call.read
         self._settle(Outcome(lane.error_of(answer), lambda: read(answer)))
 
+    def part(self, message: lane_pb2.LaneChunks) -> None:
+        """Raises ValueError: only streams have parts."""
+        raise ValueError("a part came of what is no stream")
+
+    def lane_ended(self) -> None:
+        """Before the answer came."""
+        self.goes_by_ray()
+
     def goes_by_ray(self, *, is_large: bool = False) -> None:
         """The lane has ended before it, or cannot carry it: the request goes again, with the same id. What
         has begun is not begun a second time, because its worker's ledger knows that id."""
@@ -185,14 +193,21 @@ class LoopAnswer(Answer):
         return outcome.value()
 
 
+class Cancels(Protocol):
+    """What a request comes to that is about to be sent."""
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more. Safe to repeat."""
+
+
 def _nothing() -> None:
     """No request has left."""
 
 
 class _Leaving(threading.local):
-    """The last answer of each thread, from just before its request leaves."""
+    """The last answer, or stream, of each thread, from just before its request leaves."""
 
-    last: Callable[[], Answer | None]  # weakly: whoever waits for it holds it
+    last: Callable[[], Cancels | None]  # weakly: whoever waits for it holds it
 
     def __init__(self) -> None:
         self.last = _nothing
@@ -215,8 +230,8 @@ class Interruptible:
                 last.cancel()
 
 
-def leaves(answer: Answer) -> None:
-    """The request of this answer is about to be sent by this thread."""
+def leaves(answer: Cancels) -> None:
+    """The request of this answer, or of this stream, is about to be sent by this thread."""
     _leaving.last = weakref.ref(answer)
 
 

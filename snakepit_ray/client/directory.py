@@ -86,7 +86,7 @@ class Directory:
         self._news = threading.Event()
         self._session = ray_port.session_id()
         self._turns = Turns()
-        self._turns_lock = threading.Lock()
+        self._turns_lock = threading.RLock()  # the garbage collector may end a stream in the midst of `take`
         self.lanes = Lanes(config.lane == "auto", ray_port.node_id)
         self._learn(snapshot.version, snapshot.entries)
 

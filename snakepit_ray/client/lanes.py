@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from snakepit_ray.client.answers import Answer, LaneCall, LoopAnswer, ThreadAnswer, leaves
+from snakepit_ray.client.inbox import Inbox, LaneStream, LoopItems, ThreadItems
 from snakepit_ray.client.links import Link, LoopLink, ThreadLink, shut
 from snakepit_ray.core.work.large_commands import LargeCommands
 from snakepit_ray.process.lanes import NoLane, connect
@@ -55,16 +56,23 @@ class Lanes:
         self, lane: Lane | None, worker_id: str, command: str, call: LaneCall, waits: Waits
     ) -> Answer | None:
         """Sends a request by the lane of its worker; None where it must go by Ray."""
-        if lane is None or not self._is_on or len(call.payload) > LARGEST:
-            return None
-        if self._large and self._is_large(command):
-            return None
-        link = self._link(lane, worker_id, waits)
+        link = self._link_for(lane, worker_id, command, call, waits)
         if link is None:
             return None
         answer = (LoopAnswer if waits is Waits.LOOP else ThreadAnswer)(call, link)
         leaves(answer)
         return answer if link.send(answer) else None
+
+    def stream(
+        self, lane: Lane | None, worker_id: str, command: str, call: LaneStream, waits: Waits
+    ) -> Inbox | None:
+        """Sends a request whose command yields by the lane of its worker; None where it must go by Ray."""
+        link = self._link_for(lane, worker_id, command, call, waits)
+        if link is None:
+            return None
+        inbox = Inbox(call, link, LoopItems() if waits is Waits.LOOP else ThreadItems())
+        leaves(inbox)
+        return inbox if link.begin(inbox) else None
 
     def why_not(self, lane: Lane | None) -> str:
         """Why a worker's lane is not used from this process; "" where it is, or can be."""
@@ -107,6 +115,15 @@ class Lanes:
     def _is_large(self, command: str) -> bool:
         with self._lock:
             return self._large.has(command, self._clock())
+
+    def _link_for(
+        self, lane: Lane | None, worker_id: str, command: str, call: LaneCall | LaneStream, waits: Waits
+    ) -> Link | None:
+        if lane is None or not self._is_on or len(call.payload) > LARGEST:
+            return None
+        if self._large and self._is_large(command):
+            return None
+        return self._link(lane, worker_id, waits)
 
     def _link(self, lane: Lane, worker_id: str, waits: Waits) -> Link | None:
         table = self._threads if waits is Waits.THREAD else self._of_loop()

@@ -2,7 +2,8 @@
 
 - A blocking caller's answers are read by one thread for each worker (ThreadLink), a task's by its own event
   loop (LoopLink).
-- Its end means that the worker's process has died. Then what has no answer goes again by Ray.
+- Its end means that the worker's process has died. Then what has no answer goes again by Ray, except streams.
+- Whoever reads never waits for a taker of a stream: what was not taken is bounded by the stream's credit.
 - A child that was forked lets go of the descriptors, and ends nothing of its parent's.
 """
 
@@ -18,9 +19,10 @@ import threading
 import weakref
 
 from snakepit_ray.client.answers import Answer
+from snakepit_ray.client.inbox import Inbox
 from snakepit_ray.client.outbox import Outbox
 from snakepit_ray.process.lanes import NoLane
-from snakepit_ray.wire import frames, lane
+from snakepit_ray.wire import frames, lane, lane_parts
 from snakepit_ray.wire._pb import lane_pb2
 
 CHUNK_BYTES = 256 * 1024
@@ -40,7 +42,7 @@ class Link:
         self._socket = connection
         self._outbox = Outbox(connection)
         self._reader = frames.FrameReader(lane.FRAME_LIMIT)
-        self._answers: dict[str, Answer] = {}
+        self._answers: dict[str, Answer | Inbox] = {}
         _links.add(self)
         self._outbox.put(lane.hello(secret))
 
@@ -59,10 +61,32 @@ class Link:
         # Where the end of the connection has taken it meanwhile it is on its way by Ray.
         return self._answers.pop(call.request_id, None) is None
 
+    def begin(self, inbox: Inbox) -> bool:
+        """Sends the request of a stream; False where nothing of it was sent."""
+        call = inbox.call
+        self._answers[call.request_id] = inbox
+        if self._outbox.put(frames.pack(call.kind, call.payload)):
+            self._push()
+            return True
+        self._answers.pop(call.request_id, None)
+        return False
+
     def cancel(self, request_id: str) -> None:
         """Nobody waits for that request any more."""
-        if request_id in self._answers and self._outbox.put(lane.cancel(request_id)):
+        if request_id in self._answers and self._outbox.put(lane.cancel(request_id), must=True):
             self._push()
+
+    def took(self, request_id: str, parts: int) -> None:
+        """So many parts of a stream were taken."""
+        if request_id in self._answers and self._outbox.put(lane_parts.taken(request_id, parts), must=True):
+            self._push()
+
+    def drop(self, request_id: str) -> None:
+        """Nobody takes anything of that stream any more. Safe to repeat, and for any thread in the midst of
+        whatever it does: the garbage collector drops streams, too."""
+        if self._answers.pop(request_id, None) is not None and not self.closed:
+            self._outbox.later(lane.cancel(request_id))
+            self._push_later()
 
     def close(self) -> None:
         """Ends the connection, as if the worker had ended it. For any thread; safe to repeat."""
@@ -77,18 +101,28 @@ class Link:
     def _push(self) -> None:
         """The outbox may have something that waits for the socket."""
 
+    def _push_later(self) -> None:
+        """As `_push`, for any thread, and without a lock."""
+
     def _received(self, data: bytes) -> None:
         """Raises ValueError for what no worker says."""
         try:
             for kind, payload in self._reader.feed(data):
-                if kind != lane.ANSWER:
-                    raise ValueError(f"there is no frame of kind {kind}")
-                message = lane.parsed(lane_pb2.LaneAnswer, payload)
-                answer = self._answers.pop(message.id, None)
-                if answer is not None:
-                    answer.arrived(message)
+                self._take(kind, payload)
         except frames.FrameError as error:
             raise ValueError(str(error)) from None
+
+    def _take(self, kind: int, payload: bytes) -> None:
+        if kind == lane.ANSWER:
+            answer = lane.parsed(lane_pb2.LaneAnswer, payload)
+            if (receiver := self._answers.pop(answer.id, None)) is not None:
+                receiver.arrived(answer)
+        elif kind == lane.PART:
+            chunks = lane.parsed(lane_pb2.LaneChunks, payload)
+            if (receiver := self._answers.get(chunks.id)) is not None:
+                receiver.part(chunks)
+        else:
+            raise ValueError(f"there is no frame of kind {kind}")
 
     def _ended(self) -> None:
         """The worker has died, or says what none says."""
@@ -96,7 +130,7 @@ class Link:
         self._outbox.close()
         while self._answers:
             with contextlib.suppress(KeyError):
-                self._answers.popitem()[1].goes_by_ray()
+                self._answers.popitem()[1].lane_ended()
         self._socket.close()
 
 
@@ -127,6 +161,8 @@ class ThreadLink(Link):
         if not self._outbox.is_empty:
             with contextlib.suppress(OSError):  # it is awake, or gone
                 self._wake.send(b"w")
+
+    _push_later = _push
 
     def _read(self) -> None:
         poll = select.poll()
@@ -179,6 +215,15 @@ class LoopLink(Link):
         if loop is not None and not self._outbox.is_empty and not self._is_writing:
             self._is_writing = True
             contextvars.Context().run(loop.add_writer, self._descriptor, self._writable)
+
+    def _push_later(self) -> None:
+        loop = self._loop()
+        if loop is None:
+            return
+        try:
+            loop.call_soon_threadsafe(self._push)
+        except RuntimeError:  # the loop is closed: nobody reads any more
+            shut(self._socket)
 
     def _writable(self) -> None:
         loop = self._loop()

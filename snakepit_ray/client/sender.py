@@ -17,6 +17,7 @@ import ray
 
 from snakepit_ray.client import answers, pending
 from snakepit_ray.client.directory import Directory
+from snakepit_ray.client.inbox import LaneLost
 from snakepit_ray.client.lanes import Waits
 from snakepit_ray.client.pending import Ticket
 from snakepit_ray.client.ways import Ways
@@ -43,7 +44,7 @@ async def awaited(ref: Any) -> Any:
 
 def may_block(error: BaseException) -> bool:
     """Whether `Sender.our` asks the router what became of the worker."""
-    return isinstance(error, ray_port.ActorDied)
+    return isinstance(error, (ray_port.ActorDied, LaneLost))
 
 
 def is_unbegun(error: BaseException) -> bool:
@@ -52,8 +53,8 @@ def is_unbegun(error: BaseException) -> bool:
 
 
 class Sent(NamedTuple):
-    """A call that is under way: the ref of its answer, an ObjectRef or an Answer of a lane, and when its
-    caller gives up (time.monotonic())."""
+    """A call that is under way: the ref of its answer, an ObjectRef or an Answer of a lane, of a stream
+    ChunkRefs or an Inbox, and when its caller gives up (time.monotonic())."""
 
     ref: Any
     command: str
@@ -193,23 +194,16 @@ class Sender:
         rounds = 1 if options.timeout is not None else -(-len(drawn) // self.slots_for(options))
         return self._under_way(ref, requests[0], budget, budget * rounds, target.worker_id, turn)
 
-    def stream(
-        self, command: str, args: Any, options: CallOptions, *, pack: bool, ahead: int
-    ) -> tuple[Sent, Callable[[], None]]:
-        """Sends a call whose command yields: the ref of it is Ray's generator. And what ends it."""
+    def stream(self, command: str, args: Any, options: CallOptions, *, pack: bool, waits: Waits) -> Sent:
+        """Sends a call whose command yields: its ref is an Inbox of a lane, or ChunkRefs. `pack`: the chunks
+        come as Parts. Raises as `now`."""
         self._directory.check_open()
         request, values = self._builder.build(command, args, options, stream=True, pack=pack)
         target = self._directory.target(options.session)
         turn = self._stamp([request], options.session, target.incarnation)
-        generator = ray_port.stream(target.actor, ahead, request.SerializeToString(), *values)
+        ref = self._ways.stream(target, request, values, waits)
         budget = request.budget_ms / 1000
-        sent = self._under_way(generator, request, budget, budget, target.worker_id, turn)
-
-        def end() -> None:
-            if self._directory.is_current():
-                ray_port.end_stream(generator, target.actor, request.id)
-
-        return sent, end
+        return self._under_way(ref, request, budget, budget, target.worker_id, turn)
 
     def _sent(
         self,

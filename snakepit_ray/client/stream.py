@@ -10,96 +10,26 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import weakref
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import ray
-
 from snakepit_ray.client import given
+from snakepit_ray.client.answers import Interruptible
+from snakepit_ray.client.chunk_refs import ChunkRefs
 from snakepit_ray.client.given import ShowProgress
 from snakepit_ray.client.halt import HALT
-from snakepit_ray.client.sender import Sender, Sent, awaited, may_block
+from snakepit_ray.client.lanes import Waits
+from snakepit_ray.client.sender import Sender
+from snakepit_ray.client.sources import AsyncSource, Source, async_source, source
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions
-from snakepit_ray.port import ray_port
-from snakepit_ray.process.awaiting import within
-from snakepit_ray.wire.codec import Part, Progress
+from snakepit_ray.wire.codec import Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from snakepit_ray.config.keywords import CallSettings, SessionCallSettings
 
-AHEAD_REFS = (
-    8  # chunks of `execute_stream.remote` that are produced and not taken, beside the worker's window
-)
-AHEAD_PARTS = 4
 Args: TypeAlias = Mapping[str, Any] | None
-
-
-class ChunkRefs:
-    """The refs of a stream's values, in order: what `pool.execute_stream.remote` returns.
-
-    Iterate it, in a `for` or an `async for`, from one thread. A stream that fails has its error in its last
-    ref. Closing or dropping it stops the command.
-    """
-
-    def __init__(self, generator: Any, end: Callable[[], None], check_open: Callable[[], None]) -> None:
-        self._generator = generator
-        self._check_open = check_open
-        self._end = weakref.finalize(self, end)
-        self._end.atexit = False  # this process's end is what its lease at the router is for
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        if not self._end.alive:
-            raise StopIteration
-        self._check_open()
-        try:
-            return next(self._generator)
-        except StopIteration:
-            self._end.detach()  # nothing to stop
-            raise
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
-
-    async def __anext__(self) -> Any:
-        if not self._end.alive:
-            raise StopAsyncIteration
-        self._check_open()
-        try:
-            return await self._generator.__anext__()
-        except StopAsyncIteration:
-            self._end.detach()
-            raise
-
-    def completed(self) -> Any:
-        """A ref that is ready when the stream has ended. `ray.get` of it raises the error that ended it."""
-        self._check_open()
-        return self._generator.completed()
-
-    def ready(self, timeout: float) -> bool:
-        """Whether the next ref, or the end, is there within `timeout` seconds. Raises: PoolClosed."""
-        if not self._end.alive:
-            return True
-        self._check_open()
-        return bool(ray.wait([self._generator], timeout=timeout)[0])
-
-    def close(self) -> None:
-        """Stops the producer; there are no more refs. Safe to repeat."""
-        self._end()
-
-
-def open_stream(
-    sender: Sender, command: str, args: Any, options: CallOptions, *, pack: bool
-) -> tuple[ChunkRefs, Sent]:
-    """Sends the request. Raises what `execute.remote` raises."""
-    ahead = AHEAD_PARTS if pack else AHEAD_REFS
-    sent, end = sender.stream(command, args, options, pack=pack, ahead=ahead)
-    return ChunkRefs(sent.ref, end, sender.check_open), sent
 
 
 def values(
@@ -107,31 +37,22 @@ def values(
 ) -> Generator[Any]:
     """The values of a stream's chunks, which is sent now."""
     report = given.reporter(show)
-    return _values(sender, *open_stream(sender, command, args, options, pack=True), report)
+    with Interruptible():
+        sent = sender.stream(command, args, options, pack=True, waits=Waits.THREAD)
+        return _values(source(sender, sent), report)
 
 
-def _values(sender: Sender, refs: ChunkRefs, sent: Sent, report: Callable[..., None]) -> Generator[Any]:
+def _values(parts: Source, report: Callable[..., None]) -> Generator[Any]:
     try:
-        while True:
-            if not refs.ready(sent.left):
-                raise sender.too_late(sent)
-            ref = next(refs, None)
-            if ref is None:
-                return
-            for value in _part(sender, sent._replace(ref=ref)).values():
+        while (part := parts.take()) is not None:
+            for value in part.values():
                 if type(value) is Progress:
                     report(value)
                 else:
                     yield value
     finally:
-        refs.close()
-        sender.ended(sent)
+        parts.close()
         given.close(report)
-
-
-def _part(sender: Sender, sent: Sent) -> Part:
-    part: Part = sender.value(sent)
-    return part
 
 
 def async_values(
@@ -139,39 +60,24 @@ def async_values(
 ) -> AsyncIterator[Any]:
     """`values` for asyncio."""
     report = given.reporter(show)
-    return _async_values(sender, *open_stream(sender, command, args, options, pack=True), report)
+    # Outside of an event loop there is none that a lane could be read in.
+    waits = Waits.REF if asyncio._get_running_loop() is None else Waits.LOOP
+    with Interruptible():
+        sent = sender.stream(command, args, options, pack=True, waits=waits)
+        return _async_values(async_source(sender, sent), report)
 
 
-async def _async_values(
-    sender: Sender, refs: ChunkRefs, sent: Sent, report: Callable[..., None]
-) -> AsyncIterator[Any]:
+async def _async_values(parts: AsyncSource, report: Callable[..., None]) -> AsyncIterator[Any]:
     try:
-        while True:
-            part = await _next_part(sender, refs, sent)
-            if part is None:
-                return
+        while (part := await parts.take()) is not None:
             for value in part.values():
                 if type(value) is Progress:
                     report(value)
                 else:
                     yield value
     finally:
-        refs.close()
-        sender.ended(sent)
+        parts.close()
         given.close(report)
-
-
-async def _next_part(sender: Sender, refs: ChunkRefs, sent: Sent) -> Part | None:
-    try:
-        ref = await within(sent.left, anext(refs, None))
-        part: Part | None = None if ref is None else await within(sent.left, awaited(ref))
-    except asyncio.TimeoutError:
-        raise sender.too_late(sent) from None
-    except ray_port.RayError as error:
-        if may_block(error):
-            raise await asyncio.to_thread(sender.our, error, sent) from None
-        raise sender.our(error, sent) from None
-    return part
 
 
 class StreamCall:
@@ -202,7 +108,8 @@ class StreamCall:
 
         Raises: as `execute.remote`.
         """
-        refs, _ = open_stream(self._sender, command, args, self._options.merge(**options), pack=False)
+        merged = self._options.merge(**options)
+        refs: ChunkRefs = self._sender.stream(command, args, merged, pack=False, waits=Waits.REF).ref
         return refs
 
     def __call__(
@@ -230,14 +137,15 @@ class StreamCall:
         """
         merged = self._options.merge(**options)
         handed = 0
-        chunks = values(self._sender, command, args, merged, progress)
-        try:
-            for value in chunks:
-                handed += 1
-                if on_chunk(value) is HALT:
-                    break
-        finally:
-            chunks.close()
+        with Interruptible():
+            chunks = values(self._sender, command, args, merged, progress)
+            try:
+                for value in chunks:
+                    handed += 1
+                    if on_chunk(value) is HALT:
+                        break
+            finally:
+                chunks.close()
         return handed
 
 

@@ -1,7 +1,8 @@
 """The way of a call to its worker: by the worker's lane where that can be, else as a Ray actor call.
 
 Both ways lead into the same entry of the worker. A request that has gone by a lane goes by Ray when the lane
-ends before its answer, with the same id: its worker does not run it a second time.
+ends before its answer, with the same id: its worker does not run it a second time. A stream does not go
+again: some of it may have been seen.
 """
 
 from __future__ import annotations
@@ -10,10 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from snakepit_ray.client.answers import LaneCall
+from snakepit_ray.client.chunk_refs import ChunkRefs
 from snakepit_ray.client.directory import Directory, Target
+from snakepit_ray.client.inbox import Inbox, LaneStream
 from snakepit_ray.client.lanes import Waits
+from snakepit_ray.port import ray_port
 from snakepit_ray.wire import lane
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
+from snakepit_ray.wire.lane_parts import AHEAD_PARTS
+
+# Chunks of `execute_stream.remote` that are produced and not taken, beside the worker's window.
+AHEAD_REFS = 8
 
 
 class Ways:
@@ -46,6 +54,31 @@ class Ways:
             if answer is not None:
                 return answer
         return by_ray()
+
+    def stream(
+        self, target: Target, request: pb.Request, values: list[Any], waits: Waits
+    ) -> Inbox | ChunkRefs:
+        """Sends one request whose command yields."""
+        directory, blob = self._directory, request.SerializeToString()
+        if waits is not Waits.REF and not values:
+
+            def fetch(name: str) -> Any:
+                directory.lanes.is_too_large(request.command)
+                directory.check_open()
+                return target.actor.fetch_kept.remote(name)
+
+            call = LaneStream(request, blob, fetch)
+            inbox = directory.lanes.stream(target.lane, target.worker_id, request.command, call, waits)
+            if inbox is not None:
+                return inbox
+        ahead = AHEAD_PARTS if request.pack else AHEAD_REFS
+        generator = ray_port.stream(target.actor, ahead, blob, *values)
+
+        def end() -> None:
+            if directory.is_current():
+                ray_port.end_stream(generator, target.actor, request.id)
+
+        return ChunkRefs(generator, end, directory.check_open)
 
     def _by_lane(
         self,

@@ -149,8 +149,8 @@ class PoolConfig:
         labels: labels that the node must have
 
     The wire:
-        lane: "auto": calls that wait for their value go to workers of the caller's node over a private unix
-            socket, in place of Ray; "off": all calls go by Ray
+        lane: "auto": calls that wait for their value, and streams, go to workers of the caller's node over a
+            private unix socket, in place of Ray; "off": all calls go by Ray
         wire: how requests reach the interpreter: "auto": as frames over a socket of their own, beside gRPC,
             where its bridge can; "grpc": over gRPC; "frames": without any gRPC in it
         binary_threshold: bytes of data above which it travels out of band

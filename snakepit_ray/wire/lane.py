@@ -148,7 +148,7 @@ def relayed(answer: lane_pb2.LaneAnswer, request: pb.Request) -> Envelope | Batc
         parts = [part._replace(info=_without_way(part.info)) for part in parts]
         return BatchEnvelope(parts, options.errors, options.info, options.runtime, command)
     value = answer.value
-    info = _without_way(_info_of(value))
+    info = _without_way(info_of(value))
     return Envelope(value.json, list(value.buffers), info, options.runtime, command, options.encoded)
 
 

@@ -302,6 +302,10 @@ class WorkerActor:
             async for chunk in chunks:
                 yield chunk
 
+    async def fetch_kept(self, name: str) -> Any:
+        """A part of a stream that was too large for the lane that the stream goes by."""
+        return self.requests.fetch(name)
+
     async def close_stream(self, request_id: str) -> None:
         """Nobody takes its chunks any more."""
         self.requests.close_stream(request_id)

@@ -6,7 +6,7 @@ actor's own event loop, and are served as those that come by Ray.
   caller that keeps to the rules is never ended from here.
 - What another worker has moved here goes on without it: that one, when it is back, asks what became of it.
 - There is exactly one answer for each request. One that is too large goes by Ray: it is kept until the same
-  request comes that way.
+  request comes that way. The answer of a stream comes after its parts (flow.py).
 - A caller that does not read is not read from. What it has sent already is bounded by the queue's limit.
 """
 
@@ -17,7 +17,7 @@ import hmac
 import os
 import secrets
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -29,15 +29,16 @@ from snakepit_ray.wire import frames, lane
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire._pb import lane_pb2
 from snakepit_ray.wire.codec import BatchEnvelope
-from snakepit_ray.worker.present import Answered
+from snakepit_ray.worker.flow import Flow, Keeps
 
 HELLO_SECONDS = 5.0
 UNREAD_BYTES = 1024 * 1024  # of answers that a caller may leave unread before it is not read from
 BACKLOG = 128
 
 
-class Serves(Protocol):
-    """What serves the requests, whichever way they come."""
+class Serves(Keeps, Protocol):
+    """What serves the requests, whichever way they come. It keeps an answer, or the error instead, under the
+    id of its request, which comes by Ray next."""
 
     async def call(self, request: pb.Request, values: tuple[Any, ...]) -> Any:
         """Runs one request."""
@@ -45,8 +46,8 @@ class Serves(Protocol):
     async def batch(self, requests: list[pb.Request], values: tuple[Any, ...]) -> BatchEnvelope:
         """Runs the items of some requests, which are one batch."""
 
-    def keep(self, request_id: str, answered: Answered) -> None:
-        """Keeps an answer, or the error instead, for the same request, which comes by Ray next."""
+    def stream(self, request: pb.Request, values: tuple[Any, ...]) -> AsyncGenerator[Any]:
+        """Runs one request whose command yields: its chunks as Parts."""
 
 
 class LaneServer:
@@ -113,6 +114,7 @@ class Caller(asyncio.Protocol):
         self._reader = frames.FrameReader(lane.FRAME_LIMIT)
         self._is_known = False
         self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._flows: dict[str, Flow] = {}
         self._transport: asyncio.Transport | None = None
         self._patience: asyncio.TimerHandle | None = None
 
@@ -181,6 +183,12 @@ class Caller(asyncio.Protocol):
             count = sum(request.batch.count for request in requests)
             self._begin(requests[0] if count else pb.Request(), self._server.serves.batch(requests, ()))
             self._server.counted(count)
+        elif kind == lane.STREAM:
+            self._stream(lane.parsed(pb.Request, payload))
+        elif kind == lane.TAKEN:
+            taken = lane.parsed(lane_pb2.LaneTaken, payload)
+            if (flow := self._flows.get(taken.id)) is not None:
+                flow.taken(taken.parts)
         elif kind == lane.CANCEL:
             task = self._tasks.get(lane.parsed(pb.Cancel, payload).id)
             if task is not None:
@@ -198,11 +206,24 @@ class Caller(asyncio.Protocol):
             self._patience.cancel()
         self._is_known = True
 
+    def _stream(self, request: pb.Request) -> None:
+        server = self._server
+        flow = Flow(request.id, self._write, server.serves, server.threshold)
+        self._begin(request, flow.run(server.serves.stream(request, ())), is_stream=True)
+        server.counted(1)
+        self._flows[request.id] = flow
+
     def _begin(
-        self, request: pb.Request, serving: Coroutine[Any, Any, Any], *, is_moved: bool = False
+        self,
+        request: pb.Request,
+        serving: Coroutine[Any, Any, Any],
+        *,
+        is_moved: bool = False,
+        is_stream: bool = False,
     ) -> asyncio.Task[Any]:
-        is_fit = bool(request.options.hops) == is_moved and not request.stream
-        if not request.id or request.id in self._tasks or not is_fit:
+        is_new = bool(request.id) and request.id not in self._tasks
+        is_of_its_kind = (request.stream, request.pack) == (is_stream, is_stream)
+        if not is_new or not is_of_its_kind or bool(request.options.hops) != is_moved:
             serving.close()
             raise ValueError("that is no request for a lane")
         task = asyncio.ensure_future(serving)
@@ -212,10 +233,15 @@ class Caller(asyncio.Protocol):
 
     # ---- out ----------------------------------------------------------------------------------------------
 
+    def _write(self, frame: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame)
+
     def _ended(self, request: pb.Request, task: asyncio.Task[Any]) -> None:
+        self._flows.pop(request.id, None)
         # Its error is heard of, also where nobody is there any more.
         error = None if task.cancelled() else task.exception()
-        if self._tasks.pop(request.id, None) is None or self._transport is None:
+        if self._tasks.pop(request.id, None) is None:
             return
         if task.cancelled():
             error = RequestCancelled.because(f"the caller cancelled it (pool {self._server.pool!r})")
@@ -223,18 +249,21 @@ class Caller(asyncio.Protocol):
             error = self._server.translate(error) or error
         answer = None if error is not None else task.result()
         try:
-            packed = self._packed(request.id, answer, error)
+            packed = self._packed(request, answer, error)
         except Exception as broken:  # noqa: BLE001 - whatever it is, its caller waits for an answer
             packed = lane.error_answer(request.id, broken)
-        self._transport.write(frames.pack(lane.ANSWER, packed))
+        self._write(frames.pack(lane.ANSWER, packed))
 
-    def _packed(self, request_id: str, answer: Any, error: BaseException | None) -> bytes:
+    def _packed(self, request: pb.Request, answer: Any, error: BaseException | None) -> bytes:
+        request_id = request.id
         if isinstance(answer, Refused):
             return lane.refused(request_id)
         value, free = answer if isinstance(answer, Delegated) else (answer, False)
         failed = value if isinstance(value, SnakepitError) else error
         if failed is not None:
             packed = lane.error_answer(request_id, failed, free=free)
+        elif request.stream:
+            packed = lane.ended(request_id)
         elif lane.fits(value, self._server.threshold):
             packed = lane.value_answer(request_id, value, free=free)
         else:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.errors import SnakepitError, WorkerCrashed
+from snakepit_ray.errors import RequestCancelled, SnakepitError, WorkerCrashed
 from snakepit_ray.port.messages import Delegated, Refused
 from snakepit_ray.process.awaiting import happens
 from snakepit_ray.supervisor import Relayed, Supervisor
@@ -30,7 +30,7 @@ from snakepit_ray.worker.memory import Memory
 from snakepit_ray.worker.ordering import Ordering
 from snakepit_ray.worker.peers import Peers
 from snakepit_ray.worker.pool_link import HAND_OVER_SECONDS, PoolLink
-from snakepit_ray.worker.present import Answered, Kept, Present
+from snakepit_ray.worker.present import KEPT_SECONDS, Answered, Kept, Present
 from snakepit_ray.worker.streams import Streams
 
 LARGE_REFS_BYTES = 1_000_000
@@ -104,9 +104,27 @@ class Requests:
         if (watch := self._admission.watch) is not None:
             watch.set()
 
-    def keep(self, request_id: str, answered: Answered) -> None:
-        """The answer, or the error, of a request that comes again by another way to fetch it."""
-        self._kept.keep(request_id, answered)
+    def keep(self, name: str, answered: Answered) -> None:
+        """The answer, or the error, of a request that comes again by another way to fetch it: under its id.
+        Or a part of a stream: under a name, by which it is fetched."""
+        self._kept.keep(name, answered)
+
+    def forget(self, name: str) -> None:
+        """Nobody fetches that any more. Safe to repeat."""
+        if self._kept.take(name) is not None:
+            self._changed()
+
+    def fetch(self, name: str) -> Any:
+        """What is kept under that name, once. Raises its error, or RequestCancelled where it is not there."""
+        kept = self._kept.take(name)
+        self._changed()
+        if kept is None:
+            why = f"its caller did not fetch a large part of it within {KEPT_SECONDS:g} s"
+            raise RequestCancelled.because(why)
+        answer, error = kept
+        if error is not None:
+            raise error
+        return answer
 
     @contextlib.contextmanager
     def _presence(self) -> Iterator[None]:
@@ -203,9 +221,12 @@ class Requests:
             async with self._gate.passing() as passage:
                 return passage.brings(await batch.run())
 
-    async def execute_stream(self, blob: bytes, values: tuple[Any, ...]) -> AsyncGenerator[Any]:
-        """Runs one serialized Request whose command yields."""
-        request = pb.Request.FromString(blob)
+    def execute_stream(self, blob: bytes, values: tuple[Any, ...]) -> AsyncGenerator[Any]:
+        """`stream` of a request that came serialized."""
+        return self.stream(pb.Request.FromString(blob), values)
+
+    async def stream(self, request: pb.Request, values: tuple[Any, ...]) -> AsyncGenerator[Any]:
+        """Runs one request whose command yields."""
         with self._presence():
             async with self._ordering.in_turn(request):
                 with self._cargo.of(request.id, await self._unpacked([request], values)):

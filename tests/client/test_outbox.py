@@ -64,6 +64,32 @@ def test_what_does_not_fit_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None
     assert socket.came == b"x" * 11 + b"y"
 
 
+def test_what_must_go_is_taken_whatever_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outboxes, "MOST_BYTES", 10)
+    socket = Socket([0, 0])
+    outbox: Any = Outbox(socket)  # type: ignore[arg-type]
+    assert outbox.put(b"x" * 11)
+    assert outbox.put(b"y", must=True)
+    assert outbox.flush()
+    assert socket.came == b"x" * 11 + b"y"
+
+
+def test_what_comes_later_goes_with_the_next_flush() -> None:
+    """It waits for no lock: whoever says it may hold that already."""
+    socket = Socket([0])
+    outbox: Any = Outbox(socket)  # type: ignore[arg-type]
+    with outbox._lock:
+        outbox.later(b"y")
+    assert not outbox.is_empty
+    assert outbox.put(b"x")
+    assert not socket.came
+    assert outbox.flush() and outbox.is_empty
+    assert socket.came == b"xy"
+    outbox.later(b"z")
+    outbox.close()
+    assert outbox.is_empty
+
+
 def test_a_closed_one_takes_nothing() -> None:
     socket = Socket([0])
     outbox: Any = Outbox(socket)  # type: ignore[arg-type]

@@ -6,17 +6,21 @@ import asyncio
 import itertools
 import json
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
 from snakepit_ray.client.answers import LaneCall
+from snakepit_ray.client.inbox import LaneLost, LaneStream
 from snakepit_ray.client.lanes import Lanes, Waits
-from snakepit_ray.errors import CommandError, SnakepitError
+from snakepit_ray.client.sender import Sent
+from snakepit_ray.client.sources import async_source, source
+from snakepit_ray.errors import CommandError, DeadlineExceeded, SnakepitError, WorkerCrashed
 from snakepit_ray.port.messages import Delegated, Refused
 from snakepit_ray.wire import lane
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
-from snakepit_ray.wire.codec import BatchEnvelope, BatchPart, Envelope
+from snakepit_ray.wire.codec import BatchEnvelope, BatchPart, Envelope, Part, Piece
 from snakepit_ray.worker.lane import LaneServer
 
 NODE = "node-1"
@@ -26,11 +30,16 @@ SECONDS = 20.0
 class Commands:
     """What the worker does: `echo` answers its arguments, `wait` answers when `go` is set, `fail` and `bug`
     raise, `odd` answers what cannot be sent, `large` answers more than a lane takes, `refuse` has no slot.
-    What another worker has moved here is answered as that expects it."""
+    What another worker has moved here is answered as that expects it.
+
+    A stream yields the numbers below its argument, one a part; `fail` fails after them, `wait` waits, and of
+    `large` every third is a part that no lane takes."""
 
     def __init__(self) -> None:
         self.begun: Counter[str] = Counter()
         self.cancelled: set[str] = set()
+        self.produced: Counter[str] = Counter()  # parts of each stream
+        self.ended: set[str] = set()  # streams, however they ended
         self.kept: dict[str, Any] = {}
         self.go = asyncio.Event()
 
@@ -54,6 +63,8 @@ class Commands:
             await self.go.wait()
         if request.command == "fail":
             raise CommandError.from_remote("ValueError", "no good", "Traceback: ...", "python", "fail")
+        if request.command == "huge":
+            raise CommandError.from_remote("ValueError", "x" * lane.FRAME_LIMIT, "", "python", "huge")
         if request.command == "bug":
             raise KeyError("nobody expected this")
         if request.command == "odd":
@@ -67,8 +78,26 @@ class Commands:
         parts = [BatchPart(request.args.json, request.batch.count) for request in requests]
         return BatchEnvelope(parts, requests[0].options.errors)
 
-    def keep(self, request_id: str, answered: Any) -> None:
-        self.kept[request_id] = answered
+    async def stream(self, request: pb.Request, values: tuple[Any, ...]) -> AsyncGenerator[Any]:
+        self.begun[request.id] += 1
+        try:
+            for number in range(json.loads(request.args.json)):
+                self.produced[request.id] += 1
+                large = request.command == "large" and number % 3 == 1
+                yield Part([Piece(b"%d" % number, [b"x" * 20_000] if large else [])])
+            if request.command in ("fail", "wait", "huge"):
+                await self._run(request)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled.add(request.id)
+            raise
+        finally:
+            self.ended.add(request.id)
+
+    def keep(self, name: str, answered: Any) -> None:
+        self.kept[name] = answered
+
+    def forget(self, name: str) -> None:
+        self.kept.pop(name, None)
 
 
 class Worker:
@@ -114,9 +143,13 @@ class Worker:
             caller.abort()
 
     async def _over(self) -> None:
-        """Connections that were being accepted are closed, too."""
-        while others := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(others)
+        """Connections that were just being accepted are closed, too; what goes on without callers is ended."""
+        for _ in range(10):
+            await asyncio.sleep(0)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     def __exit__(self, *exc: object) -> None:
         self.die()
@@ -156,6 +189,34 @@ class Ref:
     def result(self) -> Any:
         return self._value
 
+    def __await__(self) -> Generator[Any, None, Any]:
+        yield from ()
+        if isinstance(self._value, Exception):
+            raise self._value
+        return self._value
+
+
+class FakeSender:
+    """What a source asks of its sender."""
+
+    def __init__(self) -> None:
+        self.ended_ids: list[str] = []
+
+    def value(self, sent: Sent) -> Any:
+        error = sent.ref.exception()
+        if error is not None:
+            raise error
+        return sent.ref.result()
+
+    def our(self, error: Exception, sent: Sent) -> Exception:
+        return WorkerCrashed("it died") if isinstance(error, LaneLost) else error
+
+    def too_late(self, sent: Sent) -> Exception:
+        return DeadlineExceeded.after(sent.budget, "running")
+
+    def ended(self, sent: Sent) -> None:
+        self.ended_ids.append(sent.ref.call.request_id)
+
 
 class Client:
     """One calling process's lanes to one worker."""
@@ -163,6 +224,7 @@ class Client:
     def __init__(self, worker: Worker, ray: FakeRay | None = None) -> None:
         self.ray = ray or FakeRay()
         self.lanes = Lanes(True, lambda: NODE)
+        self.sender = FakeSender()
         self._worker = worker
         self._numbers = itertools.count(1)
 
@@ -182,3 +244,27 @@ class Client:
             lambda is_large: self.ray.send(request.id, is_large),
         )
         return self.lanes.send(to or self._worker.lane, "w-0", request.command, call, waits)
+
+    def stream(
+        self,
+        count: int = 10**9,
+        command: str = "count",
+        waits: Waits = Waits.THREAD,
+        seconds: float = SECONDS,
+    ) -> Any:
+        """A source of a stream's parts; None when it must go by Ray."""
+        request = pb.Request(id=f"caller-{next(self._numbers)}", command=command, stream=True, pack=True)
+        request.args.json = json.dumps(count).encode()
+
+        def fetch(name: str) -> Ref:
+            self.lanes.is_too_large(command)
+            answer, error = self._worker.commands.kept.pop(name)
+            return Ref(error or answer)
+
+        call = LaneStream(request, request.SerializeToString(), fetch)
+        inbox = self.lanes.stream(self._worker.lane, "w-0", command, call, waits)
+        if inbox is None:
+            return None
+        sent = Sent(inbox, command, seconds, time.monotonic() + seconds, "w-0")
+        make: Any = async_source if waits is Waits.LOOP else source
+        return make(self.sender, sent)

@@ -437,6 +437,11 @@ def test_a_directory_that_was_cleaned_away_takes_new_callers_to_ray(worker: Work
         frames.pack(lane.CALL, pb.Request(id="a", options=pb.CallOptions(hops=1)).SerializeToString()),
         frames.pack(lane.CALL, pb.Request(id="a", stream=True).SerializeToString()),
         frames.pack(lane.MOVED, pb.Request(id="a").SerializeToString()),
+        frames.pack(lane.STREAM, pb.Request(id="a", stream=True).SerializeToString()),
+        frames.pack(lane.STREAM, pb.Request(id="a", pack=True).SerializeToString()),
+        frames.pack(lane.STREAM, pb.Request(stream=True, pack=True).SerializeToString()),
+        frames.pack(lane.TAKEN, b"\xff\xff"),
+        frames.pack(lane.PART, b""),
     ],
 )
 def test_a_caller_that_breaks_the_rules_is_ended(worker: Worker, client: Client, said: bytes) -> None:
@@ -496,7 +501,10 @@ def answers_like(came: list[Any]) -> Any:
         def arrived(self, message: Any) -> None:
             came.append(message)
 
-        def goes_by_ray(self) -> None:
+        def part(self, message: Any) -> None:
+            raise ValueError("as of an answer")
+
+        def lane_ended(self) -> None:
             came.append("by ray")
 
     return One()

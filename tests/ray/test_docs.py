@@ -29,7 +29,7 @@ SAID: dict[str, list[str]] = {
         r"\[21\.5, 22\]",
         r"-300 degrees is colder than anything",
     ],
-    "lane": [r"\{'result': 3\} lane", r"2 2", r"\{'near-0': ''\}", r"7", r"ray"],
+    "lane": [r"\{'result': 3\} lane", r"0 lane", r"3 3", r"\{'near-0': ''\}", r"7", r"ray"],
     "many-calls": [r"500500", r"1000", r"\['dict', 'InvalidArguments'\]", r"\[3, 5, 7\]", r"3"],
     "pools": [
         r"features: [0-2] of 3 ready, 0 failed",

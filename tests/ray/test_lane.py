@@ -123,8 +123,60 @@ def test_large_arrays_go_by_ray(logged: Logged) -> None:
     assert logged.pool.stats().by_lane == before
 
 
-def test_streams_go_by_ray(logged: Logged) -> None:
-    assert [value["i"] for value in logged.pool.stream("stream", {"tag": "s", "count": 5})] == list(range(5))
+def test_every_form_of_a_stream_says_which_way_it_went(logged: Logged) -> None:
+    pool, way, got = logged.pool, logged.way, list[Any]()
+    before = pool.stats()
+    args = {"tag": f"forms-{way}", "count": 5}
+    assert {one.way for one in pool.stream("stream", args, info=True)} == {way}
+    assert pool.execute_stream("stream", args, got.append, info=True) == 5
+    session = pool.session("streams")
+    got += session.stream("stream", args, info=True)
+    pool.execute_in_session_stream("streams", "stream", args, got.append, info=True)
+    assert [(one.value["i"], one.way) for one in got] == 3 * [(number, way) for number in range(5)]
+
+    async def ways() -> set[str]:
+        seen = {one.way async for one in pool.astream("stream", args, info=True)}
+        return seen | {one.way async for one in session.astream("stream", args, info=True)}
+
+    assert asyncio.run(ways()) == {way}
+    begun = pool.astream("stream", args, info=True)  # in no event loop
+
+    async def taken() -> set[str]:
+        return {one.way async for one in begun}
+
+    assert asyncio.run(taken()) == {"ray"}
+    assert {ray.get(ref).way for ref in pool.execute_stream.remote("stream", args, info=True)} == {"ray"}
+    after = pool.stats()
+    assert after.requests - before.requests == 8
+    assert after.by_lane - before.by_lane == (6 if way == "lane" else 0)
+
+
+def test_a_sessions_stream_begins_after_the_calls_before_it_and_before_those_after_it(logged: Logged) -> None:
+    pool, way = logged.pool, logged.way
+    for number in range(20):
+        session, tag = pool.session(f"stream-order-{way}-{number}"), f"order-{way}-{number}"
+        refs = [session.execute.remote("run", {"tag": f"{tag}-a"})]
+        values = session.stream("stream", {"tag": f"{tag}-b", "count": 1})
+        refs += session.execute_stream.remote("stream", {"tag": f"{tag}-c", "count": 1})
+        session.execute("run", {"tag": f"{tag}-d"})
+        assert list(values) == [{"i": 0}]
+        ray.get(refs)
+        begun = [line for line in logged.executed() if line.startswith(f"{tag}-") and ":" not in line]
+        assert begun == [f"{tag}-{letter}" for letter in "abcd"]
+
+
+def test_streams_of_large_values_are_the_same(logged: Logged) -> None:
+    """Small chunks that together are more than a lane takes, and then chunks that no lane takes."""
+    pool, lane = logged.pool, logged.way == "lane"
+    before = pool.stats().by_lane
+    for size in (2_000, 400_000):
+        values = pool.stream("stream", {"tag": f"large-{size}", "count": 900_000 // size, "size": size})
+        assert [(value["i"], len(value["x"])) for value in values] == [
+            (number, size) for number in range(900_000 // size)
+        ]
+    assert pool.stats().by_lane - before == (2 if lane else 0)
+    again = {one.way for one in pool.stream("stream", {"tag": "again", "count": 3}, info=True)}
+    assert again == {"ray"}, "for a minute"
 
 
 def test_a_cancel_stops_the_command(logged: Logged) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 from typing_extensions import assert_type
 
 import snakepit_ray as snakepit
+from snakepit_ray.client.chunk_refs import ChunkRefs
 from snakepit_ray.client.forms import BatchCall, Call, SessionCall
-from snakepit_ray.client.stream import ChunkRefs, SessionStreamCall, StreamCall
+from snakepit_ray.client.stream import SessionStreamCall, StreamCall
 from snakepit_ray.testing import FakePool, RecordedCall
 
 # ---- what there is, and what it is -------------------------------------------------------------------------

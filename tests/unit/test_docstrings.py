@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 import snakepit_ray as snakepit
+from snakepit_ray.client.chunk_refs import ChunkRefs
 from snakepit_ray.client.forms import BatchCall, Call, SessionCall
-from snakepit_ray.client.stream import ChunkRefs, SessionStreamCall, StreamCall
+from snakepit_ray.client.stream import SessionStreamCall, StreamCall
 from snakepit_ray.config import CircuitBreakerConfig
 from snakepit_ray.port.messages import PoolStats, WorkerFacts
 from snakepit_ray.testing import FakeChunkRefs, FakePool, FakeRef, RecordedCall

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snakepit_ray.client.stream import ChunkRefs as _ChunkRefs
+    from snakepit_ray.client.chunk_refs import ChunkRefs as _ChunkRefs
 else:
     _ChunkRefs = object
 
