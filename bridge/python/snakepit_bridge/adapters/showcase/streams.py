@@ -31,7 +31,7 @@ class StreamCommands:
     def stream_data(self, ctx: SessionContext, count: int = 5, delay: float = 0.0):
         """`count` chunks, `delay` seconds apart."""
         for i in range(count):
-            if i:
+            if i and delay:
                 pause(ctx, delay * 1000)
             yield {"index": i, "total": count, "timestamp": time.time(), "is_final": i == count - 1}
 
