@@ -201,7 +201,9 @@ class WorkerActor:
         its outcome: also of a request that another worker runs, whose outcome comes through this one. Whether
         it got empty."""
         self.supervisor.leave()
-        return await self.requests.until_idle(timeout, self.pool_link.hand_over)
+        deadline = self.supervisor.clock() + timeout
+        is_idle = await self.requests.until_idle(timeout, self.pool_link.hand_over)
+        return is_idle and await self._lane_server.until_sent(deadline - self.supervisor.clock())
 
     async def until_idle(self, timeout: float) -> bool:
         """Waits until nothing waits, runs or is served here; whether that was within `timeout` seconds."""

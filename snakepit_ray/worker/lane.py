@@ -33,6 +33,7 @@ from snakepit_ray.worker.flow import Flow, Keeps
 
 HELLO_SECONDS = 5.0
 UNREAD_BYTES = 1024 * 1024  # of answers that a caller may leave unread before it is not read from
+UNSENT_SECONDS = 0.01  # between two looks at what is left
 BACKLOG = 128
 
 
@@ -96,6 +97,17 @@ class LaneServer:
             loop = asyncio.get_running_loop()
             self._server = await loop.create_unix_server(lambda: Caller(self), sock=self._socket)
 
+    async def until_sent(self, timeout: float) -> bool:
+        """Waits until the sockets have taken whatever was answered; whether that was within `timeout`
+        seconds. What a socket has taken arrives also when this process ends."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while any(caller.unsent for caller in self.callers):
+            if loop.time() >= deadline:
+                return False
+            await asyncio.sleep(UNSENT_SECONDS)  # a transport says when little is left, not when nothing is
+        return True
+
     def close(self) -> None:
         """Takes no new caller, and removes the socket. Safe to repeat."""
         if self._server is not None:
@@ -157,6 +169,11 @@ class Caller(asyncio.Protocol):
     def under_way(self) -> int:
         """Requests of this caller that have no answer yet."""
         return len(self._tasks)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that the socket has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def abort(self) -> None:
         """Ends the connection: its caller takes this worker for dead."""

@@ -383,6 +383,25 @@ def test_a_deadline_ends_it(worker: Worker, client: Client, waits: Waits) -> Non
     wait_until(lambda: worker.commands.cancelled == set(worker.commands.begun))  # if it began at all
 
 
+def test_a_worker_that_leaves_waits_until_its_parts_are_sent(worker: Worker) -> None:
+    """The last of them may still wait for the socket when the stream has ended."""
+    request = pb.Request(id="a-1", command="echo")
+    request.args.json = b'"' + b"x" * 200_000 + b'"'
+    said = [frames.pack(lane.CALL, _with_id(request, f"a-{number}")) for number in range(4)]
+    with raw(worker, lane.hello(worker.lane.secret), *said) as connection:
+        wait_until(lambda: len(worker.commands.begun) == 4 and not _open(worker))
+        assert not worker.run(worker.server.until_sent(0.0))
+        reader, answers_read = frames.FrameReader(lane.FRAME_LIMIT), 0
+        while answers_read < 4:
+            answers_read += len(reader.feed(connection.recv(65536)))
+        assert worker.run(worker.server.until_sent(SECONDS))
+
+
+def _with_id(request: pb.Request, name: str) -> bytes:
+    request.id = name
+    return request.SerializeToString()
+
+
 def test_a_request_whose_connection_has_just_ended_goes_by_ray(worker: Worker, client: Client) -> None:
     rest(client.stream(1))
     client.lanes._threads[worker.lane.path]._outbox.close()  # and its reader has not said so yet
