@@ -165,6 +165,38 @@ def test_a_sessions_stream_begins_after_the_calls_before_it_and_before_those_aft
         assert begun == [f"{tag}-{letter}" for letter in "abcd"]
 
 
+def test_whoever_stops_taking_stops_the_command(logged: Logged) -> None:
+    pool, prefix = logged.pool, f"stops-{logged.way}"
+
+    def args(tag: str, **more: Any) -> dict[str, Any]:
+        return {"tag": f"{prefix}-{tag}", **more}
+
+    def stopped(tag: str) -> None:
+        begins = f"{prefix}-{tag}:cancelled:"
+        wait_until(lambda: any(line.startswith(begins) for line in logged.executed()), SECONDS, begins)
+
+    closed = pool.stream("stream", args("close"))
+    next(closed)
+    closed.close()
+    stopped("close")
+    assert pool.execute_stream("stream", args("halt"), lambda value: snakepit.HALT) == 1
+    stopped("halt")
+    with pytest.raises(snakepit.DeadlineExceeded):
+        list(pool.stream("stream", args("deadline", count=1, end="wait"), timeout=0.5))
+    stopped("deadline")
+
+    def interrupt() -> None:
+        wait_until(lambda: f"{prefix}-interrupt" in logged.executed(), SECONDS)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        pool.execute_stream("stream", args("interrupt", count=1, end="wait"), lambda value: None)
+    thread.join()
+    stopped("interrupt")
+
+
 def test_streams_of_large_values_are_the_same(logged: Logged) -> None:
     """Small chunks that together are more than a lane takes, and then chunks that no lane takes."""
     pool, lane = logged.pool, logged.way == "lane"

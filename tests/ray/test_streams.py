@@ -1,4 +1,4 @@
-"""Streams through Ray: refs, iterators, callbacks; whoever stops taking stops the producer."""
+"""Streams of a pool: refs, iterators, callbacks; whoever stops taking stops the producer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import ray
 import snakepit_ray as snakepit
 from snakepit_ray.port import ray_port
 from tests.conftest import wait_until
-from tests.ray.conftest import adapter
+from tests.ray.conftest import LANE, adapter
 from tests.ray.harness import driver_that_dies
 
 pytestmark = pytest.mark.ray
@@ -30,7 +30,7 @@ def log(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def pool(cluster: None, log: Path) -> Any:
-    settings = {"adapter": adapter("log.py:Log"), "adapter_args": {"path": str(log)}}
+    settings = {"adapter": adapter("log.py:Log"), "adapter_args": {"path": str(log)}, "lane": LANE}
     with snakepit.start(name=f"streams-{os.urandom(4).hex()}", size=1, **settings) as pool:
         yield pool
 
