@@ -380,6 +380,70 @@ def test_interrupts_of_a_blocking_caller_hold_up_no_other(start: Any, tmp_path: 
     assert max(Counter((tmp_path / "log").read_text().split()).values()) == 1
 
 
+@pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.timeout(900)
+def test_streams_of_killed_worker_actors_are_begun_once_and_end(
+    start: Any, tmp_path: Path, kills: int
+) -> None:
+    """Callers take all, some or none of a stream, in threads and in event loops, while workers die."""
+    log = tmp_path / "log"
+    settings = {"adapter": adapter("log.py:Log"), "adapter_args": {"path": str(log)}}
+    pool = start(size=2, lane="auto", queue_timeout=60.0, request_timeout=60.0, **settings)
+    over, wrong, lock = threading.Event(), list[Any](), threading.Lock()
+    ended: Counter[str] = Counter()
+
+    def take(caller: int) -> None:
+        chance, number = random.Random(caller), 0
+        while not over.is_set():
+            count, most = chance.choice([1, 50, 3000]), chance.choice([0, 1, 10**6])
+            args, number = {"tag": f"{caller}-{number}", "count": count}, number + 1
+            got: list[Any] = []
+            try:
+                if chance.random() < 0.5:
+                    _take_some(pool.stream("stream", args), most, got)
+                else:
+                    asyncio.run(_await_some(pool, args, most, got))
+                outcome = "taken"
+                right = got == list(range(min(count, most)))
+            except snakepit.WorkerCrashed:
+                outcome, right = "crashed", got == list(range(len(got)))
+            with lock:
+                ended[outcome] += 1
+                if not right:
+                    wrong.append((args, most, got))
+
+    callers = [threading.Thread(target=take, args=(caller,), daemon=True) for caller in range(4)]
+    for caller in callers:
+        caller.start()
+    for number in range(kills):
+        enough = ended.total() + 20
+        wait_until(lambda enough=enough: ended.total() > enough, SECONDS, "streams end")
+        worker = pool.workers()[number % 2]
+        wait_until(lambda w=worker: _state(pool, w.worker_id) == "ready", SECONDS, "it is back")
+        os.kill(_facts(pool, worker.worker_id).actor_pid, signal.SIGKILL)
+    over.set()
+    for caller in callers:
+        caller.join(90.0)
+    assert not any(caller.is_alive() for caller in callers), "hung"
+    assert not wrong
+    begun = Counter(line for line in log.read_text().split() if ":" not in line)
+    assert max(begun.values()) == 1, "begun twice"
+    assert ended["taken"] and pool.stats().by_lane > 0
+    # The last one that was killed is back, too: it clears away what that left.
+    wait_until(lambda: (pool.stats().available, pool.stats().busy) == (2, 0), SECONDS, "nothing runs")
+
+
+def _take_some(values: Any, most: int, got: list[Any]) -> None:
+    while len(got) < most and (value := next(values, None)) is not None:
+        got.append(value["i"])
+
+
+async def _await_some(pool: snakepit.Pool, args: Any, most: int, got: list[Any]) -> None:
+    values = pool.astream("stream", args)
+    while len(got) < most and (value := await anext(values, None)) is not None:
+        got.append(value["i"])
+
+
 def _facts(pool: snakepit.Pool, worker_id: str) -> Any:
     return next(worker for worker in pool.workers() if worker.worker_id == worker_id)
 
