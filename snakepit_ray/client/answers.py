@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import weakref
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -53,13 +52,24 @@ class Outcome(NamedTuple):
         return self.read()
 
 
+class Wait(Protocol):
+    """How a caller waits for an outcome."""
+
+    def settle(self, outcome: Outcome) -> None:
+        """The outcome, where the lane is read. Once."""
+
+    def settle_elsewhere(self, outcome: Outcome) -> None:
+        """The outcome, in a thread of Ray's. Once."""
+
+
 class Answer:
-    """The outcome of one call, which somebody brings. `_settle` takes it."""
+    """The outcome of one call, which its lane brings, or Ray. `wait`: ThreadWait, or LoopWait."""
 
-    __slots__ = ("__weakref__", "_is_cancelled", "_ref", "_road", "call")
+    __slots__ = ("__weakref__", "_is_cancelled", "_ref", "_road", "call", "wait")
 
-    def __init__(self, call: LaneCall, road: Road) -> None:
+    def __init__(self, call: LaneCall, road: Road, wait: Wait) -> None:
         self.call = call
+        self.wait: Any = wait
         self._road = road
         self._ref: Any = None  # when it goes by Ray
         self._is_cancelled = False
@@ -70,7 +80,7 @@ class Answer:
             self.goes_by_ray(is_large=True)
             return
         read = self.call.read
-        self._settle(Outcome(lane.error_of(answer), lambda: read(answer)))
+        self.wait.settle(Outcome(lane.error_of(answer), lambda: read(answer)))
 
     def part(self, message: lane_pb2.LaneChunks) -> None:
         """Raises ValueError: only streams have parts."""
@@ -84,12 +94,12 @@ class Answer:
         """The lane has ended before it, or cannot carry it: the request goes again, with the same id. What
         has begun is not begun a second time, because its worker's ledger knows that id."""
         if self._is_cancelled and not is_large:
-            self._settle(_failed(RequestCancelled.because("the caller cancelled it")))
+            self.wait.settle(_failed(RequestCancelled.because("the caller cancelled it")))
             return
         try:
             self._ref = ref = self.call.by_ray(is_large)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
-            self._settle(_failed(error))
+            self.wait.settle(_failed(error))
             return
         if self._is_cancelled:
             ray.cancel(ref)
@@ -104,49 +114,51 @@ class Answer:
             self._road.cancel(self.call.request_id)
 
     def _came_by_ray(self, future: Any) -> None:
-        error = future.exception()
-        self._settle(Outcome(error, future.result))
+        self.wait.settle_elsewhere(Outcome(future.exception(), future.result))
 
-    def _settle(self, outcome: Outcome) -> None:
-        raise NotImplementedError
+    def future(self) -> ThreadWait:
+        """As `ObjectRef.future()`: what has callbacks, and the outcome."""
+        wait: ThreadWait = self.wait
+        return wait
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        wait: LoopWait = self.wait
+        outcome = yield from wait.outcome.__await__()
+        return outcome.value()
 
 
-class ThreadAnswer(Answer):
-    """One that a thread waits for, or a callback."""
+class ThreadWait:
+    """A thread waits, or a callback."""
 
     __slots__ = ("_bell", "_callbacks", "_outcome")
 
-    def __init__(self, call: LaneCall, road: Road) -> None:
-        super().__init__(call, road)
+    def __init__(self) -> None:
         # A lock of C as a bell: whoever settles rings it, and an interrupted wait has taken nothing.
         self._bell = threading.Lock()
         self._bell.acquire()
         self._outcome: Outcome | None = None
         self._callbacks: list[Callable[[Any], None]] = []
 
-    def _settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: Outcome) -> None:
+        """See Wait."""
         self._outcome = outcome
         self._bell.release()
         self._call_back()
+
+    settle_elsewhere = settle
 
     def _call_back(self) -> None:
         while self._callbacks:
             with contextlib.suppress(IndexError):  # the other thread was faster
                 self._callbacks.pop()(self)
 
-    def wait(self, seconds: float) -> bool:
+    def happens(self, seconds: float) -> bool:
         """Waits for the outcome; whether it is there. For one thread."""
         return self._outcome is not None or self._bell.acquire(timeout=max(0.0, seconds))
 
     def done(self) -> bool:
         """Whether there is an outcome."""
         return self._outcome is not None
-
-    # As a future of `ObjectRef.future()`:
-
-    def future(self) -> ThreadAnswer:
-        """Itself."""
-        return self
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Calls `callback` with this when there is an outcome, in the thread that brings it."""
@@ -170,69 +182,23 @@ class ThreadAnswer(Answer):
         return self._outcome.value()
 
 
-class LoopAnswer(Answer):
-    """One that a task of an event loop awaits. Settled in any thread."""
+class LoopWait:
+    """A task of the running event loop awaits."""
 
-    __slots__ = ("_future",)
-
-    def __init__(self, call: LaneCall, road: Road) -> None:
-        super().__init__(call, road)
-        self._future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
-    def _settle(self, outcome: Outcome) -> None:
-        if not self._future.done():
-            self._future.set_result(outcome)
-
-    def _came_by_ray(self, future: Any) -> None:
-        outcome = Outcome(future.exception(), future.result)
-        with contextlib.suppress(RuntimeError):  # nobody waits in a loop that is closed
-            self._future.get_loop().call_soon_threadsafe(self._settle, outcome)
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        outcome = yield from self._future.__await__()
-        return outcome.value()
-
-
-class Cancels(Protocol):
-    """What a request comes to that is about to be sent."""
-
-    def cancel(self) -> None:
-        """Nobody waits for it any more. Safe to repeat."""
-
-
-def _nothing() -> None:
-    """No request has left."""
-
-
-class _Leaving(threading.local):
-    """The last answer, or stream, of each thread, from just before its request leaves."""
-
-    last: Callable[[], Cancels | None]  # weakly: whoever waits for it holds it
+    __slots__ = ("outcome",)
 
     def __init__(self) -> None:
-        self.last = _nothing
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
+    def settle(self, outcome: Outcome) -> None:
+        """See Wait."""
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
 
-_leaving = _Leaving()
-
-
-class Interruptible:
-    """Around a call that is sent and waited for: an interrupt between the two cancels it, too. The worker may
-    have begun it before this thread waits."""
-
-    def __enter__(self) -> None:
-        _leaving.last = _nothing
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and not issubclass(kind, Exception):
-            last = _leaving.last()
-            if last is not None:
-                last.cancel()
-
-
-def leaves(answer: Cancels) -> None:
-    """The request of this answer, or of this stream, is about to be sent by this thread."""
-    _leaving.last = weakref.ref(answer)
+    def settle_elsewhere(self, outcome: Outcome) -> None:
+        """See Wait."""
+        with contextlib.suppress(RuntimeError):  # nobody waits in a loop that is closed
+            self.outcome.get_loop().call_soon_threadsafe(self.settle, outcome)
 
 
 Ref: TypeAlias = Any  # an ObjectRef, or an Answer
@@ -244,11 +210,12 @@ def _failed(error: BaseException) -> Outcome:
 
 def get(ref: Ref, seconds: float | None = None) -> Any:
     """The value of a ref or an answer. Raises its error, and GetTimeout when it is not there in time."""
-    if not isinstance(ref, ThreadAnswer):
+    if not isinstance(ref, Answer):
         return ray.get(ref, timeout=seconds)
-    if not ref.wait(threading.TIMEOUT_MAX if seconds is None else seconds):
+    wait: ThreadWait = ref.wait
+    if not wait.happens(threading.TIMEOUT_MAX if seconds is None else seconds):
         raise ray_port.GetTimeout("no answer came by the lane in time")
-    return ref.result()
+    return wait.result()
 
 
 def cancel(ref: Ref) -> None:
@@ -261,28 +228,28 @@ def cancel(ref: Ref) -> None:
 
 def wait(refs: Sequence[Ref], seconds: float) -> list[Ref]:
     """Waits until one of them has an outcome, at most so many seconds: those that have, one at least."""
-    answers = [ref for ref in refs if isinstance(ref, ThreadAnswer)]
+    answers = [ref for ref in refs if isinstance(ref, Answer)]
     if not answers:
         ready: list[Ref] = ray.wait(list(refs), num_returns=1, timeout=seconds)[0]
         return ready
-    done = [answer for answer in answers if answer.done()]
-    return done or _wait(answers, [ref for ref in refs if not isinstance(ref, ThreadAnswer)], seconds)
+    done = [answer for answer in answers if answer.future().done()]
+    return done or _wait(answers, [ref for ref in refs if not isinstance(ref, Answer)], seconds)
 
 
-def _wait(answers: Sequence[ThreadAnswer], refs: Sequence[Any], seconds: float) -> list[Ref]:
+def _wait(answers: Sequence[Answer], refs: Sequence[Any], seconds: float) -> list[Ref]:
     if refs and (ready := ray.wait(list(refs), num_returns=1, timeout=0)[0]):
         return list(ready)
     bell = _Bell()
     for answer in answers:
-        answer.add_done_callback(bell.ring)
+        answer.future().add_done_callback(bell.ring)
     for ref in refs:
         _watch(ref, bell)
     bell.wait(seconds)
     for answer in answers:
-        answer.forget(bell.ring)
+        answer.future().forget(bell.ring)
     for ref in refs:
         _watched.get(ref, set()).discard(bell)
-    done: list[Ref] = [answer for answer in answers if answer.done()]
+    done: list[Ref] = [answer for answer in answers if answer.future().done()]
     return done or (list(ray.wait(list(refs), num_returns=1, timeout=0)[0]) if refs else [])
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from snakepit_ray.client.answers import Interruptible
 from snakepit_ray.client.given import check_items
+from snakepit_ray.client.interrupts import Interruptible
 from snakepit_ray.client.lanes import Waits
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions
 from snakepit_ray.wire._pb import interpreter_pb2 as pb

@@ -16,8 +16,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from snakepit_ray.client.answers import Answer, LaneCall, LoopAnswer, ThreadAnswer, leaves
+from snakepit_ray.client.answers import Answer, LaneCall, LoopWait, ThreadWait
 from snakepit_ray.client.inbox import Inbox, LaneStream, LoopItems, ThreadItems
+from snakepit_ray.client.interrupts import leaves
 from snakepit_ray.client.links import Link, LoopLink, ThreadLink, shut
 from snakepit_ray.core.work.large_commands import LargeCommands
 from snakepit_ray.process.lanes import NoLane, connect
@@ -59,7 +60,7 @@ class Lanes:
         link = self._link_for(lane, worker_id, command, call, waits)
         if link is None:
             return None
-        answer = (LoopAnswer if waits is Waits.LOOP else ThreadAnswer)(call, link)
+        answer = Answer(call, link, LoopWait() if waits is Waits.LOOP else ThreadWait())
         leaves(answer)
         return answer if link.send(answer) else None
 

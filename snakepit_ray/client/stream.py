@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from snakepit_ray.client import given
-from snakepit_ray.client.answers import Interruptible
 from snakepit_ray.client.chunk_refs import ChunkRefs
 from snakepit_ray.client.given import ShowProgress
 from snakepit_ray.client.halt import HALT
+from snakepit_ray.client.interrupts import Interruptible
 from snakepit_ray.client.lanes import Waits
 from snakepit_ray.client.sender import Sender
 from snakepit_ray.client.sources import AsyncSource, Source, async_source, source

@@ -143,7 +143,7 @@ class Worker:
             caller.abort()
 
     async def _over(self) -> None:
-        """Connections that were just being accepted are closed, too; what goes on without callers is ended."""
+        """What was just being accepted is closed, too, and what goes on without callers is ended."""
         for _ in range(10):
             await asyncio.sleep(0)
         others = asyncio.all_tasks() - {asyncio.current_task()}

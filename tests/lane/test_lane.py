@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from snakepit_ray.client import answers, links
+from snakepit_ray.client.interrupts import Interruptible
 from snakepit_ray.client.lanes import Lanes, Waits
 from snakepit_ray.core.work import large_commands
 from snakepit_ray.errors import PoolClosed, RequestCancelled, WorkerFault
@@ -234,7 +235,7 @@ def test_what_was_cancelled_does_not_go_again(worker: Worker, client: Client) ->
 
 def test_an_interrupt_between_the_sending_and_the_wait_cancels(worker: Worker, client: Client) -> None:
     def send(error: type[BaseException]) -> None:
-        with answers.Interruptible():
+        with Interruptible():
             sent = client.send("wait")
             wait_until(lambda: worker.commands.begun[sent.call.request_id])
             raise error
@@ -244,7 +245,7 @@ def test_an_interrupt_between_the_sending_and_the_wait_cancels(worker: Worker, c
     wait_until(lambda: worker.commands.cancelled == {"caller-1"})
     with pytest.raises(LookupError):
         send(LookupError)
-    with pytest.raises(KeyboardInterrupt), answers.Interruptible():
+    with pytest.raises(KeyboardInterrupt), Interruptible():
         raise KeyboardInterrupt
     assert answers.get(client.send("echo", 1), SECONDS) == 1
     assert worker.commands.cancelled == {"caller-1"}

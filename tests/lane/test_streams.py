@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from snakepit_ray.client import answers, outbox
+from snakepit_ray.client.interrupts import Interruptible
 from snakepit_ray.client.lanes import Waits
 from snakepit_ray.errors import DeadlineExceeded, SnakepitError, WorkerCrashed
 from snakepit_ray.wire import frames, lane, lane_parts
@@ -336,7 +337,7 @@ def test_interrupts_stop_their_stream_and_no_other(worker: Worker, client: Clien
             try:
                 signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.003))
                 while True:
-                    with answers.Interruptible():
+                    with Interruptible():
                         rest(client.stream(20))
             except Interrupted:
                 interrupts += 1
@@ -434,6 +435,7 @@ def test_a_fork_with_a_stream_under_way_does_not_end_it(worker: Worker, client: 
 
 def test_a_part_of_what_is_no_stream_ends_the_connection(worker: Worker, client: Client) -> None:
     sent = client.send("wait")
+    wait_until(lambda: worker.commands.begun)
     (caller,) = worker.server.callers
     part = lane_pb2.LaneChunks(id="caller-1").SerializeToString()
     worker.call(lambda: caller._write(frames.pack(lane.PART, part)))
