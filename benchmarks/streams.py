@@ -1,6 +1,6 @@
 """How many chunks a second from an interpreter to the driver, how soon the first, and what does an idle
-stream cost? Peer: Ray's own streaming generator of a bare async actor, one chunk a ref, interleaved round by
-round.
+stream cost? Peers: the same pool without lanes, and Ray's own streaming generator of a bare async actor, one
+chunk a ref, interleaved round by round.
 
 Chunks are dicts of four small values (the showcase's `stream_data`). Idle: processor time of all processes of
 the pool while a stream that yields nothing for IDLE_SECONDS is open, against the same time without one."""
@@ -29,12 +29,14 @@ def main() -> None:
     init_ray(2)
     header = machine()
     pool = snakepit.start(name="bench", size=1, interpreter=sys.executable)
+    by_ray = snakepit.start(name="bench-by-ray", size=1, interpreter=sys.executable, lane="off")
     actor = ray.remote(Chunks).options(num_cpus=0).remote()
-    rate(pool, 1000), refs(pool, 100), bare(actor, 100)  # warm
+    rate(pool, 1000), rate(by_ray, 1000), refs(pool, 100), bare(actor, 100)  # warm
     rows: list[dict[str, Any]] = []
     for _ in range(args.rounds):
         row = {"rate": rate(pool, args.chunks), "refs": refs(pool, REFS), "bare_refs": bare(actor, REFS)}
         row |= {"first_ms": first(pool), "bare_first_ms": bare_first(actor)}
+        row |= {"by_ray_rate": rate(by_ray, args.chunks), "by_ray_first_ms": first(by_ray)}
         row["idle_ms_per_s"] = idle(pool, True) - idle(pool, False)
         rows.append(row)
     report(rows)
@@ -103,11 +105,15 @@ def _cpu(pids: list[int]) -> float:
 
 
 def report(rows: list[dict[str, Any]]) -> None:
-    print("| | pool | Ray's generator |\n|---|---|---|")
-    print(f"| chunks/s, `pool.stream` | {median(rows, 'rate'):,.0f} | |")
-    print(f"| refs/s, one chunk each | {median(rows, 'refs'):,.0f} | {median(rows, 'bare_refs'):,.0f} |")
-    print(f"| first chunk, p50 ms | {median(rows, 'first_ms'):.2f} | {median(rows, 'bare_first_ms'):.2f} |")
-    print(f"| an idle stream, ms of processor time a second | {median(rows, 'idle_ms_per_s'):.2f} | |")
+    def cell(name: str, form: str = ",.0f") -> str:
+        return format(median(rows, name), form)
+
+    print("| | pool | without lanes | Ray's generator |\n|---|---|---|---|")
+    print(f"| chunks/s, `pool.stream` | {cell('rate')} | {cell('by_ray_rate')} | |")
+    print(f"| refs/s, one chunk each | {cell('refs')} | | {cell('bare_refs')} |")
+    firsts = " | ".join(cell(name, ".2f") for name in ("first_ms", "by_ray_first_ms", "bare_first_ms"))
+    print(f"| first chunk, p50 ms | {firsts} |")
+    print(f"| an idle stream, ms of processor time a second | {cell('idle_ms_per_s', '.2f')} | | |")
 
 
 if __name__ == "__main__":
