@@ -44,7 +44,9 @@ def _cpu_name() -> str:
 
 
 def init_ray(cpus: int = 4) -> None:
-    """A local cluster with nothing beside it."""
+    """A local cluster with nothing beside it. Its actors run on asyncio's own loop, as those of users do who
+    installed nothing beside Ray."""
+    os.environ.setdefault("RAY_USE_UVLOOP", "0")
     ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 
 

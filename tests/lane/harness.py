@@ -103,9 +103,9 @@ class Commands:
 class Worker:
     """The server in a loop of its own thread, which `with` ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> None:
         self.counted = 0
-        self.loop = asyncio.new_event_loop()
+        self.loop = new_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
 
     def __enter__(self) -> Worker:
@@ -141,6 +141,8 @@ class Worker:
         self.server.close()
         for caller in list(self.server.callers):
             caller.abort()
+        for task in self.server.moved:  # no process goes on after its death
+            task.cancel()
 
     async def _over(self) -> None:
         """What was just being accepted is closed, too, and what goes on without callers is ended."""

@@ -28,6 +28,8 @@ def cluster() -> Iterator[None]:
         return
     # The pools' own processes are what is measured and killed here: Ray needs few resources.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # The loop that users have who installed nothing beside Ray; tests/lane/test_uvloop.py has the other one.
+    os.environ.setdefault("RAY_USE_UVLOOP", "0")
     # On a busy machine the processes of a node need longer than the 30 s that Ray gives them.
     os.environ.setdefault("RAY_agent_register_timeout_ms", "200000")
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "200")
