@@ -298,7 +298,7 @@ def test_what_is_killed_under_load_runs_nothing_twice_and_loses_nothing(
     for number in range(kills):
         callers.flow(50)
         worker_id, victim = pool.workers()[number % 2].worker_id, victims[number % len(victims)]
-        wait_until(lambda w=worker_id: _state(pool, w) == "ready", 60.0, "it is back")
+        wait_until_ready(pool, worker_id)
         with contextlib.suppress(ProcessLookupError):  # it died of the last kill only now
             os.kill(getattr(_facts(pool, worker_id), victim), signal.SIGKILL)
     outcomes = callers.end()
@@ -313,6 +313,15 @@ def test_what_is_killed_under_load_runs_nothing_twice_and_loses_nothing(
     assert not unbegun & set(ran), "it was said that they were not executed"
     assert len(failed) <= 2 * kills, "what a worker ran when it was killed, and no more"
     assert pool.stats().by_lane > 0
+
+
+def wait_until_ready(pool: snakepit.Pool, worker_id: str) -> None:
+    """A worker that does not come back says why."""
+    try:
+        wait_until(lambda: _state(pool, worker_id) == "ready", 60.0, "it is back")
+    except pytest.fail.Exception:
+        print(*pool.workers(), *(line for story in pool.stories().values() for line in story), sep="\n")
+        raise
 
 
 class Callers:
