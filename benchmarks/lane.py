@@ -1,12 +1,16 @@
 """What does a blocking call cost over the lane? `add` on a pool of 4 from 1 to 64 threads, against the same
-pool by Ray (lane="off") and four bare async actors, interleaved round by round in one run.
+pool by Ray (lane="off"), four bare async actors and Ray Serve's handle to a no-op replica, interleaved round
+by round in one run.
 
 A bare actor's rate is the better of two ways to keep N calls under way: N threads that each wait, and one
-thread with N refs. CPU is that of all processes below this one, by call."""
+thread with N refs. CPU is that of all processes below this one, by call. Of this process, the caller's, there
+are the processor time and the voluntary context switches of a call, too: both say what its threads cost each
+other, also on a machine that is busy."""
 
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 import threading
 import time
@@ -18,7 +22,7 @@ import ray
 
 import snakepit_ray as snakepit
 from benchmarks.common import arguments, closed_loop, init_ray, latencies, machine, median, save
-from benchmarks.peers import Bare
+from benchmarks.peers import Bare, no_op_of_serve
 
 WORKERS = 4
 THREADS = (1, 4, 16, 64)
@@ -31,7 +35,12 @@ Row = dict[str, float]
 def main() -> None:
     args = arguments(__doc__, rounds=5, calls=CALLS)
     init_ray()
-    measured = {"bare actors": bare_actors(), "pool, lane": pool("auto"), "pool, Ray": pool("off")}
+    measured = {
+        "bare actors": bare_actors(),
+        "pool, lane": pool("auto"),
+        "pool, Ray": pool("off"),
+        "Serve handle": serve_handle(),
+    }
     header = machine()
     for measure in measured.values():
         measure(200)  # warm
@@ -79,14 +88,24 @@ def pool(lane: str) -> Callable[[int], Row]:
     return measure
 
 
+def serve_handle() -> Callable[[int], Row]:
+    handle = no_op_of_serve()
+    # It is slow: fewer calls say as much.
+    return lambda calls: blocking(lambda _: handle.remote().result(), max(THREADS[-1], calls // 5))
+
+
 def blocking(call: Callable[[int], Any], calls: int) -> Row:
     """Calls a second, and CPU of a call in microseconds, by threads; milliseconds of one that is alone."""
     row: Row = {}
     for count in THREADS:
-        spent, began = cpu_seconds(), time.perf_counter()
+        spent, mine, began = cpu_seconds(), resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         in_threads(call, calls, count)
         row[f"rate_{count}"] = calls / (time.perf_counter() - began)
         row[f"cpu_{count}"] = (cpu_seconds() - spent) / calls * 1e6
+        now = resource.getrusage(resource.RUSAGE_SELF)
+        used = now.ru_utime + now.ru_stime - mine.ru_utime - mine.ru_stime
+        row[f"caller_{count}"] = used / calls * 1e6
+        row[f"switches_{count}"] = (now.ru_nvcsw - mine.ru_nvcsw) / calls
     return row | latencies(call, min(calls, ALONE))
 
 
@@ -129,6 +148,15 @@ def report(rows: dict[str, list[Row]]) -> None:
         alone += f"{median(of, 'p99_ms'):.2f}"
         tasks = f"{median(of, 'awaited'):,.0f}" if "awaited" in of[0] else ""
         print(f"| {name} | {' | '.join(cells)} | {alone} | {tasks} |")
+    for name, of in rows.items():
+        each = (f"{median(of, f'caller_{n}'):,.0f} us, {median(of, f'switches_{n}'):.1f}" for n in THREADS)
+        print(f"\n{name}: processor time and context switches of the caller, by call: {'; '.join(each)}")
+    ours, serve = rows["pool, lane"], rows["Serve handle"]
+    for n in THREADS:
+        times = median(
+            [{"r": o[f"rate_{n}"] / s[f"rate_{n}"]} for o, s in zip(ours, serve, strict=True)], "r"
+        )
+        print(f"\npool, lane, {n} threads: {times:.1f} x Serve's handle")
 
 
 if __name__ == "__main__":

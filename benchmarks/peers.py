@@ -52,6 +52,18 @@ class PipeOwner:
         return result
 
 
+def no_op_of_serve() -> Any:
+    """Ray Serve's handle to one replica that does nothing."""
+    from ray import serve
+
+    @serve.deployment(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})
+    class NoOp:
+        async def __call__(self) -> None:
+            return None
+
+    return serve.run(NoOp.bind(), name="noop", route_prefix=None)
+
+
 def add_pair(a: int) -> dict[str, int]:
     """The work of one request, for an executor of this machine's processes."""
     return {"result": a + 1}

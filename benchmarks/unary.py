@@ -17,7 +17,7 @@ from ray.util import ActorPool
 
 import snakepit_ray as snakepit
 from benchmarks.common import arguments, closed_loop, init_ray, latencies, machine, median, save
-from benchmarks.peers import Bare, PipeOwner
+from benchmarks.peers import Bare, PipeOwner, no_op_of_serve
 
 WORKERS = 4
 IN_FLIGHT = (4, 16, 64)
@@ -71,14 +71,7 @@ def _through_ray(send: Callable[[int], Any]) -> Callable[[int], dict[str, float]
 
 
 def serve_handle() -> Callable[[int], dict[str, float]]:
-    from ray import serve
-
-    @serve.deployment(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})
-    class NoOp:
-        async def __call__(self) -> None:
-            return None
-
-    handle = serve.run(NoOp.bind(), name="noop", route_prefix=None)
+    handle = no_op_of_serve()
 
     def measure(calls: int) -> dict[str, float]:
         count = max(100, calls // 5)  # it is slow: fewer calls say as much
