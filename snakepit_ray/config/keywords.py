@@ -70,6 +70,7 @@ class PoolSettings(TypedDict, total=False):
     worker_max_memory: Bytes | None
     ttl_jitter: float
     recycle_overlap: bool
+    fork_starts: Literal["auto", "off"]
     health_check_interval: Seconds
     heartbeat_timeout: Seconds
     shutdown_grace: Seconds

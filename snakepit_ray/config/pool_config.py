@@ -132,6 +132,8 @@ class PoolConfig:
         worker_max_memory: memory, with its children, at which it is replaced, from 1 MiB; None: at no size
         ttl_jitter: share of `worker_ttl` by which ages are spread, up and down
         recycle_overlap: the next interpreter is ready before the old one stops
+        fork_starts: how an interpreter that replaces another starts: "auto": by a fork of a process that has
+            imported your adapter, where that is safe; "off": it is executed
         health_check_interval: between two health checks
         heartbeat_timeout: silence after which an interpreter is replaced
         shutdown_grace: between SIGTERM and SIGKILL
@@ -195,6 +197,7 @@ class PoolConfig:
     worker_max_memory: int | None = _key(None, optional(byte_size(MIB)))
     ttl_jitter: float = _key(0.1, number(0, 1))
     recycle_overlap: bool = _key(True, flag)
+    fork_starts: str = _key("auto", one_of("auto", "off"))
     health_check_interval: float = _key(5.0, seconds(zero=False))
     heartbeat_timeout: float = _key(10.0, seconds(zero=False))
     shutdown_grace: float = _key(2.0, seconds(zero=True))

@@ -7,18 +7,17 @@ Every wait has a bound, and stopping is safe to repeat."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from snakepit_ray.process import tree
 from snakepit_ray.process.launch import TOKEN_VARIABLE, Launch
 from snakepit_ray.process.output import LineReader, Output, OutputReader, Reader
+from snakepit_ray.process.started import Executed, Started
 from snakepit_ray.process.threads import aside
 
 DRAIN_SECONDS = 0.5
@@ -37,7 +36,7 @@ class Exit:
     argv: tuple[str, ...]
 
 
-def spawn(launch: Launch, ready_fd: int, inherited: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+def spawn(launch: Launch, ready_fd: int, inherited: Sequence[int] = ()) -> Started:
     """Executes `launch` and marks the process; it blocks for a few ms. It inherits `ready_fd`, the write end
     of the ready pipe, and the descriptors `inherited`, under their numbers.
 
@@ -54,44 +53,41 @@ def spawn(launch: Launch, ready_fd: int, inherited: Sequence[int] = ()) -> subpr
     )
     # Before it has its configuration, and so before it has run anybody's code.
     tree.mark(popen.pid, launch.env[TOKEN_VARIABLE])
-    return popen
+    return Executed(popen)
 
 
 class Child:
-    """A process that `spawn` has started, with the read end of its ready pipe, which is the child's from now
-    on. Its output goes to `forward` as (stream, line). It waits for `connect`."""
+    """A process that was `started`, with the read end of its ready pipe, which is the child's from now on.
+    Its output goes to `forward` as (stream, line). It waits for `connect`."""
 
     def __init__(
         self,
         launch: Launch,
-        popen: subprocess.Popen[bytes],
+        started: Started,
         ready_fd: int,
         forward: Callable[[str, str], None],
     ) -> None:
         self.launch = launch
-        self.pid = popen.pid
+        self.pid = started.pid
         self.stdout = Output(lambda line: forward("stdout", line))
         self.stderr = Output(lambda line: forward("stderr", line))
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.stays = False  # the last `stop` could not end everything
-        self._popen = popen
-        assert popen.stdout is not None
-        assert popen.stderr is not None
+        self._started = started
         self._ready = LineReader(os.fdopen(ready_fd, "rb", buffering=0))
         self._readers: list[Reader] = [
-            OutputReader(popen.stdout, self.stdout),
-            OutputReader(popen.stderr, self.stderr),
+            OutputReader(started.stdout, self.stdout),
+            OutputReader(started.stderr, self.stderr),
             self._ready,
         ]
         self._lifeline: asyncio.WriteTransport | None = None
-        self._watch_exit(asyncio.get_running_loop())
+        started.ended().add_done_callback(self._ended)
 
     async def connect(self, line: bytes) -> None:
         """Sends the configuration `line`, as the child reads it: a line is longer than a pipe when the
         adapter's arguments are large."""
-        assert self._popen.stdin is not None
         self._lifeline, _ = await asyncio.get_running_loop().connect_write_pipe(
-            asyncio.BaseProtocol, self._popen.stdin
+            asyncio.BaseProtocol, self._started.stdin
         )
         self._lifeline.write(line)
 
@@ -102,30 +98,11 @@ class Child:
 
     # ---- its exit ------------------------------------------------------------------------------------------
 
-    def _watch_exit(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            descriptor = os.pidfd_open(self.pid)
-        except (AttributeError, OSError):  # no pidfd on this system, or no descriptor is left: a thread waits
-            threading.Thread(target=self._wait, args=(loop,), name="snakepit-exit", daemon=True).start()
-            return
+    def _ended(self, ended: asyncio.Future[int]) -> None:
+        if not ended.cancelled():
+            self._reaping = asyncio.ensure_future(self._gone(ended.result()))
 
-        def gone() -> None:
-            loop.remove_reader(descriptor)
-            os.close(descriptor)
-            self._reap(loop)
-
-        loop.add_reader(descriptor, gone)
-
-    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._popen.wait()
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
-            loop.call_soon_threadsafe(self._reap, loop)
-
-    def _reap(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._reaping = loop.create_task(self._gone())
-
-    async def _gone(self) -> None:
-        returncode = self._popen.wait()
+    async def _gone(self, returncode: int) -> None:
         try:
             # Descendants may hold the pipes open: what they print is not worth more than DRAIN_SECONDS.
             await asyncio.wait([reader.closed for reader in self._readers], timeout=DRAIN_SECONDS)
@@ -140,8 +117,8 @@ class Child:
         if self._lifeline is not None:
             if not self._lifeline.is_closing():  # the end of the child was seen there first
                 self._lifeline.abort()
-        elif self._popen.stdin is not None:
-            self._popen.stdin.close()
+        else:
+            self._started.stdin.close()
 
     @property
     def alive(self) -> bool:
@@ -177,7 +154,7 @@ class Child:
     def kill_now(self) -> None:
         """SIGKILL to the child alone; `stop` sees to what it started. Safe to repeat."""
         if not self.exited.done():
-            self._popen.kill()  # it is not reaped yet, so the pid is its own
+            self._started.kill()
 
     def kill_tree_now(self) -> None:
         """SIGKILL to the child and to whatever it started, without waiting for their end."""

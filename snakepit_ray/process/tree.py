@@ -82,6 +82,18 @@ def mark(pid: int, token: str) -> bool:
     return True
 
 
+def mark_to_set(token: str) -> int | None:
+    """The mark that a process which we do not start ourselves is to set for itself; None as `mark` is
+    False."""
+    try:
+        import resource
+
+        unlimited = resource.getrlimit(RLIMIT_LOCKS)[1] == resource.RLIM_INFINITY
+    except (ImportError, OSError, ValueError):
+        return None
+    return mark_of(token) if unlimited else None
+
+
 def mark_of(token: str) -> int:
     """The limit of file locks that marks the processes of an incarnation."""
     digest = hashlib.blake2b(token.encode("utf-8", "surrogateescape"), digest_size=8).digest()
@@ -161,7 +173,8 @@ def resident(processes: Collection[Identity]) -> int:
 
 
 def _families(tokens: Collection[str]) -> dict[str, list[Member]]:
-    """Children stand before their parents: while a parent lives, it shows whose a child without a mark is."""
+    """Children stand before their parents: while a parent lives, it shows whose a child without a mark is.
+    One that has a mark of these is in that family alone: what a forker has forked is its child."""
     if not tokens:
         return {}
     marks = {str(mark_of(token)).encode(): token for token in tokens}
@@ -173,16 +186,17 @@ def _families(tokens: Collection[str]) -> dict[str, list[Member]]:
         for token in _tokens(pid, marks):
             if token in tokens:
                 own.setdefault(token, []).append(look)
-    return {token: _descent(members, children) for token, members in own.items()}
+    marked = {look.process for looks in own.values() for look in looks}
+    return {token: _descent(members, children, marked) for token, members in own.items()}
 
 
-def _descent(own: list[Look], children: dict[int, list[Look]]) -> list[Member]:
+def _descent(own: list[Look], children: dict[int, list[Look]], marked: set[Identity]) -> list[Member]:
     family = {look.process: Member(look.process) for look in own}
     unseen = list(own)
     while unseen:
         parent = unseen.pop().process
         for child in children.get(parent.pid, ()):
-            if child.process not in family:
+            if child.process not in family and child.process not in marked:
                 family[child.process] = Member(child.process, parent)
                 unseen.append(child)
     return list(reversed(family.values()))

@@ -18,10 +18,11 @@ from snakepit_ray.core.worker.handshake import PROTOCOL, HandshakeError, Ready, 
 from snakepit_ray.errors import InvalidArguments, ProtocolMismatch, SnakepitError, WorkerStartError
 from snakepit_ray.process import Child, Exit
 from snakepit_ray.process.awaiting import finish
+from snakepit_ray.process.child import spawn
 from snakepit_ray.process.threads import aside
 from snakepit_ray.rpc import HostSide, InterpreterClient, InterpreterLost, client_to
 from snakepit_ray.supervisor.arena import Arena
-from snakepit_ray.supervisor.beginning import Begun, InterpreterSpec, begin
+from snakepit_ray.supervisor.beginning import Begun, InterpreterSpec, Start, begin
 from snakepit_ray.telemetry import Why
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.host_call import HostHandler
@@ -44,7 +45,7 @@ class Interpreter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec = spec
-        self.child = Child(begun.launch, begun.popen, begun.ready_fd, forward)
+        self.child = Child(begun.launch, begun.started, begun.ready_fd, forward)
         self.arena = arena
         self.place = begun.place
         self.started_at = self.began_at = time.time()
@@ -67,9 +68,11 @@ class Interpreter:
         on_host_call: HostHandler,
         forward: Callable[[str, str], None],
         clock: Callable[[], float] = time.monotonic,
+        start: Start = spawn,
     ) -> Interpreter:
         """Starts, shakes hands and connects within `startup_timeout` of `clock`. Raises WorkerStartError,
-        ProtocolMismatch, or ConfigError where the node's registry cannot be trusted.
+        ProtocolMismatch, or ConfigError where the node's registry cannot be trusted; NotForked where `start`
+        is that of a forker, which forks nothing now.
 
         However it fails or is cancelled, nothing of it is left when this returns."""
         began, began_at = clock(), time.time()
@@ -78,7 +81,7 @@ class Interpreter:
         arena = Arena(spec.shared_memory, spec.binary_threshold, spec.worker_id, clock)
         begun: list[Begun] = []
         try:
-            await aside(lambda: begun.append(begin(spec, arena, secret)))
+            await aside(lambda: begun.append(begin(spec, arena, secret, start)))
         except BaseException:  # cancelled, too: then there may be a process
             for one in begun:
                 await cls(spec, one, forward, arena, clock).kill()

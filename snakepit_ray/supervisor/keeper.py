@@ -11,6 +11,7 @@ Rules:
 - How soon the next one comes is the decision of core/worker/restarts.py.
 - A planned replacement shakes hands before the old one stops taking requests, where the pool asks for
   overlap. One that fails changes nothing. One that was begun early waits for the old one to be spent.
+- A replacement is forked where there is a forker (forkers.py), and executed where there is none.
 - A step of an end that fails is tried again (the process has no descriptors for a moment, say), and what
   keeps an interpreter running survives whatever a step raises."""
 
@@ -26,8 +27,13 @@ from typing import Any
 
 from snakepit_ray.core.worker.recycling import Reason
 from snakepit_ray.core.worker.restarts import Quarantine, RestartBudget
+from snakepit_ray.errors import SnakepitError
 from snakepit_ray.process import Exit
+from snakepit_ray.process.child import spawn
+from snakepit_ray.process.forker import NotForked
 from snakepit_ray.process.threads import aside
+from snakepit_ray.supervisor.beginning import Start
+from snakepit_ray.supervisor.forkers import Forkers
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.life import Life
 from snakepit_ray.supervisor.serving import Serving
@@ -62,6 +68,7 @@ class Keeper:
         self._make_spec = make_spec
         self._on_host_call = on_host_call
         self._forward = forward
+        self.forkers = Forkers(forward, clock)
         self._life = life
         self.overlap = overlap
         self._wanted: asyncio.Future[Reason] | None = None
@@ -103,6 +110,7 @@ class Keeper:
             ending.append(asyncio.ensure_future(self._insist(present.stop, "be ended")))
         if ending or self._watchers:  # those that end already are ended by their watchers, soon now
             await asyncio.wait([*ending, *self._watchers.values()])
+        await self.forkers.stop()
 
     def kill_now(self) -> None:
         """Ends every interpreter at once with what it started; those that are starting see their lifeline
@@ -110,6 +118,7 @@ class Keeper:
         for interpreter in (self._serving.interpreter, self._fresh, *self._retiring):
             if interpreter is not None:
                 interpreter.kill_now()
+        self.forkers.kill_now()
 
     def recycle(self, reason: Reason, *, early: bool = False) -> None:
         """Wishes for a planned replacement; one at a time. `early`: it is made ready, and serves when it is
@@ -124,12 +133,29 @@ class Keeper:
     async def _launch(self, epoch: pb.Epoch) -> Interpreter:
         self._launched_at = self._clock()
         spec = await aside(self._make_spec)  # it looks for files, and asks the user's Runtime
-        return await Interpreter.start(spec, epoch, self._on_host_call, self._forward, self._clock)
+        forker = self.forkers.forker_for(spec)
+        if forker is not None:
+            try:
+                return await self._start(spec, epoch, forker.fork)
+            except (SnakepitError, NotForked) as error:
+                self.forkers.failed(error)
+        started = None
+        try:
+            started = await self._start(spec, epoch, spawn)
+        finally:
+            self.forkers.executed(started)
+        return started
+
+    async def _start(self, spec: InterpreterSpec, epoch: pb.Epoch, start: Start) -> Interpreter:
+        return await Interpreter.start(spec, epoch, self._on_host_call, self._forward, self._clock, start)
 
     async def _begin(self, epoch: pb.Epoch) -> None:
         self._install(await self._launch(epoch), epoch)
 
     def _install(self, interpreter: Interpreter, epoch: pb.Epoch) -> None:
+        last = self._serving.interpreter
+        if last is not None:
+            self.forkers.replaced(interpreter, self._clock() - last.ready_at)
         self._serving.epoch, self._serving.interpreter = epoch, interpreter
         loop = asyncio.get_running_loop()
         self._wanted, self._spent = loop.create_future(), loop.create_future()
@@ -281,6 +307,8 @@ class Keeper:
         return False
 
     async def _recycle(self, old: Interpreter, reason: Reason) -> None:
+        if reason is Reason.MANUAL:  # whoever asks for it may want what has changed on the disk
+            self.forkers.renew()
         if self.overlap:
             await self._recycle_with_overlap(old, reason)
             return

@@ -45,6 +45,7 @@ def interpreter_spec(config: PoolConfig, worker_id: str, marks: int | None = Non
         binary_threshold=config.binary_threshold,
         marks=marks,
         wire=config.wire,
+        forks=config.fork_starts == "auto",
         config={
             "adapter": config.adapter,
             "adapter_args": dict(config.adapter_args),

@@ -10,9 +10,11 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from snakepit_ray.core.worker.recycling import Reason
 from snakepit_ray.errors import ToolNotFound
 from snakepit_ray.ledger import Entry, Ledger
 from snakepit_ray.supervisor import (
@@ -36,6 +38,14 @@ BRIDGE = str(ROOT / "bridge/python/main.py")
 # How requests travel where a test does not say so; the last one counts.
 WIRE = [os.environ.get("SNAKEPIT_TEST_WIRE", "auto")]
 POLICY = WorkerPolicy(queue_limit=100, retry_backoff=0.01)
+FORKED = str(ROOT / "tests/adapters/forked.py") + ":Forked"
+# Of a worker whose replacements may be forked.
+FORKS: dict[str, Any] = {
+    "adapter": FORKED,
+    "adapter_args": {},
+    "forks": True,
+    "policy": replace(POLICY, overlap=False),
+}
 
 
 def spec(tmp_path: Path, **changes: Any) -> InterpreterSpec:
@@ -179,3 +189,37 @@ def stop(worker: Supervisor) -> int:
     os.kill(pid, signal.SIGSTOP)
     os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)  # when all of its threads have stopped
     return pid
+
+
+# ---- interpreters that replace others ----------------------------------------------------------------------
+
+
+def pid_of(worker: Supervisor) -> int:
+    assert worker.interpreter is not None
+    return worker.interpreter.child.pid
+
+
+async def replaced(worker: Supervisor) -> int:
+    """Another interpreter serves, because the one before was too old; its pid."""
+    before, count = pid_of(worker), worker.counters.recycled
+    worker.keeper.recycle(Reason.TTL)
+    worker.keeper.recycle(Reason.TTL)  # at once
+    await until(lambda: worker.counters.recycled > count and pid_of(worker) != before, 20)
+    return pid_of(worker)
+
+
+async def has_forker(worker: Supervisor) -> int:
+    """The pid of the forker, once there is one."""
+    await until(lambda: worker.keeper.forkers.pid is not None, 20)
+    assert worker.keeper.forkers.pid is not None
+    return worker.keeper.forkers.pid
+
+
+async def forked(worker: Supervisor) -> int:
+    """A forked interpreter serves; the pid of its forker."""
+    if worker.keeper.forkers.pid is None:
+        await replaced(worker)
+    forker = await has_forker(worker)
+    await replaced(worker)
+    assert await value(worker, request("parent", "parent")) == forker
+    return forker

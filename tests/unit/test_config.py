@@ -51,6 +51,7 @@ DEFAULTS = {  # the table of contract.md
     "worker_max_memory": None,
     "ttl_jitter": 0.1,
     "recycle_overlap": True,
+    "fork_starts": "auto",
     "retries": 3,
     "retry_backoff": 0.1,
     "circuit_breaker": None,

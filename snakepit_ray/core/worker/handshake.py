@@ -14,7 +14,7 @@ from typing import Any
 PROTOCOL = 2  # of protos/snakepit/v1/interpreter.proto and bridge/README.md
 OF_REQUESTS = frozenset({"batches", "streams", "refs"})
 # What a bridge may leave out: bridge/README.md section 2 says what each means.
-FEATURES = OF_REQUESTS | {"arena", "marks", "frames", "host_calls", "host_streams", "traces"}
+FEATURES = OF_REQUESTS | {"arena", "forks", "frames", "host_calls", "host_streams", "marks", "traces"}
 SHOWN = 200
 LONGEST_SECONDS = 4_000_000.0  # 46 days: a budget travels as a 32-bit number of milliseconds
 
@@ -74,6 +74,32 @@ class Ready:
 
 def parse_ready(line: bytes) -> Ready | StartFailure:
     """Reads a ready line. Raises HandshakeError for a version that we do not speak and for anything else."""
+    said = _spoken(line)
+    try:
+        if "error" in said:
+            return _failure(said["error"])
+        return _ready(said)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HandshakeError(f"the ready line lacks or garbles {error}: {_shown(line)}") from error
+
+
+def parse_forker(line: bytes) -> StartFailure | None:
+    """Reads the ready line of a forker: None when it is ready, else why not. Raises as `parse_ready`."""
+    said = _spoken(line)
+    try:
+        if "error" in said:
+            return _failure(said["error"])
+        if said["forker"] is not True:
+            raise ValueError(f"forker: {said['forker']!r}")
+    except (KeyError, ValueError, AttributeError) as error:
+        raise HandshakeError(
+            f"the ready line of a forker lacks or garbles {error}: {_shown(line)}"
+        ) from error
+    return None
+
+
+def _spoken(line: bytes) -> dict[str, Any]:
+    """The object of a line in a version that we speak."""
     said = _object(line)
     version = said.get("snakepit")
     if version != PROTOCOL:
@@ -82,12 +108,7 @@ def parse_ready(line: bytes) -> Ready | StartFailure:
             "snakepit-bridge that belongs to this snakepit_ray into it (snakepit-ray setup INTERPRETER)",
             version_mismatch=True,
         )
-    try:
-        if "error" in said:
-            return _failure(said["error"])
-        return _ready(said)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise HandshakeError(f"the ready line lacks or garbles {error}: {_shown(line)}") from error
+    return said
 
 
 def _object(line: bytes) -> dict[str, Any]:

@@ -63,9 +63,10 @@ def watch(descriptor: int, sockets: list[str]) -> None:
     threading.Thread(target=wait, name="snakepit-lifeline", daemon=True).start()
 
 
-def ask_for_parent_death_signal(parent: int) -> None:
+def ask_for_parent_death_signal(parent: int, handle=signals.handle, leave=None) -> None:
     """Has the kernel tell us that `parent` has died; the lifeline could be held open by another child of it.
-    Linux only.
+    `handle` installs the handler, and `leave(status)` is the end, which is `end` unless it is given. Linux
+    only.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -73,9 +74,9 @@ def ask_for_parent_death_signal(parent: int) -> None:
 
     def look(*_) -> None:
         if os.getppid() != parent:
-            end(HOST_GONE_STATUS)
+            (leave or end)(HOST_GONE_STATUS)
 
-    signals.handle(signal.SIGRTMIN + 7, look)
+    handle(signal.SIGRTMIN + 7, look)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGRTMIN + 7), 0, 0, 0)
     look()  # it may have died before we asked
 

@@ -14,43 +14,45 @@ import os
 import signal
 import sys
 import threading
-from functools import partial
 from queue import SimpleQueue
 
-from snakepit_bridge.adapter import loading, protocol
+from snakepit_bridge.adapter import forkable, loading, protocol
 from snakepit_bridge.adapter.context import Cancelled
 from snakepit_bridge.adapter.loading import StartError
 from snakepit_bridge.lifeline import forks, lifeline, signals
-from snakepit_bridge.main import requirements
+from snakepit_bridge.main import preparing
 from snakepit_bridge.main.config import Config, error_line, ready_line
-from snakepit_bridge.server.deferred import uncollected
 
 START_FAILED_STATUS = 3
 STOP_SECONDS = 1.0  # for cancelled commands to end; the host sends SIGKILL after its own grace (2 s)
 LEAVE_SECONDS = 0.2  # for the main thread to leave a command, before and after it is interrupted
-FORK_SUPPORT = "GRPC_ENABLE_FORK_SUPPORT"
 
 
 def main() -> None:
-    """Runs the interpreter until its host wants it no more; does not return."""
+    """Runs the interpreter, or a forker of interpreters, until its host wants it no more; does not return."""
     parent = os.getppid()
     descriptor = lifeline.take_stdin()
-    ready = _ready_descriptor(sys.argv)
+    ready = forks.keep(_descriptor_of("--ready-fd", sys.argv))
+    if "--forker-fd" in sys.argv:
+        from snakepit_bridge.main import forker
+
+        born = forker.serve(descriptor, ready, _descriptor_of("--forker-fd", sys.argv), parent)
+        Bridge(born.ready, born).run(lifeline.take_stdin(), born.parent)
     Bridge(ready).run(descriptor, parent)
 
 
-def _ready_descriptor(argv: list[str]) -> int:
-    if "--ready-fd" not in argv[:-1] or not argv[argv.index("--ready-fd") + 1].isdigit():
+def _descriptor_of(flag: str, argv: list[str]) -> int:
+    if flag not in argv[:-1] or not argv[argv.index(flag) + 1].isdigit():
         sys.exit("usage: main.py --ready-fd N (a snakepit_ray worker starts this program: bridge/README.md)")
-    ready = int(argv[argv.index("--ready-fd") + 1])
-    return forks.keep(ready)
+    return int(argv[argv.index(flag) + 1])
 
 
 class Bridge:
-    """One interpreter process from start to end."""
+    """One interpreter process from start to end. `born`: what a forker has imported for it (forker.py)."""
 
-    def __init__(self, ready: int) -> None:
+    def __init__(self, ready: int, born=None) -> None:
         self._ready = ready
+        self._born = born
         self._stops: SimpleQueue = SimpleQueue()  # of graces; a signal handler may put while it is read
         self._serving = False
         self._interrupting = False
@@ -65,9 +67,6 @@ class Bridge:
             self._config = self._configure(lifeline.read_line(descriptor))
             sockets = [self._config.socket, *([self._config.frames] if self._config.frames else [])]
             lifeline.watch(descriptor, sockets)
-            if self._config.frames and requirements.lacks_only_grpc():
-                self._config.alone = True  # the ready line says so
-            _demand(partial(requirements.require_installed, grpc=not self._config.alone))
             self._load()
         except StartError as failed:
             self._say(error_line(failed.stage, failed.cause))
@@ -75,22 +74,16 @@ class Bridge:
         self._exit(0)
 
     def _configure(self, line: bytes) -> Config:
-        try:
-            config = Config(line)
-        except Exception as error:
-            raise StartError("config", error) from error
-        loading.shelter(config.adapter)
-        # Our own directory goes last: `import main` of a user must not find ours.
-        ours = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        others = [path for path in sys.path if os.path.abspath(path) != ours]
-        sys.path[:] = [*config.code_paths, config.cwd, *others, ours]
-        sys.argv[1:] = []
-        return config
+        return preparing.configure(line) if self._born is None else self._born.configure(line)
 
     def _load(self) -> None:
-        self._import_server()
-        protocol.inside(self.serve)
-        kind = loading.find_class(self._config.adapter, self._config.cwd)
+        if self._born is not None:
+            self._forks_without_grpc, kind = self._born.without_grpc, self._born.kind
+        else:
+            preparing.check(self._config)
+            self._forks_without_grpc = preparing.import_server(self._config)
+            protocol.inside(self.serve)
+            kind = loading.find_class(self._config.adapter, self._config.cwd)
         if kind is not None:
             self.serve(loading.create(kind, self._config.adapter_args, self._config.threaded))
 
@@ -113,7 +106,7 @@ class Bridge:
             loading.require_threads()
         except (Exception, SystemExit) as error:
             raise StartError("setup", error) from error
-        running = self._start_server(dispatcher, commands)
+        running = self._start_server(dispatcher, commands, forkable.allows(type(adapter)))
         ender = threading.Thread(target=self._lead_the_end, args=(dispatcher, running), name="snakepit-end")
         ender.daemon = True
         ender.start()
@@ -123,35 +116,6 @@ class Bridge:
         dispatcher.close()
         running.stop()
 
-    def _import_server(self) -> None:
-        """Before any user's code: grpc is imported with stand-ins, which nobody else may see."""
-        # gRPC's own handlers crash or hang in forked children, which have no use for this process's gRPC.
-        self._forks_without_grpc = FORK_SUPPORT not in os.environ
-        os.environ.setdefault(FORK_SUPPORT, "0")
-        versions = partial(requirements.require_versions, grpc=not self._config.alone)
-        try:
-            with uncollected():
-                if self._config.threaded:  # two threads must not import it at one moment (deferred.py)
-                    import asyncio  # noqa: F401
-                self._servers()
-        except Exception as error:
-            _demand(versions)
-            raise StartError("serve", error) from error
-        _demand(versions)
-
-    def _servers(self) -> list:
-        """The modules that serve, each with `start`."""
-        found = []
-        if not self._config.alone:
-            from snakepit_bridge.server import transport
-
-            found.append(transport)
-        if self._config.frames is not None:
-            from snakepit_bridge.server import frames
-
-            found.append(frames)
-        return found
-
     def _dispatcher(self, commands: dict, called: tuple):
         from snakepit_bridge.server import dispatcher
 
@@ -160,17 +124,17 @@ class Bridge:
         except Exception as error:
             raise StartError("serve", error) from error
 
-    def _start_server(self, dispatcher, commands: dict):
-        line = ready_line(self._config, commands, dispatcher.arena.usable)
+    def _start_server(self, dispatcher, commands: dict, forks_others: bool):
+        line = ready_line(self._config, commands, dispatcher.arena.usable, forks_others)
         running = _Servers()
         try:
             dispatcher.executor.start()
-            for server in self._servers():
+            for server in preparing.servers(self._config):
                 running.all.append(server.start(dispatcher, line, self._stops.put))
         except Exception as error:
             raise StartError("serve", error) from error
         if self._forks_without_grpc:  # gRPC has read it; programs that commands start choose for themselves
-            os.environ.pop(FORK_SUPPORT, None)
+            os.environ.pop(preparing.FORK_SUPPORT, None)
         self._serving = True
         self._say(line)
         return running
@@ -248,14 +212,6 @@ class _Servers:
         """Ends every connection; what has been answered is delivered first."""
         for one in self.all:
             one.stop()
-
-
-def _demand(check) -> None:
-    """Raises StartError("interpreter") where this environment does not meet `check`."""
-    try:
-        check()
-    except requirements.InterpreterUnfit as error:
-        raise StartError("interpreter", error) from error
 
 
 def _until_idle(dispatcher, seconds: float) -> None:

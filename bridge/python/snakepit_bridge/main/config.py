@@ -14,10 +14,10 @@ from snakepit_bridge.values.failures import ProtocolMismatch, clean, printable, 
 
 class Config:
     """What the host has said. Raises ProtocolMismatch, KeyError, TypeError, ValueError for a line that it
-    cannot take.
+    cannot take. `numbers`: what number a descriptor of the line has in this process, where it is another.
     """
 
-    def __init__(self, line: bytes) -> None:
+    def __init__(self, line: bytes, numbers: dict | None = None) -> None:
         if not line:
             raise ValueError("stdin ended before the configuration line")
         given = json.loads(line)
@@ -36,8 +36,8 @@ class Config:
         self.threaded: bool = _take(given, "thread_profile", bool, False)
         self.marker: bool = _take(given, "unserializable", str, "error") == "marker"
         self.threshold: int = _take(given, "binary_threshold", int, 10_240)
-        self.arena: dict | None = _arena(given.get("arena"))
-        self.marks: int | None = _marks(given.get("marks"))
+        self.arena: dict | None = _arena(given.get("arena"), numbers or {})
+        self.marks: int | None = _marks(given.get("marks"), numbers or {})
         self.max_message_size: int = _take(given, "max_message_size", int, 100 * 1024 * 1024)
         self.worker_id: str = _take(given, "worker_id", str, "")
         self.pool: str = _take(given, "pool", str, "")
@@ -67,21 +67,23 @@ def _frames(given) -> tuple:
     return _take(given, "socket", str), _take(given, "alone", bool, False)
 
 
-def _arena(given) -> dict | None:
+def _arena(given, numbers: dict) -> dict | None:
     """The descriptors of the shared memories, kept from what this process will start."""
     if given is None:
         return None
     arena = {key: _take(given, key, int) for key in ("size", "arguments", "results")}
     for key in ("arguments", "results"):
+        arena[key] = numbers.get(arena[key], arena[key])
         os.set_inheritable(arena[key], False)
     return arena
 
 
-def _marks(given) -> int | None:
+def _marks(given, numbers: dict) -> int | None:
     """The descriptor of the marks, kept from what this process will start."""
     if given is None:
         return None
     descriptor = _take(given, "descriptor", int)
+    descriptor = numbers.get(descriptor, descriptor)
     os.set_inheritable(descriptor, False)
     return descriptor
 
@@ -89,9 +91,16 @@ def _marks(given) -> int | None:
 FEATURES = ("batches", "host_calls", "host_streams", "refs", "streams", "traces")
 
 
-def ready_line(config: Config, commands: dict, arena: bool) -> bytes:
-    """The line that says that the interpreter serves, without its newline; whether it uses the `arena`."""
-    offered = {"arena": arena, "frames": config.frames is not None, "marks": config.marks is not None}
+def ready_line(config: Config, commands: dict, arena: bool, forks: bool) -> bytes:
+    """The line that says that the interpreter serves, without its newline; whether it uses the `arena`, and
+    whether a forker may fork others like it.
+    """
+    offered = {
+        "arena": arena,
+        "forks": forks,
+        "frames": config.frames is not None,
+        "marks": config.marks is not None,
+    }
     line = {
         "snakepit": PROTOCOL,
         "address": None if config.alone else f"unix:{config.socket}",

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +49,13 @@ def start(dispatcher, ready_line: bytes, on_shutdown) -> GrpcServer:
     os.chmod(config.socket, 0o600)  # its directory is 0700 already
     server.start()
     return running
+
+
+def prepare() -> None:
+    """Imports what `start` would import; begins nothing of gRPC, so that this process may be forked."""
+    for name in ("grpc._server", "grpc._interceptor", "grpc._utilities"):
+        with contextlib.suppress(ImportError):  # another version's inside: `start` finds it
+            importlib.import_module(name)
 
 
 class GrpcServer:
