@@ -10,7 +10,6 @@ import time
 import uuid
 from pathlib import Path
 
-import numpy
 from snakepit_bridge import Adapter, command
 
 print("imported", flush=True)
@@ -54,7 +53,7 @@ class Forked(Adapter):
         locks = Path("/proc/self/limits").read_text().partition("Max file locks")[2].split()[0]
         return {
             "pid": os.getpid(),
-            "random": [random.random(), float(numpy.random.random())],
+            "random": random.random(),
             "ids": [uuid.uuid4().hex, uuid.uuid1().hex],
             "token": [os.environ["SNAKEPIT_TOKEN"], *[token.decode().partition("=")[2] for token in tokens]],
             "mark": int(locks),

@@ -16,7 +16,7 @@ from tests.supervisor.harness import WIRE
 
 ALSO = {
     **dict.fromkeys(("test_arena", "test_host_calls", "test_marks", "test_streams"), "grpc"),
-    **dict.fromkeys(("test_descendants", "test_ends", "test_forks"), "frames"),
+    **dict.fromkeys(("test_descendants", "test_ends"), "frames"),
 }
 
 

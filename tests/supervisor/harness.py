@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -39,8 +40,9 @@ BRIDGE = str(ROOT / "bridge/python/main.py")
 WIRE = [os.environ.get("SNAKEPIT_TEST_WIRE", "auto")]
 POLICY = WorkerPolicy(queue_limit=100, retry_backoff=0.01)
 FORKED = str(ROOT / "tests/adapters/forked.py") + ":Forked"
-# Of a worker whose replacements may be forked.
+# Of a worker whose replacements may be forked, with the wire whose starts are cheapest.
 FORKS: dict[str, Any] = {
+    "wire": "frames",
     "adapter": FORKED,
     "adapter_args": {},
     "forks": True,
@@ -136,11 +138,16 @@ def executed(tmp_path: Path) -> list[str]:
     return log.read_text().split() if log.exists() else []
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30.0, pause: float = 0.0) -> None:
+    """Waits for the thing. With a `pause` of some milliseconds between two looks what a process takes a long
+    time for has the processor meanwhile."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
-        await asyncio.wait([asyncio.ensure_future(asyncio.to_thread(os.sched_yield))])
+        look = (
+            asyncio.to_thread(threading.Event().wait, pause) if pause else asyncio.to_thread(os.sched_yield)
+        )
+        await asyncio.wait([asyncio.ensure_future(look)])
 
 
 # ---- interpreters that say what they have begun ------------------------------------------------------------
@@ -204,13 +211,13 @@ async def replaced(worker: Supervisor) -> int:
     before, count = pid_of(worker), worker.counters.recycled
     worker.keeper.recycle(Reason.TTL)
     worker.keeper.recycle(Reason.TTL)  # at once
-    await until(lambda: worker.counters.recycled > count and pid_of(worker) != before, 20)
+    await until(lambda: worker.counters.recycled > count and pid_of(worker) != before, 20, 0.005)
     return pid_of(worker)
 
 
 async def has_forker(worker: Supervisor) -> int:
     """The pid of the forker, once there is one."""
-    await until(lambda: worker.keeper.forkers.pid is not None, 20)
+    await until(lambda: worker.keeper.forkers.pid is not None, 20, 0.005)
     assert worker.keeper.forkers.pid is not None
     return worker.keeper.forkers.pid
 
