@@ -3,8 +3,8 @@ no worker likes.
 
 Rules: each command writes its tag before it does anything else; a line is one write to a file opened for
 appending, so that it survives a SIGKILL and several interpreters share the file; runs in any Python from 3.9.
-The lines: `up TOKEN PID PARENT` once an interpreter, `begin TAG TOKEN`, `end TAG TOKEN TIME` (time.monotonic,
-which all processes of a machine share)."""
+The lines: `up TOKEN PID SUPERVISOR` once an interpreter, `begin TAG TOKEN`, `end TAG TOKEN TIME`
+(time.monotonic, which all processes of a machine share)."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ class Witness(Adapter):
         self._token = os.environ.get("SNAKEPIT_TOKEN", "-")
 
     def setup(self) -> None:
-        self.note(f"up {self._token} {os.getpid()} {os.getppid()}")
+        self.note(f"up {self._token} {os.getpid()} {_supervisor()}")
 
     def note(self, line: str) -> None:
         os.write(self._file, f"{line}\n".encode())
@@ -96,3 +96,16 @@ class Misbehaving(Witness):
     def kept(self) -> dict:
         """Megabytes that `leak` keeps in this interpreter."""
         return {"kept_mb": sum(isinstance(chunk, bytes) for chunk in self._kept), "pid": os.getpid()}
+
+
+def _supervisor() -> int:
+    """The pid of the worker actor: the parent, or where that is a forker the parent of it."""
+    parent = os.getppid()
+    try:
+        with open(f"/proc/{parent}/cmdline", "rb") as file:
+            is_forker = b"--forker-fd" in file.read().split(b"\0")
+        with open(f"/proc/{parent}/stat", "rb") as file:
+            above = int(file.read().rpartition(b")")[2].split()[1])
+    except OSError:  # not on this system, and so no forker
+        return parent
+    return above if is_forker else parent

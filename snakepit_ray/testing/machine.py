@@ -49,9 +49,15 @@ def is_rays(pid: int) -> bool:
 
 
 def supervised(one: Incarnation) -> bool:
-    """Whether an interpreter is alive and its parent still is the worker actor that started it."""
-    fields = _stat(one.pid)
-    return serves(one) and bool(fields) and int(fields[1]) == one.parent and is_rays(one.parent)
+    """Whether an interpreter is alive and still is the child of the worker actor that started it, or of a
+    forker of that."""
+    return serves(one) and one.parent in _above(one.pid) and is_rays(one.parent)
+
+
+def _above(pid: int) -> list[int]:
+    """Its parent, and the parent of that."""
+    above = [int(fields[1]) for fields in [_stat(pid)] if fields]
+    return above + [int(fields[1]) for parent in above for fields in [_stat(parent)] if fields]
 
 
 def kill(pid: int, recognised: Callable[[], bool]) -> bool:
