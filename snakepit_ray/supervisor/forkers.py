@@ -73,6 +73,7 @@ class Forkers:
         self._present: Kept | None = None
         self._beginning: asyncio.Task[None] | None = None
         self._burials: dict[Kept, asyncio.Task[None]] = {}  # of every forker that there is
+        self._by_hand = False
         self._used_at = 0.0
         self._idle: asyncio.TimerHandle | None = None
 
@@ -113,10 +114,17 @@ class Forkers:
 
     def replaced(self, interpreter: Interpreter, lived: float) -> None:
         """This interpreter serves in the place of one that lived for so many seconds."""
+        by_hand, self._by_hand = self._by_hand, False
         allowed = interpreter.spec.forks and "forks" in interpreter.ready.features
         there = self._present is not None or self._beginning is not None
-        if allowed and self._state is Forking.POSSIBLE and not there and pays(lived):
+        if allowed and self._state is Forking.POSSIBLE and not (there or by_hand) and pays(lived):
             self._beginning = asyncio.ensure_future(self._begin(interpreter.spec))
+
+    def by_hand(self) -> None:
+        """The next replacement was asked for by hand: it has everything new, and says nothing of how soon
+        another one comes."""
+        self._by_hand = True
+        self.renew()
 
     def renew(self) -> None:
         """The present forker forks no more. The next one imports everything anew."""

@@ -308,7 +308,7 @@ class Keeper:
 
     async def _recycle(self, old: Interpreter, reason: Reason) -> None:
         if reason is Reason.MANUAL:  # whoever asks for it may want what has changed on the disk
-            self.forkers.renew()
+            self.forkers.by_hand()
         if self.overlap:
             await self._recycle_with_overlap(old, reason)
             return

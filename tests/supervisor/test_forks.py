@@ -278,8 +278,9 @@ def test_a_replacement_by_hand_is_executed(tmp_path: Path) -> None:
         old = await forked(worker)
         count = worker.counters.recycled
         worker.recycle()
-        await until(lambda: worker.counters.recycled > count)
+        await until(lambda: worker.counters.recycled > count and worker.life.state == "ready", 20, 0.005)
         assert await value(worker, request("parent")) == os.getpid()
+        assert worker.keeper.forkers._beginning is None, "it says nothing of what comes next"
         assert await forked(worker) != old
 
     working(tmp_path, body)

@@ -5,8 +5,8 @@ Rules:
   while interpreters are replaced often, and none in a pool that never replaces any.
 - A start that fails in a forked interpreter is repeated in an executed one. When that one starts, the fork
   was at fault: the worker forks no more.
-- Whoever replaces an interpreter by hand wants everything new: that one is executed, and its successors are
-  forked by a new forker.
+- Whoever replaces an interpreter by hand wants everything new: that one is executed, and later ones are
+  forked by another forker.
 """
 
 from __future__ import annotations
