@@ -69,6 +69,7 @@ class Child:
     ) -> None:
         self.launch = launch
         self.pid = started.pid
+        self._oldest = tree.born_at(started.pid)
         self.stdout = Output(lambda line: forward("stdout", line))
         self.stderr = Output(lambda line: forward("stderr", line))
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
@@ -135,10 +136,10 @@ class Child:
         When something does not end by SIGKILL within KILL_SECONDS (a system call on a dead disk), that is
         logged and `stays` is true."""
         if not self.exited.done():
-            await aside(tree.send, self._token, signal.SIGTERM)
+            await aside(tree.send, self._token, signal.SIGTERM, self._oldest)
             await asyncio.wait([self.exited], timeout=grace)
         self.kill_now()
-        _, left = await aside(tree.end, {self._token}, KILL_SECONDS, HELPERS_SECONDS)
+        _, left = await aside(tree.end, {self._token}, KILL_SECONDS, HELPERS_SECONDS, self._oldest)
         await asyncio.wait([self.exited], timeout=KILL_SECONDS)
         self.stays = bool(left) or not self.exited.done()
         if self.stays:
@@ -159,7 +160,7 @@ class Child:
     def kill_tree_now(self) -> None:
         """SIGKILL to the child and to whatever it started, without waiting for their end."""
         self.kill_now()
-        tree.send(self._token, signal.SIGKILL)
+        tree.send(self._token, signal.SIGKILL, self._oldest)
 
     @property
     def _token(self) -> str:

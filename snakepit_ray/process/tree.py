@@ -110,18 +110,29 @@ def families(tokens: Collection[str]) -> dict[str, list[Identity]]:
     return {token: [one.process for one in family] for token, family in _families(tokens).items()}
 
 
-def send(token: str, number: signal.Signals) -> int:
-    """Signals every process of the incarnation; returns how many were signalled."""
+def born_at(pid: int) -> int:
+    """When the process was started, as `send` and `end` take it; 0 where that cannot be read."""
+    process = identity(pid)
+    return int(process.started) if PROC and process is not None else 0
+
+
+def send(token: str, number: signal.Signals, oldest: int = 0) -> int:
+    """Signals every process of the incarnation; returns how many were signalled. `oldest`: `born_at` of its
+    first process, where the caller knows it. Processes that were there before are not looked at any closer,
+    and most of a machine's were."""
     sent = 0
-    for member in _families({token}).get(token, ()):
+    for member in _families({token}, oldest).get(token, ()):
         with contextlib.suppress(PermissionError):
             sent += _signal_one(member, token, number)
     return sent
 
 
-def end(tokens: Collection[str], seconds: float, moment: float = 0.0) -> tuple[list[int], set[str]]:
+def end(
+    tokens: Collection[str], seconds: float, moment: float = 0.0, oldest: int = 0
+) -> tuple[list[int], set[str]]:
     """SIGKILL to every process of these incarnations, until there is none or `seconds` have passed. Before
     that they get SIGTERM and `moment` seconds, in which helpers that clean up after a process can do so.
+    `oldest` is as for `send`.
 
     Returns the pids, and the tokens of incarnations that have processes still. A process that is forked
     meanwhile is found the next time round. One that we may not signal, because it became another user's, is
@@ -130,9 +141,9 @@ def end(tokens: Collection[str], seconds: float, moment: float = 0.0) -> tuple[l
     killed: dict[int, None] = {}  # in order, each once
     foreign: set[Identity] = set()
     if moment:
-        _end_gently(tokens, moment)
+        _end_gently(tokens, moment, oldest)
     while True:
-        left = _without(foreign, _families(tokens))
+        left = _without(foreign, _families(tokens, oldest))
         if not left or time.monotonic() > deadline:
             return list(killed), set(left)
         for token, family in left.items():
@@ -146,9 +157,9 @@ def end(tokens: Collection[str], seconds: float, moment: float = 0.0) -> tuple[l
         _wait_for(member.process)
 
 
-def _end_gently(tokens: Collection[str], moment: float) -> None:
+def _end_gently(tokens: Collection[str], moment: float, oldest: int) -> None:
     deadline = time.monotonic() + moment
-    families = _families(tokens)
+    families = _families(tokens, oldest)
     for token, family in families.items():
         for member in family:
             with contextlib.suppress(PermissionError):
@@ -172,7 +183,7 @@ def resident(processes: Collection[Identity]) -> int:
 # ---- who belongs where -------------------------------------------------------------------------------------
 
 
-def _families(tokens: Collection[str]) -> dict[str, list[Member]]:
+def _families(tokens: Collection[str], oldest: int = 0) -> dict[str, list[Member]]:
     """Children stand before their parents: while a parent lives, it shows whose a child without a mark is.
     One that has a mark of these is in that family alone: what a forker has forked is its child."""
     if not tokens:
@@ -183,6 +194,8 @@ def _families(tokens: Collection[str]) -> dict[str, list[Member]]:
     own: dict[str, list[Look]] = {}
     for pid, look in looks.items():
         children.setdefault(look.parent, []).append(look)
+        if PROC and int(look.process.started) < oldest:
+            continue
         for token in _tokens(pid, marks):
             if token in tokens:
                 own.setdefault(token, []).append(look)

@@ -146,7 +146,7 @@ class Forkers:
 
     async def _begin(self, spec: InterpreterSpec) -> None:
         try:
-            kept = await self._start(spec)
+            kept = await self.start(spec)
         except Exception as error:  # noqa: BLE001 - whatever it is: interpreters are executed, as without
             self._off(str(error) or repr(error))
         else:
@@ -155,7 +155,9 @@ class Forkers:
             self._wait_idle(IDLE)
         self._beginning = None
 
-    async def _start(self, spec: InterpreterSpec) -> Kept:
+    async def start(self, spec: InterpreterSpec) -> Kept:
+        """A forker for such interpreters that is ready; `stop` ends it. Raises Unfit, SnakepitError, OSError,
+        and leaves nothing then."""
         executed: list[_Executed] = []
         try:
             await aside(lambda: executed.append(_execute(spec)))

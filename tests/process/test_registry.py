@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -401,15 +402,46 @@ def test_one_that_was_forked_meanwhile_is_found_the_next_time_round(
 ) -> None:
     pids, real, looks = [carrier("feed"), carrier("feed")], tree._families, []
 
-    def families(tokens: set[str]) -> dict[str, list[tree.Member]]:
+    def families(tokens: set[str], oldest: int) -> dict[str, list[tree.Member]]:
         looks.append(1)
-        found = real(tokens)
+        found = real(tokens, oldest)
         return found if len(looks) > 1 else {**found, "feed": found["feed"][:1]}
 
     monkeypatch.setattr(tree, "_families", families)
     killed, carried = tree.end({"feed"}, 5.0)
     assert (sorted(killed), carried) == (sorted(pids), set())
     assert not any(alive(pid) for pid in pids)
+
+
+def test_what_is_older_than_an_incarnation_is_none_of_it(
+    carrier: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so nothing but its age is read."""
+    pid, looked = carrier("first"), []
+    born, real = tree.born_at(pid), tree._tokens
+    monkeypatch.setattr(tree, "_tokens", lambda pid, marks: (looked.append(pid), real(pid, marks))[1])
+    assert tree.send("first", signal.SIGKILL, born + 1) == 0 and pid not in looked
+    assert alive(pid)
+    assert tree.end({"first"}, 5.0, 0.0, born) == ([pid], set())
+    assert os.getpid() not in looked and tree.born_at(os.getpid()) < born
+    assert tree.born_at(pid) == 0, "it is gone: everything is looked at"
+
+
+def test_what_another_family_marks_is_of_that_alone(carrier: Callable[[str], int]) -> None:
+    """A forker's family and those of the interpreters that it has forked, which are its children."""
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    above = subprocess.Popen([sys.executable, "-c", script], env={"SNAKEPIT_TOKEN": "above"})
+    wait_until(lambda: len(tree.find("above")) == 2)
+    (below,) = [one.pid for one in tree.find("above") if one.pid != above.pid]
+    assert tree.mark(below, "below")
+    try:
+        assert {one.pid for one in tree.find("above")} == {above.pid, below}
+        found = tree.families({"above", "below"})
+        pids = {token: [one.pid for one in family] for token, family in found.items()}
+        assert pids == {"above": [above.pid], "below": [below]}
+    finally:
+        tree.end({"above", "below"}, 5.0)
+        above.wait()
 
 
 def test_a_zombie_is_gone() -> None:

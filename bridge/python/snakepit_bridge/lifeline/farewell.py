@@ -26,7 +26,6 @@ FLUSH_SECONDS = 1.0
 def end(status: int) -> None:
     """Takes leave and ends this process."""
     try:
-        gc.unfreeze()  # of a forked interpreter: what its forker has imported ends as everything else
         _within(MOMENT, _finish_pools)
         _run_exit_functions()
         _within(

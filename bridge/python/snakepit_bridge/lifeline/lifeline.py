@@ -129,7 +129,7 @@ def descendants() -> list[int]:
 
 def is_gone(pid: int) -> bool:
     """Whether a process has ended; a zombie has."""
-    return _parent(pid) is None
+    return _look(pid) is None
 
 
 def _token():
@@ -154,9 +154,14 @@ def _family(entry: bytes, mark: bytes) -> list[int]:
     if not os.path.isdir("/proc/self"):
         return []
     ours, parents, family = os.getpid(), {}, set()
+    oldest = _look(ours)[1]
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        parents[pid] = parent = _parent(pid)
-        if parent is not None and ((mark and _file_locks(pid) == mark) or entry in _environment(pid)):
+        looked = _look(pid)
+        if looked is None:
+            continue
+        parents[pid], started = looked
+        # What was there before us is no child of ours: most processes are not looked at any closer.
+        if started >= oldest and ((mark and _file_locks(pid) == mark) or entry in _environment(pid)):
             family.add(pid)
     known = {ours} | family
     while born := [pid for pid, parent in parents.items() if parent in known and pid not in known]:
@@ -164,10 +169,11 @@ def _family(entry: bytes, mark: bytes) -> list[int]:
     return sorted(known - {ours})
 
 
-def _parent(pid: int):
-    """None for a process that is gone or a zombie (proc(5), stat: fields 3 and 4)."""
+def _look(pid: int):
+    """(its parent, when it was started in ticks); None for a process that is gone or a zombie (proc(5), stat:
+    fields 3, 4 and 22)."""
     fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    return int(fields[1]) if fields and fields[0] not in (b"Z", b"X") else None
+    return (int(fields[1]), int(fields[19])) if fields and fields[0] not in (b"Z", b"X") else None
 
 
 def _file_locks(pid: int) -> bytes:
