@@ -14,6 +14,7 @@ NAMES = (
     "sizes",
     "streams",
     "startup",
+    "starts",
     "routing_sim",
     "recycling",
     "recovery",
