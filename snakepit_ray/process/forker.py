@@ -132,7 +132,13 @@ class Forker:
             raise NotForked(f"it takes no order: {error}", is_lost=True) from error
 
     def retire(self) -> None:
-        """It forks no more, and ends when the last that it has forked has ended. Safe to repeat."""
+        """It forks no more, and ends when the last that it has forked has ended. Safe to repeat, also while
+        an order is given in a thread."""
+        with contextlib.suppress(OSError):  # it is gone
+            self._orders.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """For when its process is gone. Safe to repeat."""
         self._orders.close()
 
 

@@ -124,6 +124,7 @@ class Forkers:
         """The next replacement was asked for by hand: it has everything new, and says nothing of how soon
         another one comes."""
         self._by_hand = True
+        self._state = Forking.POSSIBLE  # what was in the way may be mended
         self.renew()
 
     def renew(self) -> None:
@@ -186,7 +187,7 @@ class Forkers:
         if self._present is kept:
             self.renew()
         try:
-            kept.forker.retire()
+            kept.forker.close()
             await kept.child.stop(STOP_SECONDS)
             await aside(kept.registration.remove)
         finally:

@@ -135,9 +135,9 @@ def _prepare(line: bytes) -> tuple:
     protocol.inside(_refuse)
     kind = loading.find_class(config.adapter, config.cwd)
     why = before.why_not(kind)
-    sources = Sources(began)
-    if why or sources.changed():
-        raise StartError("fork", ValueError(why or f"{sources.changed()} was written while it was imported"))
+    if why:
+        raise StartError("fork", ValueError(why))
+    sources = Sources(began)  # of one that is written meanwhile the first order hears
     return kind, without_grpc, sources
 
 
