@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from snakepit_ray.core.worker.forking import IDLE, Forking, pays
+from snakepit_ray.core.worker.forking import IDLE, Forking
 from snakepit_ray.core.worker.handshake import HandshakeError, parse_forker
 from snakepit_ray.process import Child, registry
 from snakepit_ray.process.child import spawn
@@ -30,6 +30,7 @@ from snakepit_ray.supervisor.beginning import InterpreterSpec, forker_line, laun
 from snakepit_ray.supervisor.interpreter import Interpreter
 
 STOP_SECONDS = 0.5
+EXECUTED = "interpreters of this worker are executed, not forked: %s"
 log = logging.getLogger("snakepit_ray.worker")
 
 
@@ -69,11 +70,10 @@ class Forkers:
     ) -> None:
         self._forward = forward
         self._clock = clock
-        self._state = Forking.POSSIBLE
+        self._forking = Forking()
         self._present: Kept | None = None
         self._beginning: asyncio.Task[None] | None = None
         self._burials: dict[Kept, asyncio.Task[None]] = {}  # of every forker that there is
-        self._by_hand = False
         self._used_at = 0.0
         self._idle: asyncio.TimerHandle | None = None
 
@@ -99,7 +99,7 @@ class Forkers:
         """No interpreter has come of the last order. The next one is executed, and shows whether the fork was
         at fault."""
         if not isinstance(error, NotForked):
-            self._state = Forking.DOUBTED
+            self._forking.start_failed()
         log.info("an interpreter is executed, not forked: %s", error)
         if self._present is not None and isinstance(error, NotForked) and error.is_lost:
             self._present.forker.child.kill_now()
@@ -107,24 +107,19 @@ class Forkers:
 
     def executed(self, interpreter: Interpreter | None) -> None:
         """An interpreter was executed and has started, or has not: None."""
-        if self._state is Forking.DOUBTED:
-            self._state = Forking.POSSIBLE
-            if interpreter is not None:
-                self._off("a forked interpreter did not start, and an executed one did")
+        if self._forking.executed(has_started=interpreter is not None):
+            log.info(EXECUTED, "a forked interpreter did not start, and an executed one did")
 
     def replaced(self, interpreter: Interpreter, lived: float) -> None:
         """This interpreter serves in the place of one that lived for so many seconds."""
-        by_hand, self._by_hand = self._by_hand, False
+        pays = self._forking.replaced(lived)
         allowed = interpreter.spec.forks and "forks" in interpreter.ready.features
-        there = self._present is not None or self._beginning is not None
-        if allowed and self._state is Forking.POSSIBLE and not (there or by_hand) and pays(lived):
+        if pays and allowed and self._present is None and self._beginning is None:
             self._beginning = asyncio.ensure_future(self._begin(interpreter.spec))
 
     def by_hand(self) -> None:
-        """The next replacement was asked for by hand: it has everything new, and says nothing of how soon
-        another one comes."""
-        self._by_hand = True
-        self._state = Forking.POSSIBLE  # what was in the way may be mended
+        """The next replacement was asked for by hand, and has everything new."""
+        self._forking.by_hand()
         self.renew()
 
     def renew(self) -> None:
@@ -139,17 +134,14 @@ class Forkers:
         if present is not None:
             present.forker.retire()
 
-    def _off(self, why: str) -> None:
-        self._state = Forking.OFF
-        log.info("interpreters of this worker are executed, not forked: %s", why)
-
     # ---- forkers -------------------------------------------------------------------------------------------
 
     async def _begin(self, spec: InterpreterSpec) -> None:
         try:
             kept = await self.start(spec)
         except Exception as error:  # noqa: BLE001 - whatever it is: interpreters are executed, as without
-            self._off(str(error) or repr(error))
+            self._forking.refused()
+            log.info(EXECUTED, str(error) or repr(error))
         else:
             self._present = kept
             self._used_at = self._clock()
@@ -205,7 +197,7 @@ class Forkers:
 
     async def stop(self) -> None:
         """Ends every forker, and with it whatever of it still runs. Safe to repeat."""
-        self._state = Forking.OFF
+        self._forking.refused()
         beginning = self._beginning
         self.renew()
         if beginning is not None:

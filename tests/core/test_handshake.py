@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_ray.core.worker.handshake import FEATURES, LONGEST_SECONDS, HandshakeError, Ready, parse_ready
+from snakepit_ray.core.worker.handshake import (
+    FEATURES,
+    LONGEST_SECONDS,
+    HandshakeError,
+    Ready,
+    StartFailure,
+    parse_forker,
+    parse_ready,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,3 +62,17 @@ def test_the_contract_lists_the_features() -> None:
     section = (ROOT / "bridge/README.md").read_text().partition("## 2. Ready")[2].partition("## 3. ")[0]
     rows = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == FEATURES
+
+
+def test_a_forker_is_ready_or_says_why_not() -> None:
+    assert parse_forker(b'{"snakepit": 2, "pid": 7, "forker": true}') is None
+    said = b'{"snakepit": 2, "error": {"stage": "fork", "type": "ValueError", "message": "threads"}}'
+    assert parse_forker(said) == StartFailure("fork", "ValueError", "threads", "")
+
+
+@pytest.mark.parametrize(
+    "line", ["7", "{}", '{"snakepit": 2}', '{"snakepit": 2, "forker": 1}', '{"snakepit": 2, "error": 5}']
+)
+def test_what_a_forker_does_not_say_so_is_an_error(line: str) -> None:
+    with pytest.raises(HandshakeError):
+        parse_forker(line.encode())
