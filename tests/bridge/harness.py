@@ -90,7 +90,7 @@ class BridgeProcess:
         env=None,
         shared: int = 0,
         inherited=(),
-        arguments=(),
+        words=(),
         wire: str | None = None,
         **config,
     ) -> None:
@@ -134,7 +134,7 @@ class BridgeProcess:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop
         self._stdout = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop
         self.process = subprocess.Popen(
-            [python, str(script), "--ready-fd", str(child_end), *arguments],
+            [python, str(script), "--ready-fd", str(child_end), *words],
             stdin=subprocess.PIPE,
             stdout=self._stdout,
             stderr=self._stderr,

@@ -38,7 +38,7 @@ class ForkerProcess(BridgeProcess):
         number = theirs.fileno()
         words = ("--forker-fd", str(number))
         env = {"SNAKEPIT_TOKEN": secrets.token_hex(16), "OPENBLAS_NUM_THREADS": "1"}
-        super().__init__(adapter, arguments=words, inherited=(number,), env=env, **config)
+        super().__init__(adapter, words=words, inherited=(number,), env=env, **config)
         theirs.close()
         self.tokens.add(env["SNAKEPIT_TOKEN"])
 
