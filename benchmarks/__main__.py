@@ -11,7 +11,7 @@ NAMES = (
     "unary",
     "lane",
     "batches",
-    "sizes",
+    "growth",
     "streams",
     "startup",
     "starts",
