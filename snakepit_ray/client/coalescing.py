@@ -123,7 +123,8 @@ class _Lane:
         self._clock = clock
         self._with_info = options.merge(info=True)
         rules = Rules(in_order=bool(options.session), hold_seconds=HOLD_SECONDS)
-        self._divider: Divider[_Call] = Divider(BurstSize(), rules, _fitting)
+        self._sizing = BurstSize()
+        self._divider: Divider[_Call] = Divider(self._sizing, rules, _fitting)
         self._gathered: list[_Call] = []  # in this turn of the loop
         self._leaving = False  # a flush is scheduled
         self._hold: asyncio.TimerHandle | None = None
@@ -151,12 +152,17 @@ class _Lane:
             self._hold = None
         gathered, self._gathered = self._gathered, []
         self._divider.add(gathered, self._clock())
-        slots = self._sender.slots_for(self._options)
+        slots = self._slots()
         while (chunk := self._divider.next(slots, self._clock())) is not None:
             self._send(chunk)
         if self._divider.waiting:
             loop, left = asyncio.get_running_loop(), self._divider.wakes_at(slots) - self._clock()
             self._hold = loop.call_later(max(0.0, left), self._leave, context=contextvars.Context())
+
+    def _slots(self) -> int:
+        """The slots that are worth using. A session's are those of its worker."""
+        slots = self._sender.slots_for(self._options)
+        return slots if self._options.session else self._sizing.spread(slots)
 
     def _send(self, chunk: Chunk[_Call]) -> None:
         calls = [call for call in chunk.items if not call.future.done()]
@@ -166,7 +172,7 @@ class _Lane:
         if len(calls) < len(chunk.items):  # the others were cancelled
             chunk = replace(chunk, items=calls)
         try:
-            sent = self._sent(calls)
+            sent = self._sent(calls, chunk.to)
         except Exception as error:  # noqa: BLE001 - whatever cannot be sent is the call's failure
             if len(calls) > 1 and not isinstance(error, PoolClosed):
                 self._divider.halved(chunk, self._clock())
@@ -179,7 +185,7 @@ class _Lane:
         self._trips.add(task)
         task.add_done_callback(self._trips.discard)
 
-    def _sent(self, calls: list[_Call]) -> Sent:
+    def _sent(self, calls: list[_Call], to: str | None) -> Sent:
         self._sender.check_open()
         options = self._with_info if len(calls) == 1 else self._options
         if options.timeout is not None:  # its whole budget: also what it has waited here, and earlier trips
@@ -193,7 +199,7 @@ class _Lane:
             )
         traces = [call.trace for call in calls]
         drawn = [call.drawn for call in calls]
-        return self._sender.some(self._command, drawn, options, traces=traces, waits=Waits.LOOP)
+        return self._sender.some(self._command, drawn, options, prefer=to, traces=traces, waits=Waits.LOOP)
 
     async def _travel(self, trip: _Trip) -> None:
         sent = trip.sent
@@ -216,7 +222,8 @@ class _Lane:
         finally:
             ticket.disarm()
             self._sender.ended(sent)
-            self._divider.ended(trip.chunk, self._clock(), left=left, seconds=seconds)
+            by = None if seconds is None else sent.worker_id
+            self._divider.ended(trip.chunk, self._clock(), left=left, seconds=seconds, by=by)
             if self._divider.waiting:
                 self._leave_soon(loop)
 

@@ -61,12 +61,13 @@ class BatchRun:
         self._budget = sources[0].budget_ms / 1000
         self._parts: dict[int, BatchPart] = {}  # by the number of the first item
         self._under_way: dict[asyncio.Task[Any], _Trip] = {}
+        largest = max(source.batch.count for source in sources)
+        self._sizing = WholeSize(self._begins[-1], self._slots, largest)
         self._divider = self._divided()
 
     def _divided(self) -> Divider[int]:
-        total = self._begins[-1]
         rules = Rules(in_order=bool(self._sources[0].session))
-        divider: Divider[int] = Divider(WholeSize(total, self._slots), rules)
+        divider: Divider[int] = Divider(self._sizing, rules)
         for begin, source in zip(self._begins, self._sources, strict=False):
             # Its buffers go along whole, whatever part of the items goes.
             is_whole = bool(source.args.buffers)
@@ -78,12 +79,13 @@ class BatchRun:
         """Runs all items. Raises NotNow when none of them got in."""
         try:
             while not self._divider.is_finished:
-                while (chunk := self._divider.next(self._slots, self._clock())) is not None:
+                slots = self._sizing.spread(self._slots)
+                while (chunk := self._divider.next(slots, self._clock())) is not None:
                     self._start(chunk)
                 if self._under_way:
                     await self._some_end()
                 else:  # others fill the pool
-                    await asyncio.sleep(max(0.0, self._divider.wakes_at(self._slots) - self._clock()))
+                    await asyncio.sleep(max(0.0, self._divider.wakes_at(slots) - self._clock()))
         finally:
             self._divider.stop()
             await self._cancel()

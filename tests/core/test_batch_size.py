@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_ray.core.work.batch_size import (
+    CALL_SECONDS,
     DRIFT,
     GROWTH,
     LEAST_WORK,
     MOST,
     MOST_BYTES,
+    MOVE_SECONDS,
     QUICKEST,
     SHARE,
     SLOW,
@@ -21,7 +23,9 @@ from snakepit_ray.core.work.batch_size import (
     TARGET,
     BatchSize,
     BurstSize,
+    WholeSize,
 )
+from snakepit_ray.core.work.divider import Divider
 
 seconds = st.floats(0.0, 100.0, allow_nan=False)
 chunks = st.lists(st.tuples(st.integers(1, 5_000), seconds, st.integers(0, 10**9)), max_size=40)
@@ -110,6 +114,55 @@ def test_no_more_workers_are_used_than_the_caller_can_keep_busy(
     work = each * policy.size
     assert used == slots or work / caller <= used <= work / caller + 1 + SPARE
     assert policy.spread(slots, 0.0) == slots
+
+
+@given(st.lists(st.floats(1e-7, 1.0), min_size=1, max_size=6), st.integers(1, 200))
+def test_a_burst_of_cheap_calls_wakes_as_few_workers_as_their_caller_can_feed(
+    seen: list[float], slots: int
+) -> None:
+    policy = BurstSize()
+    assert policy.spread(slots) == slots, "nothing is known yet"
+    for each in seen:
+        policy.observe(10, each * 10)
+    least, used = min(seen[-3:]), policy.spread(slots)
+    assert 1 <= used <= slots
+    assert used == slots or least / CALL_SECONDS < used + 1e-6 <= least / CALL_SECONDS + 1 + SPARE + 1e-5
+    assert used == slots or least < TARGET
+
+
+def divided(slots: int, each: float, total: int = 100_000, piece: int = 390) -> tuple[int, int]:
+    """How many chunks a batch is cut into, and how many are under way at most, where they end in turn."""
+    sizing = WholeSize(total, slots, piece)
+    divider: Divider[int] = Divider(sizing)
+    for begin in range(0, total, piece):
+        divider.add_apart(range(begin, min(begin + piece, total)), 0.0)
+    divider.close()
+    under_way, chunks, most = [], 0, 0
+    while not divider.is_finished:
+        while (chunk := divider.next(sizing.spread(slots), 0.0)) is not None:
+            under_way.append(chunk)
+            chunks += 1
+        most = max(most, len(under_way)) if chunks > slots else most
+        first = under_way.pop(0)
+        divider.ended(first, 0.0, seconds=len(first.items) * each)
+    return chunks, most
+
+
+@pytest.mark.parametrize("slots", [8, 32, 64, 200])
+def test_a_batch_of_cheap_items_is_cut_no_finer_in_a_large_pool(slots: int) -> None:
+    few, _ = divided(2, 5e-6)
+    many, most = divided(slots, 5e-6)
+    assert many <= 1.5 * few + 2 * slots, "the first chunks go to every worker: nothing is known of them"
+    assert most <= max(2 * slots, 16)
+
+
+@pytest.mark.parametrize("each", [MOVE_SECONDS, 0.005, 0.2])
+def test_a_batch_of_items_that_take_long_uses_the_whole_pool(each: float) -> None:
+    for slots in (2, 64):
+        sizing = WholeSize(10_000, slots, 39)
+        assert sizing.spread(slots) == slots
+        sizing.observe(1, each)
+        assert sizing.spread(slots) == slots
 
 
 class Machine:

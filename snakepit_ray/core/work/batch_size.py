@@ -27,6 +27,8 @@ DRIFT = 1.1  # by which the time of an item may grow from chunk to chunk
 QUICKEST = 1e-7  # seconds an item: less is a clock that stood still
 SPARE = 1  # workers more than the caller can keep busy: their times vary
 LEAST_WORK = 0.001  # seconds: calls that come at once are not divided further
+MOVE_SECONDS = 0.001  # that a chunk costs a worker which has another one run it
+CALL_SECONDS = 15e-6  # that an awaited call costs its caller's event loop
 FIRST_SIZE = 256  # of the first chunks of a batch, at most
 
 
@@ -74,6 +76,10 @@ class BatchSize:
             fits = int(min(fits, MOST_BYTES / (nbytes / count)))
         self.size = max(1, min(fits, max(self.size, GROWTH * count)))
 
+    def lasting(self, seconds: float) -> int:
+        """So many items take `seconds`, or none where nothing is known."""
+        return int(seconds / self._item_seconds)
+
     def spread(self, slots: int, caller_seconds: float) -> int:
         """How many of `slots` are worth using: the caller spends `caller_seconds` on a chunk of this size.
         Items that travel alone go to all of them.
@@ -115,10 +121,17 @@ class SourceSize:
 class WholeSize:
     """A batch that is all there (`pool.execute_batch`): near its end the slots share what is left, so that
     none of them is the last by a whole chunk. The first chunks have at most FIRST_SIZE items, because
-    nothing is known of them; what takes long in them is given back."""
+    nothing is known of them; what takes long in them is given back. A chunk has `most` items, and the last
+    ones no less work than it costs to have them run elsewhere."""
 
-    def __init__(self, total: int, slots: int) -> None:
-        self._policy = BatchSize(start=min(FIRST_SIZE, total // (4 * max(1, slots))))
+    def __init__(self, total: int, slots: int, most: int = MOST) -> None:
+        self._policy = BatchSize(most, start=min(FIRST_SIZE, total // (4 * max(1, slots))))
+
+    def spread(self, slots: int) -> int:
+        """How many of `slots` are worth using. The worker that spreads a batch spends MOVE_SECONDS on each
+        chunk, so it cannot keep more workers busy than the work of a chunk is longer than that. Items that
+        take as long as that go to all of them."""
+        return slots if self._policy.lasting(MOVE_SECONDS) <= 1 else self._policy.spread(slots, MOVE_SECONDS)
 
     @property
     def ahead(self) -> int:
@@ -127,7 +140,8 @@ class WholeSize:
 
     def next_size(self, waiting: int, slots: int, places: int) -> int:
         """How many items the next chunk should have."""
-        return max(1, min(self._policy.size, -(-waiting // max(1, slots))))
+        share = max(-(-waiting // max(1, slots)), self._policy.lasting(MOVE_SECONDS))
+        return max(1, min(self._policy.size, share))
 
     def observe(self, count: int, seconds: float, nbytes: int = 0) -> None:
         """What a chunk took."""
@@ -143,6 +157,14 @@ class BurstSize:
 
     def __init__(self) -> None:
         self._last: tuple[float, ...] = ()  # seconds an item, of the last three
+
+    def spread(self, slots: int) -> int:
+        """How many of `slots` are worth using. Their caller makes a call in CALL_SECONDS and no faster, and
+        each worker more that is awake takes the cores from those that work."""
+        each = min(self._last, default=math.inf)
+        if each >= TARGET:
+            return slots
+        return max(1, min(slots, math.ceil(each / CALL_SECONDS) + SPARE))
 
     def observe(self, count: int, seconds: float, nbytes: int = 0) -> None:
         """`count` of them took `seconds` in their interpreter."""
