@@ -17,7 +17,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from benchmarks.plot import Curve, Panel, drawing
 CALLERS = 1_000
 IDLE_SECONDS = 10.0
 SETTLE_SECONDS = 6.0  # after the last call: what is remembered of it goes, and the first health check
+BESIDE = 4  # bare actors that are idle beside a pool
 SPARE_MB = 150.0  # of memory for each worker of a larger pool
 RATES = ("map", "execute_batch", "call")
 Row = dict[str, float]
@@ -65,20 +66,26 @@ def main() -> None:
 
 
 def bare_round(size: int) -> Row:
-    """Bare async actors: start, idle cost, memory."""
-    options = {"num_cpus": 0, "max_concurrency": 1_000_000, "enable_task_events": False}
+    """Bare async actors: start and memory."""
     used, began = processor_seconds(), time.perf_counter()
-    bare = ray.remote(Bare).options(**options)
-    actors = [bare.remote() for _ in range(size)]
+    with bare_actors(size) as pids:
+        return {
+            "bare_s": time.perf_counter() - began,
+            "bare_cpu": processor_seconds() - used,
+            "bare_mb": uss_mb(pids) / size,
+        }
+
+
+@contextlib.contextmanager
+def bare_actors(count: int) -> Iterator[list[int]]:
+    """The processes of so many, once all are there."""
+    bare = ray.remote(Bare).options(num_cpus=0, max_concurrency=1_000_000, enable_task_events=False)
+    actors = [bare.remote() for _ in range(count)]
     pids = ray.get([actor.pid.remote() for actor in actors])
-    row = {"bare_s": time.perf_counter() - began, "bare_cpu": processor_seconds() - used}
-    time.sleep(SETTLE_SECONDS)
-    row["bare_idle"] = idle_share({"all": pids})["all"] / size
-    row["bare_mb"] = uss_mb(pids) / size
+    yield pids
     for actor in actors:
         ray.kill(actor)
     wait_gone(pids)
-    return row
 
 
 def pool_round(size: int, items: int) -> Row:
@@ -93,8 +100,11 @@ def pool_round(size: int, items: int) -> Row:
             "router": [router_pid("growth")],
         }
         row |= rates(pool, items)
-        time.sleep(SETTLE_SECONDS)
-        row |= {f"{name}_idle": share / size for name, share in idle_share(pids).items()}
+        with bare_actors(BESIDE) as bare:  # in the same seconds: what Ray's own take differs by the hour
+            time.sleep(SETTLE_SECONDS)
+            idle = idle_share({**pids, "bare": bare})
+        row |= {f"{name}_idle": share / size for name, share in idle.items() if name != "bare"}
+        row["bare_idle"] = idle["bare"] / BESIDE
         row |= {f"{name}_mb": uss_mb(of) / size for name, of in pids.items()}
     wait_gone([pid for of in pids.values() for pid in of])
     return row
