@@ -17,7 +17,6 @@ import contextvars
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from snakepit_ray.client.drawing import fitting
@@ -170,7 +169,7 @@ class _Lane:
             self._divider.ended(chunk, self._clock())
             return
         if len(calls) < len(chunk.items):  # the others were cancelled
-            chunk = replace(chunk, items=calls)
+            chunk = chunk.having(calls)
         try:
             sent = self._sent(calls, chunk.to)
         except Exception as error:  # noqa: BLE001 - whatever cannot be sent is the call's failure
