@@ -252,10 +252,12 @@ class Directory:
         return _unpickle, (self.config, self.router, self.snapshot())
 
     def snapshot(self) -> Snapshot:
-        """What a pickled handle carries: at most SNAPSHOT_SIZE workers."""
+        """What a pickled handle carries: at most SNAPSHOT_SIZE workers. A sample passes for an older table,
+        so that whoever has it is sent the whole one and takes it."""
         with self._lock:
             rows = self._view.sample(SNAPSHOT_SIZE, random.random)
-            return Snapshot(self._view.version, [self._entries[key] for key, _, _ in rows], self._counts)
+            version = self._view.version - (len(rows) < len(self._view))
+            return Snapshot(version, [self._entries[key] for key, _, _ in rows], self._counts)
 
     def speakers(self) -> list[tuple[str, Any]]:
         """The actors that have events, each under a name of its own: a worker that was restarted is another
