@@ -46,7 +46,7 @@ def _cpu_name() -> str:
 
 
 def init_ray(cpus: int = 4) -> None:
-    """A local cluster with nothing beside it, as for users who have installed nothing but Ray and this package:
+    """A local cluster with nothing beside it, as for users who have installed Ray and this package alone:
 
     - Its actors run on asyncio's own loop.
     - The packages are compiled. Else each process compiles them anew where PYTHONDONTWRITEBYTECODE is set,

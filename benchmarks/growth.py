@@ -39,16 +39,21 @@ Row = dict[str, float]
 
 
 def main() -> None:
-    args = arguments(__doc__, rounds=2, items=200_000, seconds=420.0, sizes="2 8 32 64", large="120 200")
+    args = arguments(
+        __doc__, rounds=2, items=200_000, seconds=420.0, sizes="2 8 32 64", large="120 200", wire="auto"
+    )
     began = time.perf_counter()
     init_ray(2)
     header = machine()
     sizes, rows = [int(size) for size in args.sizes.split()], {}
-    pool_round(sizes[0], args.items), bare_round(sizes[0])  # the first of each fills caches of the disk
+    (
+        pool_round(sizes[0], args.items, args.wire),
+        bare_round(sizes[0]),
+    )  # the first of each fills caches of the disk
     for _ in range(args.rounds):
         round_began = time.perf_counter()
         for size in sizes:
-            rows.setdefault(size, []).append(bare_round(size) | pool_round(size, args.items))
+            rows.setdefault(size, []).append(bare_round(size) | pool_round(size, args.items, args.wire))
         now = time.perf_counter()
         if now - began + (now - round_began) > args.seconds:
             break
@@ -57,7 +62,7 @@ def main() -> None:
     large = {}
     for size in map(int, args.large.split()):
         if (refused := no_room(size, began, args.seconds, medians[sizes[-1]])) is None:
-            large[size] = start_only(size)
+            large[size] = start_only(size, args.wire)
             print(f"{size} workers: {large[size]:.1f} s until ready")
         else:
             print(f"{size} workers: not tried, {refused}")
@@ -88,10 +93,10 @@ def bare_actors(count: int) -> Iterator[list[int]]:
     wait_gone(pids)
 
 
-def pool_round(size: int, items: int) -> Row:
+def pool_round(size: int, items: int, wire: str) -> Row:
     """A pool: start, rates, idle cost, memory."""
     used, began = processor_seconds(), time.perf_counter()
-    with snakepit.start(name="growth", size=size, interpreter=sys.executable) as pool:
+    with snakepit.start(name="growth", size=size, interpreter=sys.executable, wire=wire) as pool:
         row = {"pool_s": time.perf_counter() - began, "pool_cpu": processor_seconds() - used}
         workers = pool.workers()
         pids = {
@@ -143,10 +148,10 @@ async def call_from_many(pool: Any, count: int) -> None:
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
 
 
-def start_only(size: int) -> float:
+def start_only(size: int, wire: str) -> float:
     """Seconds until a larger pool is ready and has answered."""
     began = time.perf_counter()
-    with snakepit.start(name="growth", size=size, interpreter=sys.executable) as pool:
+    with snakepit.start(name="growth", size=size, interpreter=sys.executable, wire=wire) as pool:
         pool.await_ready(600.0)
         pool.execute("add", {"a": 1, "b": 2})
         seconds = time.perf_counter() - began

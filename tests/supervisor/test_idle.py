@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from snakepit_ray.supervisor import Supervisor
 from tests.supervisor.harness import request, run, supervisor, until, value
 
@@ -21,10 +19,11 @@ def timers() -> list[asyncio.TimerHandle]:
     return [timer for timer in loop._scheduled if not timer.cancelled()]
 
 
-@pytest.mark.parametrize("wire", ["auto", "frames"])
-def test_nothing_but_the_next_look_at_the_interpreter(tmp_path: Path, wire: str) -> None:
+def test_nothing_but_the_next_look_at_the_interpreter(tmp_path: Path) -> None:
+    """Without gRPC, whose threads wake up by themselves."""
+
     async def body() -> None:
-        worker: Supervisor = supervisor(tmp_path, wire=wire)
+        worker: Supervisor = supervisor(tmp_path, wire="frames")
         await worker.start()
         try:
             assert (await value(worker, request("run", 1, tag="x")))["tag"] == "x"
