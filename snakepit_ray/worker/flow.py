@@ -9,6 +9,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol
@@ -40,7 +42,9 @@ class Flow:
         self._threshold = threshold
         self._credit = AHEAD_PARTS
         self._granted = asyncio.Event()
-        self._kept: list[str] = []
+        self._numbers = itertools.count()
+        # Those before the last few were fetched: their caller has taken parts that came after them.
+        self._kept: deque[str] = deque(maxlen=4 * AHEAD_PARTS)
 
     def taken(self, parts: int) -> None:
         """The caller has taken so many parts more."""
@@ -71,7 +75,7 @@ class Flow:
             if fits:
                 self._write(lane_parts.chunks(self._request_id, part))
                 continue
-            name = f"{self._request_id}#{len(self._kept)}"
+            name = f"{self._request_id}#{next(self._numbers)}"
             self._kept.append(name)
             self._keeps.keep(name, (part, None))
             self._write(lane_parts.kept(self._request_id, name))
