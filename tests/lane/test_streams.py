@@ -12,6 +12,8 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snakepit_ray.client import answers, outbox
 from snakepit_ray.client.interrupts import Interruptible
@@ -171,6 +173,49 @@ def test_nobody_is_granted_more_than_the_credit(worker: Worker) -> None:
     wait_until(lambda: worker.commands.cancelled == {"a-1"})
 
 
+@given(st.lists(st.integers(1, 2 * AHEAD_PARTS), max_size=10))
+def test_each_part_that_is_taken_brings_one_more(grants: list[int]) -> None:
+    async def run() -> None:
+        sent, expected = list[bytes](), AHEAD_PARTS
+        flow = Flow("r-1", sent.append, Keeps(), 10)
+        task = asyncio.ensure_future(flow.run(endless(b"")))
+        await turns()
+        for taken in grants:
+            assert len(sent) == expected
+            flow.taken(taken)
+            expected += min(taken, AHEAD_PARTS)
+            await turns()
+        assert len(sent) == expected
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(run())
+
+
+async def turns() -> None:
+    """As many turns of the loop as a flow needs to send what it may."""
+    for _ in range(3 * AHEAD_PARTS):
+        await asyncio.sleep(0)
+
+
+class Keeps:
+    """Where a flow keeps what is too large."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Any] = {}
+
+    def keep(self, name: str, answered: Any) -> None:
+        self.kept[name] = answered
+
+    def forget(self, name: str) -> None:
+        del self.kept[name]
+
+
+async def endless(buffer: bytes) -> AsyncGenerator[Part]:
+    while True:
+        yield Part([Piece(b"1", [buffer])])
+
+
 def test_credit_and_cancels_go_although_much_waits(
     worker: Worker, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,20 +286,6 @@ def test_the_garbage_collector_may_drop_a_stream_while_its_connection_is_written
 
 
 def test_parts_that_are_kept_go_with_their_stream() -> None:
-    class Keeps:
-        def __init__(self) -> None:
-            self.kept: dict[str, Any] = {}
-
-        def keep(self, name: str, answered: Any) -> None:
-            self.kept[name] = answered
-
-        def forget(self, name: str) -> None:
-            del self.kept[name]
-
-    async def endless() -> AsyncGenerator[Part]:
-        while True:
-            yield Part([Piece(b"1", [b"x" * 11])])
-
     async def run() -> None:
         keeps, full = Keeps(), asyncio.Event()
 
@@ -262,7 +293,7 @@ def test_parts_that_are_kept_go_with_their_stream() -> None:
             if len(keeps.kept) == AHEAD_PARTS:
                 full.set()
 
-        task = asyncio.ensure_future(Flow("r-1", write, keeps, 10).run(endless()))
+        task = asyncio.ensure_future(Flow("r-1", write, keeps, 10).run(endless(b"x" * 11)))
         await full.wait()
         assert len(keeps.kept) == AHEAD_PARTS
         task.cancel()

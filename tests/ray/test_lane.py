@@ -20,6 +20,7 @@ import pytest
 import ray
 
 import snakepit_ray as snakepit
+from snakepit_ray.port import ray_port
 from tests.conftest import RUN, wait_until
 from tests.ray.conftest import adapter
 from tests.scale import INTERRUPTS, KILLS, ORDERS
@@ -209,6 +210,9 @@ def test_streams_of_large_values_are_the_same(logged: Logged) -> None:
     assert pool.stats().by_lane - before == (2 if lane else 0)
     again = {one.way for one in pool.stream("stream", {"tag": "again", "count": 3}, info=True)}
     assert again == {"ray"}, "for a minute"
+    actor = ray_port.find_worker(f"{pool.name}-0")
+    with pytest.raises(snakepit.RequestCancelled, match="did not fetch"):
+        ray.get(actor.fetch_kept.remote("what is not there"))
 
 
 def test_a_cancel_stops_the_command(logged: Logged) -> None:
