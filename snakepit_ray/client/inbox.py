@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -20,8 +21,6 @@ from snakepit_ray.wire import lane, lane_parts
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire._pb import lane_pb2
 from snakepit_ray.wire.codec import Part
-
-MOST_WAIT = 86_400.0  # seconds of one wait: a lock takes no number of them that is too large
 
 
 class LaneLost(Exception):
@@ -94,7 +93,7 @@ class ThreadItems:
     def take(self, seconds: float) -> Item:
         """The next one. Raises GetTimeout when there is none in time."""
         try:
-            return self._queue.get(timeout=min(max(0.0, seconds), MOST_WAIT))
+            return self._queue.get(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))
         except queue.Empty:
             raise ray_port.GetTimeout("no part came by the lane in time") from None
 

@@ -63,12 +63,12 @@ def rest(parts: Any) -> list[Any]:
     return values
 
 
-def taken(client: Client, waits: Waits, *stream: Any) -> list[Any]:
+def taken(client: Client, waits: Waits, *stream: Any, seconds: float = SECONDS) -> list[Any]:
     """The values of a stream."""
 
     async def run() -> list[Any]:
         values: list[Any] = []
-        await fill(values, client.stream(*stream, waits=waits), waits)
+        await fill(values, client.stream(*stream, waits=waits, seconds=seconds), waits)
         return values
 
     return asyncio.run(run())
@@ -432,6 +432,11 @@ def test_a_worker_that_leaves_waits_until_its_parts_are_sent(worker: Worker) -> 
 def _with_id(request: pb.Request, name: str) -> bytes:
     request.id = name
     return request.SerializeToString()
+
+
+@BOTH
+def test_a_budget_may_be_of_any_length(client: Client, waits: Waits) -> None:
+    assert taken(client, waits, 3, "count", seconds=1e12) == [0, 1, 2]
 
 
 def test_a_request_whose_connection_has_just_ended_goes_by_ray(worker: Worker, client: Client) -> None:
