@@ -27,8 +27,16 @@ def worker_of(life: Life) -> Any:
         """Nobody has room."""
         asked.append(None)
 
-    pool_link = SimpleNamespace(hand_over=hand_over, asked=asked)
-    return SimpleNamespace(supervisor=life.supervisor, requests=life.requests, pool_link=pool_link)
+    async def until_sent(timeout: float) -> bool:
+        """There are no callers by a lane."""
+        return timeout > 0
+
+    return SimpleNamespace(
+        supervisor=life.supervisor,
+        requests=life.requests,
+        pool_link=SimpleNamespace(hand_over=hand_over, asked=asked),
+        _lane_server=SimpleNamespace(until_sent=until_sent),
+    )
 
 
 def placed_at(life: Life, target: Life, monkeypatch: pytest.MonkeyPatch) -> None:
