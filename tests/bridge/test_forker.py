@@ -115,6 +115,7 @@ def serves(one: ForkerProcess) -> None:
         assert line["pid"] == pid and set(line["commands"]) == {"double"}
         stream = one.attach()
         assert stream.run("double", {"x": 21}) == 42
+        assert stream.failure("double", {"x": "1"}).message == "double: x must be int, got str '1'"
         assert carriers({fork.token}) == {pid}
         os.close(fork.lifeline)
         assert fork.said()[0] == {"exited": 1}

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,11 @@ def test_a_forked_interpreter_has_what_an_executed_one_has(tmp_path: Path, wire:
         executed = [await value(worker, request(name)) for name in ("about", "count_up")]
         assert executed[0]["ballast"] == 1_000_000
         assert await value(worker, request("parent")) == os.getpid()
+        said = replace(worker.interpreter.ready, pid=0, address="")
         await forked(worker)
         assert [await value(worker, request(name)) for name in ("about", "count_up")] == executed
-        assert "arena" in worker.interpreter.ready.features
+        assert replace(worker.interpreter.ready, pid=0, address="") == said
+        assert {"arena", "forks"} <= said.features and said.commands["end"].params
         # What it imports at its start it would import each time: the forker is to do that once.
         assert await value(worker, request("imported_since")) == []
 

@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import typing
 
 from snakepit_bridge.adapter.signature import Signature
 from snakepit_bridge.values.failures import InvalidArguments, UnknownCommand
@@ -140,7 +142,7 @@ class Command:
         self.stream = inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
         # Not of `plain`: a wrapper may run its coroutine by itself; a coroutine that it returns is awaited.
         self.asynchronous = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-        self.signature = None if raw else Signature(name, function)
+        self.signature = None if raw else _signature(name, function)
 
     def call(self, args: dict, context, stream: bool = False):
         """Checks `args` and calls the function. Raises InvalidArguments before the call, or whatever the
@@ -166,6 +168,28 @@ class Command:
             "params": parameters,
             "open": self.raw or self.signature.open,
         }
+
+
+_prepared: dict = {}  # (name, function): its signature
+
+
+def prepare(kind: type) -> None:
+    """Resolves the signatures of a class before there is an instance: more than half of what a start costs
+    once everything is imported, so a forker does it. What cannot be resolved now may be later.
+    """
+    for attribute, _, raw, name in _marked(kind):
+        function = inspect.getattr_static(kind, attribute)
+        if raw or not inspect.isfunction(function):
+            continue
+        with contextlib.suppress(Exception):  # what is wrong with it, find_commands says
+            typing.get_type_hints(inspect.unwrap(function))
+            _prepared[name, function] = Signature(name, function, skip=1)
+
+
+def _signature(name: str, function) -> Signature:
+    plain = getattr(function, "__func__", function)
+    found = _prepared.get((name, plain)) if inspect.isfunction(plain) else None
+    return found or Signature(name, function)
 
 
 def find_commands(instance) -> dict[str, Command]:

@@ -23,7 +23,7 @@ import sys
 import time
 
 from snakepit_bridge import PROTOCOL
-from snakepit_bridge.adapter import forkable, loading, protocol
+from snakepit_bridge.adapter import commands, forkable, loading, protocol
 from snakepit_bridge.adapter.loading import StartError
 from snakepit_bridge.adapter.sources import Sources
 from snakepit_bridge.lifeline import birth, forks, lifeline
@@ -37,7 +37,6 @@ LONGEST_ORDER = 4096
 LATER = (
     "ctypes",
     "resource",
-    "snakepit_bridge.adapter.commands",
     "snakepit_bridge.adapter.execution",
     "snakepit_bridge.adapter.hooks",
     "snakepit_bridge.lifeline.farewell",
@@ -137,6 +136,7 @@ def _prepare(line: bytes) -> tuple:
     why = before.why_not(kind)
     if why:
         raise StartError("fork", ValueError(why))
+    commands.prepare(kind)
     sources = Sources(began)  # of one that is written meanwhile the first order hears
     return kind, without_grpc, sources
 
