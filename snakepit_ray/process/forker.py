@@ -104,7 +104,10 @@ class Forker:
         """Has it fork what `launch` would execute; as `spawn`, it blocks for a few ms. The descriptors
         `inherited` are those that the start line names.
 
-        Raises NotForked, OSError without descriptors."""
+        Raises NotForked, also where the environment is another than the forker's; OSError without
+        descriptors."""
+        if _without_token(launch) != _without_token(self.child.launch):
+            raise NotForked("the environment has changed")
         with contextlib.ExitStack() as undo:
             report, given = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(report.close)
@@ -140,6 +143,10 @@ class Forker:
     def close(self) -> None:
         """For when its process is gone. Safe to repeat."""
         self._orders.close()
+
+
+def _without_token(launch: Launch) -> dict[str, str]:
+    return {**launch.env, TOKEN_VARIABLE: ""}
 
 
 def _pipe(*, writes: bool) -> Ends:

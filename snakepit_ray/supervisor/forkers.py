@@ -89,7 +89,7 @@ class Forkers:
         present = self._present
         if present is None:
             return None
-        if not _same(present.spec, spec):
+        if present.spec != spec:
             self.renew()
             return None
         self._used_at = self._clock()
@@ -226,10 +226,6 @@ async def _is_ready(kept: Kept) -> None:
         raise Unfit(str(error)) from error
     if failure is not None:
         raise Unfit(failure.message)
-
-
-def _same(one: InterpreterSpec, other: InterpreterSpec) -> bool:
-    return one == other and launch_of(one, "").env == launch_of(other, "").env
 
 
 def _execute(spec: InterpreterSpec) -> _Executed:

@@ -276,6 +276,18 @@ def test_a_replacement_has_the_code_that_is_on_the_disk(tmp_path: Path) -> None:
     working(tmp_path, body, adapter=write(tmp_path))
 
 
+def test_another_environment_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(worker: Supervisor) -> None:
+        old = await forked(worker)
+        monkeypatch.setenv("LC_TIME", "C.UTF-8")
+        await replaced(worker)
+        assert await value(worker, request("parent")) == os.getpid()
+        assert "LC_TIME" in (await value(worker, request("about")))["variables"]
+        assert await has_forker(worker) != old
+
+    working(tmp_path, body)
+
+
 def test_a_replacement_by_hand_is_executed(tmp_path: Path) -> None:
     async def body(worker: Supervisor) -> None:
         old = await forked(worker)
