@@ -1,5 +1,5 @@
 """What does recycling cost? The same requests on a pool of 4 whose interpreters are replaced after 50
-requests each, and on one whose are not, interleaved round by round.
+requests each, by forks and by executions, and on one whose are not, interleaved round by round.
 
 Failures are counted: recycling may fail none. `--workload sleep` is a command of 5 ms, `add` one of none."""
 
@@ -29,20 +29,24 @@ def main() -> None:
     init_ray()
     header = machine()
     settings = {"size": WORKERS, "interpreter": sys.executable}
+    limited = {"worker_max_requests": MAX_REQUESTS, **settings}
     pools = {
         "plain": snakepit.start(name="plain", **settings),
-        "recycled": snakepit.start(name="recycled", worker_max_requests=MAX_REQUESTS, **settings),
+        "recycled": snakepit.start(name="recycled", **limited),
+        "executed": snakepit.start(name="executed", fork_starts="off", **limited),
     }
+    for pool in pools.values():  # interpreters are forked from the third on
+        measure(pool, *WORKLOADS[args.workload], WORKERS * MAX_REQUESTS * 4)
     command, values = WORKLOADS[args.workload]
     rows = []
     for _ in range(args.rounds):
         row: dict[str, float] = {}
         for name, pool in pools.items():
             row |= {f"{name}_{key}": value for key, value in measure(pool, command, values, args.requests)}
-        row["ratio"] = row["recycled_rate"] / row["plain_rate"]
+        for name in ("recycled", "executed"):
+            row[f"{name}_ratio"] = row[f"{name}_rate"] / row["plain_rate"]
         rows.append(row)
-    recycled = pools["recycled"].stats().recycled
-    report(rows, recycled, args.requests * args.rounds)
+    report(rows)
     save("recycling", args.json, {"machine": header, "workload": args.workload, "rounds": rows})
     snakepit.shutdown()
 
@@ -73,15 +77,14 @@ def take(ref: Any, errors: Counter[str]) -> None:
         errors[type(error).__name__] += 1
 
 
-def report(rows: list[dict[str, float]], recycled: int, requests: int) -> None:
+def report(rows: list[dict[str, float]]) -> None:
     print("| | requests/s | failed | interpreters replaced |\n|---|---|---|---|")
-    for name in ("plain", "recycled"):
+    for name in ("plain", "recycled", "executed"):
         failed = sum(row[f"{name}_failed"] for row in rows)
         replaced = sum(row[f"{name}_recycles"] for row in rows)
         print(f"| {name} | {median(rows, f'{name}_rate'):.0f} | {failed:.0f} | {replaced:.0f} |")
-    print(f"\nratio {median(rows, 'ratio'):.2f}; {requests} requests, {recycled} recycles in all")
-    if not recycled:
-        print("nothing was recycled: the ratio compares two pools alike")
+    forked, executed = median(rows, "recycled_ratio"), median(rows, "executed_ratio")
+    print(f"\nratio to plain: {forked:.2f}; with executed starts {executed:.2f}")
 
 
 if __name__ == "__main__":
