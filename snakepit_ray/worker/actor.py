@@ -22,7 +22,7 @@ from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.work.request_ids import made_by
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.ledger import Ledger
-from snakepit_ray.port import ray_port
+from snakepit_ray.port import ray_port, sparing
 from snakepit_ray.port.listeners import Listeners, Told
 from snakepit_ray.port.messages import Delegated, MoveOrder, PoolMemory, WorkerFacts
 from snakepit_ray.process import registry, state_files
@@ -42,6 +42,7 @@ from snakepit_ray.worker.requests import Requests
 from snakepit_ray.worker.specs import interpreter_spec, worker_policy
 
 log = logging.getLogger("snakepit_ray.worker")
+sparing.spare_libraries(f"{__name__}.WorkerActor")
 
 
 class WorkerActor:
@@ -266,6 +267,7 @@ class WorkerActor:
         return {
             "decoded": decoded_count(),
             "numpy_imported": "numpy" in sys.modules,
+            "libraries": [name for name in (*sparing.LIBRARIES, "numpy", "grpc") if name in sys.modules],
             "healthy": interpreter is not None and await interpreter.client.healthy(2.0),
             "stderr_tail": interpreter.child.stderr.tail if interpreter is not None else "",
             "reports": self.pool_link.reports,

@@ -18,6 +18,7 @@ import ray
 import snakepit_ray as snakepit
 from snakepit_ray.port import ray_port
 from tests.ray.conftest import adapter
+from tests.ray.harness import driver
 
 pytestmark = pytest.mark.ray
 
@@ -107,6 +108,29 @@ def test_refs_are_resolved_at_the_worker_and_results_pass_through_undecoded(star
     np.testing.assert_array_equal(again, np.arange(100_000.0))
     for pool in (first, second):
         assert probe(pool)["decoded"] == 0, "a worker actor decoded a value"
+
+
+FRESH = """
+ray.shutdown()
+environment = {"env_vars": {"SNAKEPIT_TEST": "processes of its own, which no template is forked into"}}
+ray.init(address=os.environ["TEST_RAY"], log_to_driver=False, runtime_env=environment)
+import numpy as np
+from snakepit_ray.port import ray_port
+with snakepit.start(name="fresh", size=1, interpreter=sys.executable) as pool:
+    worker = ray_port.find_worker(pool.workers()[0].worker_id)
+    loaded = [ray.get(worker.probe.remote())["libraries"]]
+    pool.execute("echo", {"x": np.arange(100_000.0)})
+    loaded.append(ray.get(worker.probe.remote())["libraries"])
+    echoed = pool.execute("echo", {"x": ray.put(np.arange(10.0))})["echoed"]["x"]
+    print(json.dumps([*loaded, float(echoed.sum())]))
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_loads_no_library_of_values_before_a_ref_brings_one(cluster: None) -> None:
+    process = driver(FRESH)
+    output, _ = process.communicate(timeout=120)
+    assert output == "[[], [], 45.0]\n"
 
 
 def probe(pool: Any) -> dict[str, Any]:
