@@ -69,3 +69,13 @@ def test_a_ray_without_that_place_loads_what_it_wants_to(
     process(monkeypatch, ray.WORKER_MODE, f"{OURS}.__init__")
     monkeypatch.delattr(addons, "apply")
     assert not sparing.spare_libraries(OURS)
+
+
+def test_nor_does_one_that_does_not_say_what_it_runs(
+    monkeypatch: pytest.MonkeyPatch, registered: list[Any]
+) -> None:
+    process(monkeypatch, ray.WORKER_MODE, f"{OURS}.__init__")
+    monkeypatch.setattr(ray, "get_runtime_context", SimpleNamespace)
+    assert not sparing.spare_libraries(OURS)
+    addons.apply("a context")
+    assert registered == ["a context"]
