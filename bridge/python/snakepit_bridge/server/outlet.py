@@ -114,10 +114,8 @@ class Outlet:
     def put(self, value) -> bool:
         """Sends one value; waits for credit. Whether the stream goes on: it was not cancelled."""
         text = quick(value)  # as `_encoded`, without a call: most of what a fast stream costs is here
-        if text is not None and len(text) <= self._limit:
-            buffers, size = (), len(text)
-        else:
-            text, buffers, size = self._whole(value)
+        fits = text is not None and len(text) <= self._limit
+        text, buffers, size = (text, (), len(text)) if fits else self._whole(value)
         try:
             with self._lock:
                 pack = self._open
@@ -199,9 +197,8 @@ class Outlet:
 
     def _encoded(self, value):
         text = quick(value)
-        if text is not None and len(text) <= self._limit:
-            return text, (), len(text)
-        return self._whole(value)
+        fits = text is not None and len(text) <= self._limit
+        return (text, (), len(text)) if fits else self._whole(value)
 
     def _whole(self, value):
         payload = encode(value, marker=self._marker, root="chunk")
