@@ -211,13 +211,13 @@ async def replaced(worker: Supervisor) -> int:
     before, count = pid_of(worker), worker.counters.recycled
     worker.keeper.recycle(Reason.TTL)
     worker.keeper.recycle(Reason.TTL)  # at once
-    await until(lambda: worker.counters.recycled > count and pid_of(worker) != before, 20, 0.005)
+    await until(lambda: worker.counters.recycled > count and pid_of(worker) != before, 30, 0.005)
     return pid_of(worker)
 
 
 async def has_forker(worker: Supervisor) -> int:
     """The pid of the forker, once there is one."""
-    await until(lambda: worker.keeper.forkers.pid is not None, 20, 0.005)
+    await until(lambda: worker.keeper.forkers.pid is not None, 30, 0.005)
     assert worker.keeper.forkers.pid is not None
     return worker.keeper.forkers.pid
 

@@ -121,14 +121,14 @@ async def stopped(worker: Supervisor) -> None:
 
 async def crashed(worker: Supervisor) -> None:
     os.kill(pid_of(worker), signal.SIGKILL)
-    await until(lambda: worker.counters.restarts == 1 and not worker.keeper._others, 20, 0.005)
+    await until(lambda: worker.counters.restarts == 1 and not worker.keeper._others, 30, 0.005)
 
 
 async def forker_crashed(worker: Supervisor) -> None:
     """Nobody else would hear how the interpreter ends: that is lost, too."""
     ours = pid_of(worker)
     os.kill(worker.keeper.forkers.pid, signal.SIGKILL)
-    await until(lambda: worker.counters.restarts == 1 and not worker.keeper._others, 20, 0.005)
+    await until(lambda: worker.counters.restarts == 1 and not worker.keeper._others, 30, 0.005)
     assert not alive(ours)
     assert await value(worker, request("parent")) == os.getpid()
 
@@ -158,7 +158,7 @@ def test_how_it_ended_is_told(tmp_path: Path, how: dict[str, int], name: str | N
             await value(worker, request("end", **how))
         assert [caught.value.exit_code, caught.value.signal] == [how.get("code"), name]
         assert "last words" in str(caught.value)
-        await until(lambda: worker.counters.restarts == 1, 20, 0.005)
+        await until(lambda: worker.counters.restarts == 1, 30, 0.005)
         assert await value(worker, request("parent")) == forker, "the restart was forked"
 
     working(tmp_path, body)
@@ -293,7 +293,7 @@ def test_a_replacement_by_hand_is_executed(tmp_path: Path) -> None:
         old = await forked(worker)
         count = worker.counters.recycled
         worker.recycle()
-        await until(lambda: worker.counters.recycled > count and worker.life.state == "ready", 20, 0.005)
+        await until(lambda: worker.counters.recycled > count and worker.life.state == "ready", 30, 0.005)
         assert await value(worker, request("parent")) == os.getpid()
         assert worker.keeper.forkers._beginning is None, "it says nothing of what comes next"
         assert await forked(worker) != old
@@ -319,14 +319,14 @@ def test_an_adapter_that_cannot_be_forked_is_executed_until_it_is_mended(
     async def body(worker: Supervisor) -> None:
         for _ in range(3):
             await replaced(worker)
-            await until(lambda: worker.keeper.forkers._beginning is None, 20, 0.005)
+            await until(lambda: worker.keeper.forkers._beginning is None, 30, 0.005)
             assert await value(worker, request("parent")) == os.getpid()
         said = [record.getMessage() for record in caplog.records if "not forked" in record.getMessage()]
         assert len(said) == 1 and "threads" in said[0]
         write(tmp_path)
         count = worker.counters.recycled
         worker.recycle()
-        await until(lambda: worker.counters.recycled > count and worker.life.state == "ready", 20, 0.005)
+        await until(lambda: worker.counters.recycled > count and worker.life.state == "ready", 30, 0.005)
         await forked(worker)
 
     more = "import _thread, time\n_thread.start_new_thread(time.sleep, (600,))"
