@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,10 +39,12 @@ class Finding(NamedTuple):
 def run(interpreters: Sequence[str], address: str | None = None) -> int:
     """Looks at this machine, and at the pools of its cluster, and prints what it finds. `address`: the
     cluster, where it is not the only one here."""
-    findings = [*look(interpreters), *pools(address)]
-    for level, what, advice in findings:
-        print(f"{'ok  ' if level == 'ok' else level:<5}{what}" + (f"\n     -> {advice}" if advice else ""))
-    return int(any(finding.level == "bad" for finding in findings))
+    bad = False
+    for level, what, advice in chain(look(interpreters), pools(address)):
+        said = f"{'ok  ' if level == 'ok' else level:<5}{what}" + (f"\n     -> {advice}" if advice else "")
+        print(said, flush=True)  # to join a cluster takes seconds, and says which one to stderr
+        bad = bad or level == "bad"
+    return int(bad)
 
 
 def look(interpreters: Sequence[str]) -> list[Finding]:
