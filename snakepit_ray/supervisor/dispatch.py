@@ -225,7 +225,7 @@ class Dispatch:
         assert interpreter is not None
         try:
             beside = self._cargo.beside(request) if self._cargo.buffers else ()
-            most = self._most_items(request)
+            most = self._most_items(request) if request.batch.share_ms else 0
             answer = await self.runs.run(attempt, interpreter, self._record.begins, beside, most)
         except (Recalled, WorkerCrashed) as error:
             if undo is not None and not getattr(error, "may_have_started", False):
@@ -237,8 +237,7 @@ class Dispatch:
 
     def _most_items(self, request: pb.Request) -> int:
         """How many of its items may begin, of a batch that takes the rest back; 0: all of them."""
-        is_divisible = request.batch.count > 1 and request.batch.share_ms
-        if not is_divisible or self._items_left is None:
+        if request.batch.count <= 1 or self._items_left is None:
             return 0
         return self._items_left(self.admission.occupied)
 

@@ -132,7 +132,7 @@ class Running:
         of a batch at most `most` items begin, 0: all of them. Raises Recalled, TooLate, Closing,
         WorkerCrashed, and whatever kept it from being sent."""
         loop = asyncio.get_running_loop()
-        request = _first_items(attempt.request, most)
+        request = _first_items(attempt.request, most) if most else attempt.request
         run = self._runs[request.id] = Run(attempt, request, interpreter, loop.create_future())
         try:
             if attempt.budget is not None:
@@ -327,7 +327,7 @@ class Running:
 
 def _first_items(request: pb.Request, most: int) -> pb.Request:
     """The batch without the items after the first `most`, as if it had given them back."""
-    if not 0 < most < request.batch.count:
+    if most >= request.batch.count:
         return request
     sent = pb.Request()
     sent.CopyFrom(request)

@@ -36,10 +36,10 @@ class NoRay:
 
 
 @asynccontextmanager
-async def joined(relay: Life, target: Life, tmp_path: Path) -> AsyncIterator[LaneServer]:
+async def joined(relay: Life, target: Life) -> AsyncIterator[LaneServer]:
     """The target has a lane, and the relay knows of it. Its actor answers no call but `recall`."""
     server = LaneServer(target.requests, "test", 10_240, lambda count: None)
-    lane = server.open("node", tmp_path)
+    lane = server.open("node")
     await server.serve()
     actor = SimpleNamespace(execute=NoRay(), recall=Remote(target.recall))
     relay.peers.known["test-1"] = Peer(actor, lane)
@@ -71,7 +71,7 @@ def test_what_becomes_of_requests_that_are_moved(tmp_path: Path) -> None:
         async with (
             Life(tmp_path, 1) as relay,
             Life(tmp_path, 1, "test-1") as target,
-            joined(relay, target, tmp_path),
+            joined(relay, target),
         ):
             for number, part in enumerate((an_outcome_comes_back, refused, cancelled, too_large)):
                 (tmp_path / "log").unlink(missing_ok=True)
@@ -140,7 +140,7 @@ def test_what_the_other_worker_died_with_is_not_run_twice(
         async with (
             Life(tmp_path, 1) as relay,
             Life(tmp_path, 1, "test-1") as target,
-            joined(relay, target, tmp_path) as server,
+            joined(relay, target) as server,
         ):
             sent = moved("until_file", 1, tag="runs", path=never, idempotent=idempotent)
             call = asyncio.ensure_future(told(relay.peers.delegate("test-1", sent, chained=False)))
@@ -166,7 +166,7 @@ def test_what_was_moved_outlives_the_worker_that_moved_it(
         go = tmp_path / "go"
         asked = request("until_file", 1, tag="once", path=str(go))
         async with Life(tmp_path, 1, "test-1") as target:
-            async with Life(tmp_path, 1) as relay, joined(relay, target, tmp_path):
+            async with Life(tmp_path, 1) as relay, joined(relay, target):
                 sent = moved("until_file", 1, tag="once", path=str(go))
                 call = asyncio.ensure_future(relay.peers.delegate("test-1", sent, chained=False))
                 await until(lambda: executed(tmp_path) == ["once"])
