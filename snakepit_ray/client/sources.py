@@ -110,6 +110,7 @@ class ThreadLaneSource:
         """See Source."""
         if not self._close.alive:
             return None
+        self._sender.check_open()
         try:
             item: Item = self._inbox.items.take(self._sent.left)
         except ray_port.GetTimeout:
@@ -140,6 +141,7 @@ class LoopLaneSource:
         """See AsyncSource."""
         if not self._close.alive:
             return None
+        self._sender.check_open()
         try:
             item: Item = await self._inbox.items.take(self._sent.left)
         except ray_port.GetTimeout:

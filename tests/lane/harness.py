@@ -210,6 +210,9 @@ class FakeSender:
             raise error
         return sent.ref.result()
 
+    def check_open(self) -> None:
+        """It always is."""
+
     def our(self, error: Exception, sent: Sent) -> Exception:
         return WorkerCrashed("it died") if isinstance(error, LaneLost) else error
 

@@ -207,7 +207,7 @@ def check():
     closed(lambda: pool.submit("ping"))
     closed(lambda: asyncio.run(pool.call("ping")))
     closed(lambda: list(pool.map("ping", [{}])))
-    closed(lambda: next(stream))
+    closed(lambda: list(stream))
     closed(lambda: next(results))
     closed(lambda: pool.stats())
 
