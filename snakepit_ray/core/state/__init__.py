@@ -1,0 +1,1 @@
+"""What sessions remember: the types, constraints and versions of their variables."""

@@ -1,0 +1,52 @@
+"""Who may answer reads of one session from a copy, and until when.
+
+- A holder counts its lease from when it asked for it, the store from when it answered. So a lease ends at the
+  holder first, provided that their clocks run equally fast: nobody compares the clocks themselves.
+- Each lease has a number. Who lets go of one says which: words that come late end no newer one.
+
+The protocol is that of Gray and Cheriton, "Leases: an efficient fault-tolerant mechanism for distributed file
+cache consistency", 1989.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+LEASE_SECONDS = 2.0
+
+
+class Lease(NamedTuple):
+    """One lease, as its holder knows it."""
+
+    holder: str
+    number: int
+
+
+class Leases:
+    """The leases of one session. Times are seconds of the store's monotonic clock.
+
+    `until`: when the leases have ended that a store before this one may have granted."""
+
+    def __init__(self, until: float) -> None:
+        self._number = 0
+        self._ends: dict[str, tuple[int, float]] = {}
+        self._before = until
+
+    def grant(self, holder: str, now: float) -> Lease:
+        """`holder` may answer from its copy for LEASE_SECONDS since it asked."""
+        self._number += 1
+        self._ends[holder] = self._number, now + LEASE_SECONDS
+        return Lease(holder, self._number)
+
+    def release(self, lease: Lease) -> None:
+        """Its holder has no copy of it any more. Safe to repeat."""
+        if self._ends.get(lease.holder, (0, 0.0))[0] == lease.number:
+            del self._ends[lease.holder]
+
+    def standing(self, now: float) -> tuple[Lease, ...]:
+        """The leases that may not have ended."""
+        return tuple(Lease(holder, number) for holder, (number, end) in self._ends.items() if end > now)
+
+    def free_from(self, now: float) -> float:
+        """When nobody holds a copy any more, if nobody lets go of one before."""
+        return max([now, self._before, *(end for _, end in self._ends.values())])

@@ -1,0 +1,65 @@
+"""What a write of a session's variables asks for, and what becomes of each of its changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from snakepit_ray.core.state.constraints import Demand
+from snakepit_ray.errors import SnakepitError
+
+
+@dataclass(frozen=True)
+class Set:
+    """Gives a variable a value. `expected`: the version that it must have; None: any."""
+
+    name: str
+    value: Any
+    expected: int | None = None
+
+
+@dataclass(frozen=True)
+class Register:
+    """Makes a variable. One that is there already, with the same demand, is written."""
+
+    name: str
+    value: Any
+    demand: Demand
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Removes a variable. `expected` as in Set."""
+
+    name: str
+    expected: int | None = None
+
+
+Change = Set | Register | Delete
+
+
+@dataclass(frozen=True)
+class Write:
+    """Some changes of one session's variables, which become visible at one moment.
+
+    `op`: an id of the writer's choice, the same when the same write is sent again. `generation`: of the
+    session that the writer has in mind; 0: whichever there is. `is_atomic`: all of the changes or none."""
+
+    op: str
+    changes: tuple[Change, ...]
+    is_atomic: bool = True
+    generation: int = 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of one change: the variable's version from now on, or why nothing changed."""
+
+    name: str
+    version: int
+    error: SnakepitError | None = None
+
+
+Outcome = tuple[Written, ...]
