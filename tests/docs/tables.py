@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,22 @@ def error_tree() -> dict[tuple[str, str], list[tuple[str, str]]]:
 def is_raised(name: str) -> bool:
     """Whether this version raises it: some errors are there for what is to come."""
     sources = [
-        path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] not in NOT_RAISING
+        path
+        for path in PACKAGE.rglob("*.py")
+        if path.relative_to(PACKAGE).parts[0] not in NOT_RAISING and is_used(path.parent)
     ]
     raised = re.compile(rf"\b{name}[.(]")
     return any(raised.search(path.read_text()) for path in (*sources, PACKAGE / "errors" / "command.py"))
+
+
+@cache
+def is_used(room: Path) -> bool:
+    """Whether a room of core is imported by another room: rules may be there before what follows them."""
+    if room.parent != PACKAGE / "core":
+        return True
+    name = f"snakepit_ray.core.{room.name}"
+    others = [path for path in PACKAGE.rglob("*.py") if not path.is_relative_to(room)]
+    return any(name in path.read_text() for path in others)
 
 
 def raised(members: list[tuple[str, str]]) -> list[tuple[str, str]]:
