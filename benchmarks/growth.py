@@ -33,7 +33,7 @@ CALLERS = 1_000
 IDLE_SECONDS = 10.0
 SETTLE_SECONDS = 6.0  # after the last call: what is remembered of it goes, and the first health check
 BESIDE = 4  # bare actors that are idle beside a pool
-SPARE_MB = 150.0  # of memory for each worker of a larger pool
+SPARE_MB = 100.0  # of memory for each worker of a larger pool
 RATES = ("map", "execute_batch", "call")
 Row = dict[str, float]
 
