@@ -55,7 +55,7 @@ class World:
     """One session, one store, three holders. Each method is something that happens."""
 
     def __init__(self) -> None:
-        self.now, self.number = 100.0, 0
+        self.now, self.number, self.deaths = 100.0, 0, 0
         self.store = SessionState("s", 1)
         self.rows: dict[str, Any] = {}  # what is durable: variables, the floor, outcomes
         self.floor = 0
@@ -129,8 +129,8 @@ class World:
         if after_a_commit and self.commits:
             self._commit()  # and nobody hears of it
         self.commits.clear()
-        until = self.now + LEASE_SECONDS
-        self.store = SessionState("s", 1, self.rows, self.floor, self.done, until)
+        until, self.deaths = self.now + LEASE_SECONDS, self.deaths + 1
+        self.store = SessionState("s", 1, self.rows, self.floor, self.done, until, self.deaths)
 
     def _commit(self) -> str:
         op, rows, floor, outcome = self.commits.pop(0)

@@ -2,7 +2,7 @@
 
 - A holder counts its lease from when it asked for it, the store from when it answered. So a lease ends at the
   holder first, provided that their clocks run equally fast: nobody compares the clocks themselves.
-- Each lease has a number. Who lets go of one says which: words that come late end no newer one.
+- Each lease has a number, of its store. Who lets go of one says which: words that come late end no newer one.
 
 The protocol is that of Gray and Cheriton, "Leases: an efficient fault-tolerant mechanism for distributed file
 cache consistency", 1989.
@@ -20,14 +20,17 @@ class Lease(NamedTuple):
 
     holder: str
     number: int
+    store: int = 0
 
 
 class Leases:
     """The leases of one session. Times are seconds of the store's monotonic clock.
 
-    `until`: when the leases have ended that a store before this one may have granted."""
+    `until`: when the leases have ended that a store before this one may have granted. `store`: which store
+    this is, of all that there were."""
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, until: float, store: int) -> None:
+        self._store = store
         self._number = 0
         self._ends: dict[str, tuple[int, float]] = {}
         self._before = until
@@ -36,16 +39,18 @@ class Leases:
         """`holder` may answer from its copy for LEASE_SECONDS since it asked."""
         self._number += 1
         self._ends[holder] = self._number, now + LEASE_SECONDS
-        return Lease(holder, self._number)
+        return Lease(holder, self._number, self._store)
 
     def release(self, lease: Lease) -> None:
         """Its holder has no copy of it any more. Safe to repeat."""
-        if self._ends.get(lease.holder, (0, 0.0))[0] == lease.number:
+        if lease.store == self._store and self._ends.get(lease.holder, (0, 0.0))[0] == lease.number:
             del self._ends[lease.holder]
 
     def standing(self, now: float) -> tuple[Lease, ...]:
         """The leases that may not have ended."""
-        return tuple(Lease(holder, number) for holder, (number, end) in self._ends.items() if end > now)
+        return tuple(
+            Lease(holder, number, self._store) for holder, (number, end) in self._ends.items() if end > now
+        )
 
     def free_from(self, now: float) -> float:
         """When nobody holds a copy any more, if nobody lets go of one before."""

@@ -58,7 +58,7 @@ class SessionState:
 
     `floor`: the highest version of a variable that was deleted. A variable that is made later counts on from
     there, so that nobody takes it for the one that was. `ops`: outcomes of earlier writes, by their ids.
-    `leases_until`: when leases end that a store before this one may have granted."""
+    `leases_until`: when leases end that a store before this one may have granted. `store`: see Leases."""
 
     def __init__(
         self,
@@ -68,11 +68,12 @@ class SessionState:
         floor: int = 0,
         ops: Mapping[str, Outcome] | None = None,
         leases_until: float = 0.0,
+        store: int = 0,
     ) -> None:
         self.name = name
         self.generation = generation
         self.visible: Table = dict(variables or {})
-        self.leases = Leases(leases_until)
+        self.leases = Leases(leases_until, store)
         self.readable_from = leases_until
         self._floor = floor
         self._done: OrderedDict[str, Outcome] = OrderedDict(ops or {})
