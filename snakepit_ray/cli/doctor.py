@@ -1,8 +1,9 @@
 """The command `doctor`: looks at what this machine has to run pools, and says of each failing line what to do
 about it.
 
-Rules: works where Ray does not, and says more where it does; changes nothing; exit status 1 when something
-that pools need is missing.
+- It works where Ray does not, and says more where Ray does.
+- It changes nothing.
+- Its exit status is 1 when something that pools need is missing.
 """
 
 from __future__ import annotations

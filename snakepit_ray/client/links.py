@@ -53,23 +53,23 @@ class Link:
 
     def send(self, answer: Answer) -> bool:
         """Sends the request that `answer` is for; False where it cannot take this way."""
-        call = answer.call
-        self._answers[call.request_id] = answer
-        if self._outbox.put(frames.pack(call.kind, call.payload)):
-            self._push()
-            return True
         # Where the end of the connection has taken it meanwhile it is on its way by Ray.
-        return self._answers.pop(call.request_id, None) is None
+        return self._put(answer) or self._answers.pop(answer.call.request_id, None) is None
 
     def begin(self, inbox: Inbox) -> bool:
         """Sends the request of a stream; False where nothing of it was sent."""
-        call = inbox.call
-        self._answers[call.request_id] = inbox
-        if self._outbox.put(frames.pack(call.kind, call.payload)):
-            self._push()
+        if self._put(inbox):
             return True
-        self._answers.pop(call.request_id, None)
+        self._answers.pop(inbox.call.request_id, None)
         return False
+
+    def _put(self, receiver: Answer | Inbox) -> bool:
+        call = receiver.call
+        self._answers[call.request_id] = receiver
+        if not self._outbox.put(frames.pack(call.kind, call.payload)):
+            return False
+        self._push()
+        return True
 
     def cancel(self, request_id: str) -> None:
         """Nobody waits for that request any more."""

@@ -46,7 +46,6 @@ def _is_becoming(actor_class: str) -> bool:
     worker = ray._private.worker.global_worker
     if worker.mode != ray.WORKER_MODE:
         return False
-    ask = getattr(
-        ray.get_runtime_context(), "get_task_function_name", None
-    )  # what a later Ray has not is no loss
+    context = ray.get_runtime_context()
+    ask = getattr(context, "get_task_function_name", None)  # what a later Ray has not is no loss
     return ask is not None and bool(ask() == f"{actor_class}.__init__")

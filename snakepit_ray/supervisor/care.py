@@ -108,8 +108,8 @@ class Care:
         return False
 
     def items_left(self, occupied: int) -> int:
-        """How many items of a batch that starts now may begin; 0: all of them. `occupied` as above, the batch
-        is one of them."""
+        """How many items of a batch that starts now may begin. 0: all of them, because there is no limit or
+        it has given way. `occupied` as above, the batch is one of them."""
         countdown = self._countdown
         return 0 if countdown is None else countdown.left(occupied - 1 + self._more_items())
 

@@ -80,7 +80,7 @@ class Forkers:
     @property
     def pid(self) -> int | None:
         """The process that forks the next interpreter; None: the next one is executed."""
-        return None if self._present is None else self._present.forker.child.pid
+        return None if self._present is None else self._present.child.pid
 
     # ---- starts of interpreters ----------------------------------------------------------------------------
 
@@ -102,7 +102,7 @@ class Forkers:
             self._forking.start_failed()
         log.info("an interpreter is executed, not forked: %s", error)
         if self._present is not None and isinstance(error, NotForked) and error.is_lost:
-            self._present.forker.child.kill_now()
+            self._present.child.kill_now()
         self.renew()
 
     def executed(self, interpreter: Interpreter | None) -> None:

@@ -127,10 +127,13 @@ class Running:
         beside: Sequence[Any] = (),
         most: int = 0,
     ) -> Answer:
-        """Runs a request, which holds a slot of `interpreter`, within what is left of its budget. `begins` is
-        called before it is sent and says where its mark is; `beside` are the buffers that travel beside it;
-        of a batch at most `most` items begin, 0: all of them. Raises Recalled, TooLate, Closing,
-        WorkerCrashed, and whatever kept it from being sent."""
+        """Runs a request, which holds a slot of `interpreter`, within what is left of its budget.
+
+        - `begins` is called before it is sent, and says where its mark is.
+        - `beside` are the buffers that travel beside it.
+        - Of a batch at most `most` items begin, 0: all of them.
+
+        Raises Recalled, TooLate, Closing, WorkerCrashed, and whatever kept it from being sent."""
         loop = asyncio.get_running_loop()
         request = _first_items(attempt.request, most) if most else attempt.request
         run = self._runs[request.id] = Run(attempt, request, interpreter, loop.create_future())

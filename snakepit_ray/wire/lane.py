@@ -21,8 +21,7 @@ from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire._pb import lane_pb2
 from snakepit_ray.wire.codec import BatchEnvelope, BatchPart, Envelope, Info, nbytes
 
-HELLO, CALL, BATCH, CANCEL, ANSWER, STREAM, PART, TAKEN = 1, 2, 3, 4, 5, 6, 7, 8  # kinds of frames
-MOVED = 9  # a request that another worker has moved here
+HELLO, CALL, BATCH, CANCEL, ANSWER, STREAM, PART, TAKEN, MOVED = range(1, 10)  # kinds of frames
 LARGEST = 256 * 1024  # bytes of a request or an answer
 MARGIN = 64 * 1024  # what a message has beside its values
 FRAME_LIMIT = LARGEST + MARGIN

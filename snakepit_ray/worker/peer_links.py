@@ -56,8 +56,7 @@ class PeerLinks:
         if self._large.has(request.command, self._clock()):
             return None
         link = self._link(to)
-        answer = None if link is None else link.send(request.id, blob)
-        if link is None or answer is None:
+        if link is None or (answer := link.send(request.id, blob)) is None:
             return None
         self.sent += 1
         try:

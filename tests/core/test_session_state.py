@@ -61,6 +61,7 @@ def test_no_history_is_broken() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_history_of_many_is_broken() -> None:
     histories(50_000)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
+import random
+import socket
 import threading
 import time
 from collections import Counter
@@ -273,3 +276,36 @@ class Client:
         sent = Sent(inbox, command, seconds, time.monotonic() + seconds, "w-0")
         make: Any = async_source if waits is Waits.LOOP else source
         return make(self.sender, sent)
+
+
+def reader_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("snakepit-lane-")]
+
+
+def raw(worker: Worker, *sent: bytes) -> socket.socket:
+    """A caller that says what it likes."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(SECONDS)
+    connection.connect(worker.lane.path)
+    with contextlib.suppress(BrokenPipeError):  # the worker has ended it already
+        for data in sent:
+            connection.sendall(data)
+    return connection
+
+
+class Interrupted(BaseException):
+    """As Ctrl-C, and no KeyboardInterrupt that pytest would take for its own."""
+
+
+def mutated(chance: random.Random, data: bytes) -> bytes:
+    kept = bytearray(data)
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(kept))
+        match chance.randrange(3):
+            case 0:
+                kept[at] = chance.randrange(256)
+            case 1:
+                del kept[at : at + chance.randint(1, 8)]
+            case _:
+                kept[at:at] = chance.randbytes(chance.randint(1, 8))
+    return bytes(kept)

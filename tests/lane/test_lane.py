@@ -4,7 +4,6 @@ the rules. What goes by Ray goes by a fake."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import itertools
 import json
@@ -13,7 +12,6 @@ import random
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,37 +27,8 @@ from snakepit_ray.wire import frames, lane
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.worker import lane as server
 from tests.conftest import wait_until
-from tests.lane.harness import SECONDS, Client, FakeRay, Worker
+from tests.lane.harness import SECONDS, Client, FakeRay, Interrupted, Worker, mutated, raw, reader_threads
 from tests.scale import INTERRUPTS
-
-
-@pytest.fixture
-def worker() -> Iterator[Worker]:
-    with Worker() as one:
-        yield one
-
-
-@pytest.fixture
-def client(worker: Worker) -> Iterator[Client]:
-    one = Client(worker)
-    yield one
-    one.lanes.close()
-    wait_until(lambda: not reader_threads(), what="the readers have ended")
-
-
-def reader_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("snakepit-lane-")]
-
-
-def raw(worker: Worker, *sent: bytes) -> socket.socket:
-    """A caller that says what it likes."""
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(SECONDS)
-    connection.connect(worker.lane.path)
-    with contextlib.suppress(BrokenPipeError):  # the worker has ended it already
-        for data in sent:
-            connection.sendall(data)
-    return connection
 
 
 def call(request_id: str, command: str = "echo", value: Any = None) -> bytes:
@@ -249,10 +218,6 @@ def test_an_interrupt_between_the_sending_and_the_wait_cancels(worker: Worker, c
         raise KeyboardInterrupt
     assert answers.get(client.send("echo", 1), SECONDS) == 1
     assert worker.commands.cancelled == {"caller-1"}
-
-
-class Interrupted(BaseException):
-    """As Ctrl-C, and no KeyboardInterrupt that pytest would take for its own."""
 
 
 @pytest.mark.parametrize(("most", "others"), [(150, 2), pytest.param(INTERRUPTS, 4, marks=pytest.mark.slow)])
@@ -449,20 +414,6 @@ def test_a_caller_that_breaks_the_rules_is_ended(worker: Worker, client: Client,
     connection = raw(worker, lane.hello(worker.lane.secret) + said)
     assert ended(connection)
     assert answers.get(client.send("echo", 1), SECONDS) == 1  # and nobody else is
-
-
-def mutated(chance: random.Random, data: bytes) -> bytes:
-    kept = bytearray(data)
-    for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(len(kept))
-        match chance.randrange(3):
-            case 0:
-                kept[at] = chance.randrange(256)
-            case 1:
-                del kept[at : at + chance.randint(1, 8)]
-            case _:
-                kept[at:at] = chance.randbytes(chance.randint(1, 8))
-    return bytes(kept)
 
 
 @pytest.mark.parametrize("count", [2_000, pytest.param(20_000, marks=pytest.mark.slow)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -20,12 +20,6 @@ from tests.conftest import wait_until
 from tests.lane.harness import NODE, SECONDS, Worker
 
 numbers = itertools.count(1)
-
-
-@pytest.fixture
-def worker() -> Iterator[Worker]:
-    with Worker() as one:
-        yield one
 
 
 def moved(command: str, value: Any = None) -> pb.Request:

@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -26,22 +26,7 @@ from snakepit_ray.wire.codec import Part, Piece
 from snakepit_ray.wire.lane_parts import AHEAD_PARTS
 from snakepit_ray.worker.flow import Flow
 from tests.conftest import wait_until
-from tests.lane.harness import SECONDS, Client, Worker
-from tests.lane.test_lane import Interrupted, mutated, raw, reader_threads
-
-
-@pytest.fixture
-def worker() -> Iterator[Worker]:
-    with Worker() as one:
-        yield one
-
-
-@pytest.fixture
-def client(worker: Worker) -> Iterator[Client]:
-    one = Client(worker)
-    yield one
-    one.lanes.close()
-    wait_until(lambda: not reader_threads(), what="the readers have ended")
+from tests.lane.harness import SECONDS, Client, Interrupted, Worker, mutated, raw, reader_threads
 
 
 async def take(parts: Any, waits: Waits) -> Any:

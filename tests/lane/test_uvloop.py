@@ -28,13 +28,6 @@ def worker() -> Iterator[Worker]:
         yield one
 
 
-@pytest.fixture
-def client(worker: Worker) -> Iterator[Client]:
-    one = Client(worker)
-    yield one
-    one.lanes.close()
-
-
 def test_values_errors_and_cancels(worker: Worker, client: Client) -> None:
     assert answers.get(client.send("echo", {"a": [1, 2]}), SECONDS) == {"a": [1, 2]}
     with pytest.raises(ValueError, match="no good"):
