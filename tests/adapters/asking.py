@@ -39,9 +39,10 @@ class Asking(Adapter):
 
     @command
     async def gives_up(self, ctx, method: str):
-        """Cancels its own wait, and goes on."""
+        """Cancels its own wait once the host has begun to answer it, and goes on."""
         waiting = asyncio.ensure_future(ctx.ahost(method))
-        await ctx.ahost("sync")
+        while not await ctx.ahost("sync"):
+            pass
         waiting.cancel()
         await asyncio.wait([waiting])
         return waiting.cancelled()
