@@ -121,9 +121,10 @@ class _Lane:
         self._options = options
         self._clock = clock
         self._with_info = options.merge(info=True)
-        rules = Rules(in_order=bool(options.session), hold_seconds=HOLD_SECONDS)
+        fails_fast = sender.fails_fast(options)  # each call asks for a slot itself, and at once
+        rules = Rules(in_order=bool(options.session), hold_seconds=0.0 if fails_fast else HOLD_SECONDS)
         self._sizing = BurstSize()
-        self._divider: Divider[_Call] = Divider(self._sizing, rules, _fitting)
+        self._divider: Divider[_Call] = Divider(self._sizing, rules, _one if fails_fast else _fitting)
         self._gathered: list[_Call] = []  # in this turn of the loop
         self._leaving = False  # a flush is scheduled
         self._hold: asyncio.TimerHandle | None = None
@@ -259,6 +260,10 @@ class _Lane:
             if not call.future.done():
                 call.future.set_result(value)
         return calls[len(values) :], seconds
+
+
+def _one(calls: Sequence[_Call]) -> int:
+    return 1
 
 
 def _fitting(calls: Sequence[_Call]) -> int:

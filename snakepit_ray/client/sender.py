@@ -21,7 +21,7 @@ from snakepit_ray.client.inbox import LaneLost
 from snakepit_ray.client.lanes import Waits
 from snakepit_ray.client.pending import Ticket
 from snakepit_ray.client.ways import Ways
-from snakepit_ray.config import CallOptions
+from snakepit_ray.config import Affinity, CallOptions
 from snakepit_ray.core.work.batch_size import SHARE
 from snakepit_ray.errors import DeadlineExceeded, PayloadTooLarge, PoolClosed, SnakepitError, WorkerCrashed
 from snakepit_ray.port import ray_port
@@ -99,6 +99,11 @@ class Sender:
     def slots_for(self, options: CallOptions) -> int:
         """Slots that such a call may run on: those of one worker in a session."""
         return self._directory.config.capacity if options.session else self.slots
+
+    def fails_fast(self, options: CallOptions) -> bool:
+        """Whether such a call waits for no slot."""
+        affinity = options.affinity or self._directory.config.affinity
+        return options.session is not None and affinity is Affinity.STRICT_FAIL_FAST
 
     def check_open(self) -> None:
         """Raises PoolClosed when the pool, or the Ray session that it belongs to, has ended."""

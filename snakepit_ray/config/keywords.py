@@ -16,7 +16,7 @@ from snakepit_ray.config.pool_config import CircuitBreakerConfig
 Seconds: TypeAlias = float | str  # 1.5, "500ms", "10s", "1h"
 Bytes: TypeAlias = int | str  # 1024, "2GiB"
 Path: TypeAlias = str | PathLike[str]
-AffinityName: TypeAlias = Affinity | Literal["hint", "strict_queue"]
+AffinityName: TypeAlias = Affinity | Literal["hint", "strict_queue", "strict_fail_fast"]
 
 
 class SessionCallSettings(TypedDict, total=False):

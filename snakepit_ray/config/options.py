@@ -14,10 +14,12 @@ from snakepit_ray.errors import ConfigError, did_you_mean
 
 
 class Affinity(str, Enum):
-    """What happens to a session's request when its worker is busy: runs elsewhere, or waits for it."""
+    """What happens to a session's request when its worker is busy: it runs elsewhere, waits for a slot there,
+    or fails at once with WorkerBusy."""
 
     HINT = "hint"
     STRICT_QUEUE = "strict_queue"
+    STRICT_FAIL_FAST = "strict_fail_fast"
 
     def __str__(self) -> str:
         return str(self.value)
@@ -28,14 +30,9 @@ class Affinity(str, Enum):
         return self is not Affinity.HINT
 
 
-LATER_AFFINITIES = ("strict_fail_fast",)
-
-
 def check_affinity(value: Any) -> Affinity:
     choices = [member.value for member in Affinity]
     expected = f"one of {', '.join(map(repr, choices))}"
-    if value in LATER_AFFINITIES:
-        raise ValueError(f"{expected}: {value!r} is not in this version")
     if isinstance(value, str) and value in choices:
         return Affinity(value)
     raise ValueError(f"{expected}{did_you_mean(value, choices)}")

@@ -139,7 +139,8 @@ class PoolConfig:
         shutdown_grace: between SIGTERM and SIGKILL
 
     Sessions:
-        affinity: when a session's worker is busy: "hint" runs elsewhere, "strict_queue" waits for it
+        affinity: when a session's worker is busy: "hint" runs elsewhere, "strict_queue" waits for it,
+            "strict_fail_fast" fails with WorkerBusy
         session_ttl: a session that is not used for so long has no worker any more
         max_sessions: sessions with a worker
 

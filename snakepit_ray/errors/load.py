@@ -118,11 +118,14 @@ class WorkerBusy(NotNow):
 
     @classmethod
     def pinned(cls, session: str, worker_id: str, running: int, capacity: int) -> WorkerBusy:
-        """For a `session` whose worker `worker_id` has `running` requests in `capacity` slots."""
+        """For a `session` whose worker `worker_id` has `running` requests in `capacity` slots. It may be busy
+        with less, while its interpreter is replaced."""
+        replaced = "" if running else ", and its interpreter is being replaced"
         return cls(
-            f"worker {worker_id} of session {session!r} is busy ({running} of {capacity} slots) and "
-            "affinity is "
-            "strict_fail_fast; try again, or use affinity='strict_queue' to wait or 'hint' to run elsewhere",
+            f"worker {worker_id} of session {session!r} is busy ({running} of {capacity} slots "
+            f"taken{replaced}), "
+            "and the affinity is 'strict_fail_fast'; nothing was executed: try again, or use "
+            "affinity='strict_queue' to wait or 'hint' to run elsewhere",
             session=session,
             worker_id=worker_id,
             running=running,

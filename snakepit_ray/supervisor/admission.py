@@ -107,14 +107,15 @@ class Admission:
     def _beside(self) -> int:
         return len(self.slots.ahead) + len(self._aside)
 
-    def start_now(self, request_id: str) -> bool:
-        """Takes a slot if nobody waits for one: the way of nearly all requests of a pool that is not full."""
+    def start_now(self, request_id: str, may_go_ahead: bool = True) -> bool:
+        """Takes a slot if nobody waits for one: the way of nearly all requests of a pool that is not full.
+        `may_go_ahead`: a place ahead of a slot will do."""
         if not self.is_open or self.queue.waiting or self._recalled or self._starting:
             return False
         if self._takes_more is not None and self._is_spent():
             return False
         if not self.slots.acquire(request_id):
-            if not self._room_ahead() or self.queue.is_full(self._beside):
+            if not may_go_ahead or not self._room_ahead() or self.queue.is_full(self._beside):
                 return False
             self._go_ahead(request_id)
         self._places[request_id] = next(self.queue.places)

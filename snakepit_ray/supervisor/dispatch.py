@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Callable
 
-from snakepit_ray.errors import WorkerCrashed, WorkerFault
+from snakepit_ray.errors import WorkerBusy, WorkerCrashed, WorkerFault
 from snakepit_ray.supervisor.accounts import Counters
 from snakepit_ray.supervisor.admission import Admission
 from snakepit_ray.supervisor.attempt import Attempt
@@ -207,7 +207,10 @@ class Dispatch:
         request = attempt.request
         request.attempt = attempt.number
         is_held_up = bool(request.session) and self.is_held_up(request.id)
-        if attempt.is_back or is_held_up or not self.admission.start_now(request.id):
+        fails_fast = request.options.affinity == pb.AFFINITY_STRICT_FAIL_FAST and bool(request.session)
+        if attempt.is_back or is_held_up or not self.admission.start_now(request.id, not fails_fast):
+            if fails_fast and not attempt.is_back:
+                raise self._busy(request)
             # Another worker would not know that it must not run again.
             attempt.may_move = attempt.may_move and not self.must_not_run_again(request)
             relayed = await self.waiting_room.enter(attempt)
@@ -234,6 +237,10 @@ class Dispatch:
         if listening["worker.request"]:
             self._story.ran(request, answer.reply)
         return Done(answer, now - attempt.began, attempt.number, interpreter.child.pid)
+
+    def _busy(self, request: pb.Request) -> WorkerBusy:
+        slots = self.admission.slots
+        return WorkerBusy.pinned(request.session, self._worker_id, slots.running, slots.capacity)
 
     def _most_items(self, request: pb.Request) -> int:
         """How many of its items may begin, of a batch that takes the rest back; 0: all of them."""

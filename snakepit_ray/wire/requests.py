@@ -36,6 +36,7 @@ from snakepit_ray.wire.codec import (
 AFFINITY = {
     "hint": pb.AFFINITY_HINT,
     "strict_queue": pb.AFFINITY_STRICT_QUEUE,
+    "strict_fail_fast": pb.AFFINITY_STRICT_FAIL_FAST,
 }
 
 

@@ -50,6 +50,9 @@ class FakeSender:
 
     # ---- what a map uses ----------------------------------------------------------------------------------
 
+    def fails_fast(self, options: Any) -> bool:
+        return False
+
     def slots_for(self, options: Any) -> int:
         return 1 if options.session else self.slots
 

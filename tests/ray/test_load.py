@@ -3,9 +3,11 @@ say what ran."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,36 @@ def test_strict_queue_waits_for_the_sessions_worker(start: Any, tmp_path: Path) 
     assert not done and "waits" not in executed(log)
     go.touch()
     assert ray.get(waiting)["pid"] == ray.get(busy)["pid"]
+
+
+def test_a_session_that_fails_fast_waits_for_nothing_in_any_form(start: Any, tmp_path: Path) -> None:
+    pool, log = start_log(start, tmp_path, size=2, affinity="strict_fail_fast")
+    go = tmp_path / "go"
+    session = pool.session("user")
+    firsts = [session.execute.remote("until_file", {"tag": f"{n}", "path": str(go)}) for n in range(20)]
+    ended, running = ray.wait(firsts, num_returns=19)
+    assert len(running) == 1 and len(executed(log)) == 1
+    for ref in ended:
+        with pytest.raises(snakepit.WorkerBusy, match="1 of 1 slots taken"):
+            ray.get(ref)
+    for form in (session.execute, partial(asked_in_a_loop, session), partial(streamed, session)):
+        with pytest.raises(snakepit.WorkerBusy):
+            form("run", {"tag": "busy"})
+    elsewhere = pool.session("other").execute("run", {"tag": "other"})["pid"]
+    go.touch()
+    assert ray.get(running[0])["pid"] != elsewhere
+    assert set(executed(log)) == {executed(log)[0], "other"}
+
+
+def asked_in_a_loop(session: Any, command: str, args: dict[str, Any]) -> Any:
+    async def both() -> Any:
+        return await asyncio.gather(session.call(command, args), session.call(command, args))
+
+    return asyncio.run(both())
+
+
+def streamed(session: Any, command: str, args: dict[str, Any]) -> Any:
+    return list(session.stream(command, args))
 
 
 def test_a_strict_session_is_told_that_its_interpreter_was_lost(start: Any, tmp_path: Path) -> None:

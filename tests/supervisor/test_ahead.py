@@ -14,7 +14,7 @@ import pytest
 
 from snakepit_ray.core.worker.recycling import Reason
 from snakepit_ray.core.worker.slots import MOST_AHEAD
-from snakepit_ray.errors import DeadlineExceeded, PoolSaturated, QueueTimeout, WorkerCrashed
+from snakepit_ray.errors import DeadlineExceeded, PoolSaturated, QueueTimeout, WorkerBusy, WorkerCrashed
 from snakepit_ray.supervisor import Supervisor
 from snakepit_ray.supervisor.running import Running
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
@@ -43,6 +43,26 @@ def sent(worker: Supervisor) -> int:
 
 def ask(worker: Supervisor, tag: str, **more: Any) -> asyncio.Future[Any]:
     return asyncio.ensure_future(value(worker, request("run", tag, tag=tag, **more)))
+
+
+def test_a_request_that_fails_fast_is_not_sent_ahead_and_does_not_wait(tmp_path: Path) -> None:
+    async def body(worker: Supervisor) -> None:
+        await warmed(worker)
+        pid = stop(worker)
+        running = ask(worker, "running")
+        await until(lambda: sent(worker) == 1)
+        asked = request("run", "fast", tag="fast")
+        asked.session, asked.options.affinity = "s", pb.AFFINITY_STRICT_FAIL_FAST
+        with pytest.raises(WorkerBusy, match=r"session 's' is busy \(1 of 1 slots taken\)") as busy:
+            await value(worker, asked)
+        assert (busy.value.running, busy.value.session, worker.waiting) == (1, "s", 0)
+        os.kill(pid, signal.SIGCONT)
+        await running
+        asked.id = "again"
+        await value(worker, asked)
+        assert ran(tmp_path) == ["running", "fast"]
+
+    marked(tmp_path, body)
 
 
 def test_short_commands_are_sent_ahead_run_in_order_and_are_counted_as_waiting(tmp_path: Path) -> None:

@@ -129,10 +129,6 @@ def test_the_defaults_are_the_contracts():
         ({"circuit_breaker": {"failure": 3}}, "did you mean 'failures'?"),
         ({"circuit_breaker": {"failures": 0}}, "failures: got 0 (int)"),
         ({"circuit_breaker": 3}, "a mapping with failures, window, reset"),
-        (
-            {"affinity": "strict_fail_fast"},
-            "one of 'hint', 'strict_queue': 'strict_fail_fast' is not in this version",
-        ),
         ({"runtime": "node"}, "'node' is not in this version"),
         ({"runtime": "pyton"}, "did you mean 'python'?"),
         ({"runtime": 3}, "or a Runtime object"),
@@ -432,4 +428,4 @@ def test_options_that_are_wrong(options, said):
 def test_affinity_is_a_string():
     assert str(Affinity.STRICT_QUEUE) == f"{Affinity.STRICT_QUEUE}" == "strict_queue"
     assert Affinity.HINT == "hint"
-    assert [member.strict for member in Affinity] == [False, True]
+    assert [member.strict for member in Affinity] == [False, True, True]

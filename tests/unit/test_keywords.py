@@ -32,7 +32,8 @@ EXAMPLES: list[Any] = [
     {"failures": 5},
     CircuitBreakerConfig(),
     Affinity.HINT,
-    *("process", "thread", "spread", "pack", "error", "marker", "hint", "strict_queue", "auto", "off"),
+    *("process", "thread", "spread", "pack", "error", "marker", "hint", "strict_queue"),
+    *("strict_fail_fast", "auto", "off"),
     *(b"bytes", ["list"], 1j, object()),
 ]
 
