@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import glob
 import itertools
+import math
 import os
 import random
 import signal
@@ -27,6 +28,7 @@ from tests.scale import INTERRUPTS, KILLS, ORDERS
 
 pytestmark = pytest.mark.ray
 SECONDS = 30.0
+KILLS_OF_ONE = 25  # a worker that loses 30 interpreters in a minute is quarantined (core/worker/restarts.py)
 
 
 class Logged:
@@ -294,14 +296,15 @@ def test_a_sessions_calls_begin_in_their_order_whichever_way_they_go(logged: Log
 def test_what_is_killed_under_load_runs_nothing_twice_and_loses_nothing(
     start: Any, tmp_path: Path, victims: tuple[str, ...], kills: int
 ) -> None:
-    """Commands that are not idempotent, over the lane, between two workers that move them to each other."""
+    """Commands that are not idempotent, over the lane, between workers that move them to each other."""
     log = tmp_path / "log"
+    size = max(2, math.ceil(kills / KILLS_OF_ONE))
     settings = {"adapter": adapter("log.py:Log"), "adapter_args": {"path": str(log)}}
-    pool = start(size=2, lane="auto", queue_timeout=60.0, request_timeout=60.0, **settings)
-    callers = Callers(pool, 6)
+    pool = start(size=size, lane="auto", queue_timeout=60.0, request_timeout=60.0, **settings)
+    callers = Callers(pool, 3 * size)
     for number in range(kills):
         callers.flow(50)
-        worker_id, victim = pool.workers()[number % 2].worker_id, victims[number % len(victims)]
+        worker_id, victim = pool.workers()[number % size].worker_id, victims[number % len(victims)]
         wait_until_ready(pool, worker_id)
         with contextlib.suppress(ProcessLookupError):  # it died of the last kill only now
             os.kill(getattr(_facts(pool, worker_id), victim), signal.SIGKILL)
