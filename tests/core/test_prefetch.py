@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from snakepit_ray.core.worker.slots import MOST_AHEAD, SHORT_SECONDS, STAY, Prefetch, Slots
+from snakepit_ray.core.worker.slots import MOST_AHEAD, SHORT_SECONDS, Prefetch, Slots
 
 
 def test_nothing_is_sent_ahead_before_anything_is_known() -> None:
@@ -35,12 +36,15 @@ def test_one_long_command_ends_it_for_a_while_and_not_for_ever(before: int, long
     assert short <= 130, "for 100 s; after 10 ms it is 22"
 
 
+@pytest.mark.parametrize(("seconds", "stay"), [(0.0, 40), (SHORT_SECONDS / 2, 20), (0.9 * SHORT_SECONDS, 14)])
 @given(waiting=st.integers(0, 200), capacity=st.integers(1, 8))
-def test_of_short_commands_only_those_move_that_would_wait_for_long(waiting: int, capacity: int) -> None:
+def test_of_short_commands_only_those_move_that_would_wait_for_long(
+    seconds: float, stay: int, waiting: int, capacity: int
+) -> None:
     prefetch = Prefetch()
     assert prefetch.movable(waiting, capacity) == waiting
-    prefetch.observe(SHORT_SECONDS / 2)
-    assert prefetch.movable(waiting, capacity) == max(0, waiting - STAY * capacity)
+    prefetch.observe(seconds)
+    assert prefetch.movable(waiting, capacity) == max(0, waiting - stay * capacity)
     prefetch.observe(SHORT_SECONDS)
     assert prefetch.movable(waiting, capacity) == waiting
 

@@ -14,7 +14,8 @@ answers travel several to a message (benchmarks/README.md, unary).
 from __future__ import annotations
 
 MOST_AHEAD = 2
-STAY = 16  # requests for each slot that are over in about 20 ms while commands are short
+STAY_SECONDS = 0.02  # the longest that a slot may be free elsewhere while a request waits here
+HANDLING_SECONDS = 0.0005  # a worker's own time for one request
 SHORT_SECONDS = 0.001
 FADES = 0.9  # of the longest, with each command after it
 
@@ -37,9 +38,12 @@ class Prefetch:
         return self._most if self._is_short else 0
 
     def movable(self, waiting: int, capacity: int) -> int:
-        """How many of `waiting` requests another worker would begin sooner. While commands take less time
-        than a message, the first STAY for each slot have it here before they would be elsewhere."""
-        return max(0, waiting - STAY * capacity) if self._is_short else waiting
+        """How many of `waiting` requests may move. While commands take less time than a message, those that
+        have a slot here within STAY_SECONDS stay: a move costs both workers and the router more than it
+        saves."""
+        if self._longest is None or not self._is_short:
+            return waiting
+        return max(0, waiting - capacity * int(STAY_SECONDS / (self._longest + HANDLING_SECONDS)))
 
     @property
     def _is_short(self) -> bool:
