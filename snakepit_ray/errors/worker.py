@@ -116,13 +116,21 @@ class SessionWorkerLost(WorkerFault):
         self.new_epoch = new_epoch
 
     @classmethod
-    def of(cls, session: str, reason: str, old_epoch: Any = None, new_epoch: Any = None) -> SessionWorkerLost:
+    def of(
+        cls,
+        session: str,
+        reason: str,
+        old_epoch: Any = None,
+        new_epoch: Any = None,
+        not_moved: str = "",
+    ) -> SessionWorkerLost:
         """For a `session`; `reason` is a word such as "crashed". `old_epoch` and `new_epoch` are
-        (incarnation, number), or None where nobody knows."""
+        (incarnation, number), or None where nobody knows. `not_moved`: why its adapter's hooks did not bring
+        its state along."""
         return cls(
             f"the interpreter that session {session!r} was pinned to is gone ({reason}: epoch "
-            f"{_epoch(old_epoch)}, now "
-            f"{_epoch(new_epoch)}), and the state in it; call with rebind=True to accept the new one",
+            f"{_epoch(old_epoch)}, now {_epoch(new_epoch)}), and the state in it"
+            f"{f' ({not_moved})' if not_moved else ''}; call with rebind=True to accept the new one",
             session=session,
             reason=reason,
             old_epoch=old_epoch,

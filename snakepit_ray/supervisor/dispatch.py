@@ -39,7 +39,8 @@ OnSlot = Callable[[], Callable[[], None] | None]
 class Dispatch:
     """The requests of one worker. `takes_more(occupied, is_full)`: whether another one may start beside so
     many, None: always. `items_left(occupied)`: how many items of a batch may begin that is one of so many
-    requests, 0 or None: all. `answered` is called when an interpreter has answered, None: nobody asks."""
+    requests, 0 or None: all. `answered` is called when an interpreter has answered, None: nobody asks.
+    `is_on_its_way(session)`: whether the state of a session is in no interpreter now."""
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Dispatch:
         takes_more: Callable[[int, bool], bool] | None,
         items_left: Callable[[int], int] | None,
         answered: Callable[[], None] | None,
+        is_on_its_way: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -71,6 +73,7 @@ class Dispatch:
         self._retry_backoff = policy.retry_backoff
         self._answered = answered
         self._items_left = items_left
+        self._is_on_its_way = is_on_its_way
 
     def stop(self) -> None:
         """Nobody is let in any more, and nobody waits."""
@@ -257,10 +260,12 @@ class Dispatch:
         return self.runs.has_begun(request_id)
 
     def is_held_up(self, request_id: str) -> bool:
-        """A session's switch point: its request does not enter an interpreter while another of it is in the
-        one before."""
+        """A session's switch point: its request does not enter an interpreter while another of it, or its
+        state, is in the one before."""
         session = self.present[request_id].request.session
-        return bool(session) and self.runs.elsewhere(session, self._serving.interpreter)
+        if not session:
+            return False
+        return self.runs.elsewhere(session, self._serving.interpreter) or self._is_on_its_way(session)
 
     def must_not_run_again(self, request: pb.Request) -> bool:
         """Whether it may have begun in an earlier life of this worker, and a second run may do harm: Ray

@@ -31,6 +31,7 @@ __all__ = ["Interpreter", "InterpreterSpec"]
 
 SHUTDOWN_RPC_SECONDS = 0.5
 LAST_WORDS_SECONDS = 1.0
+SESSIONS_REMEMBERED = 100_000  # as many as a bridge
 
 
 class Interpreter:
@@ -57,6 +58,8 @@ class Interpreter:
         self.ready: Ready
         self.has_marks = False  # it says what it has begun
         self.lacks: frozenset[str] = frozenset()  # kinds of requests that its bridge does not know
+        self.moves_sessions = self.ends_sessions = False  # its adapter has the hooks
+        self.sessions: dict[str, None] = {}  # those that have entered it, where it has hooks for them
         self.client: InterpreterClient
         self._ending: asyncio.Future[Exit] | None = None
 
@@ -92,13 +95,25 @@ class Interpreter:
         try:
             await self.child.connect(begun[0].line)
             self.ready = await self._handshake(deadline - clock())
-            self.has_marks, self.lacks = "marks" in self.ready.features, self.ready.lacks
+            self._learn(self.ready)
             await self._attach(secret, epoch, on_host_call, deadline - clock())
             self.start_seconds = clock() - began
         except BaseException:
             await self.kill()
             raise
         return self
+
+    def _learn(self, ready: Ready) -> None:
+        self.has_marks, self.lacks = "marks" in ready.features, ready.lacks
+        self.moves_sessions = "session_moves" in ready.features
+        self.ends_sessions = "session_ends" in ready.features
+
+    def entered(self, session: str) -> None:
+        """A request of the session is about to be sent to it."""
+        if self.moves_sessions or self.ends_sessions:
+            if session not in self.sessions and len(self.sessions) >= SESSIONS_REMEMBERED:
+                del self.sessions[next(iter(self.sessions))]
+            self.sessions[session] = None
 
     async def _handshake(self, seconds: float) -> Ready:
         said, exited = self.child.ready_line, self.child.exited

@@ -163,7 +163,7 @@ class Keeper:
         self._watchers[interpreter] = asyncio.ensure_future(self._watch(interpreter))
         interpreter.client.leaving.add_done_callback(lambda _: self._leaves(interpreter))
         self._serves = True
-        self._life.serving(interpreter)
+        self._life.serving(interpreter, epoch.number)
 
     async def _keep(self) -> None:
         while True:
@@ -237,12 +237,12 @@ class Keeper:
 
     async def _finish(self, old: Interpreter, reason: Reason) -> None:
         """Lets it finish what it runs, then ends it."""
-        drained = asyncio.ensure_future(self._life.drained(old))
+        finished = asyncio.ensure_future(self._life.finished(old))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
-            await _first(drained, stopping, old.client.lost, old.child.exited)
+            await _first(finished, stopping, old.client.lost, old.child.exited)
         finally:
-            drained.cancel()
+            finished.cancel()
             stopping.cancel()
         if old.gone and self._life.holds(old):
             await self._bury(old)
@@ -328,7 +328,7 @@ class Keeper:
             return
         await self._stand_by(fresh, old)
         if self._serves:
-            self._life.replaced(self._serving.epoch.number)
+            self._life.leaves(old, self._serving.epoch.number)
             watcher = self._retire(old, reason)
             watcher.add_done_callback(lambda _: self._life.recycling_over())
         else:  # the old one was lost, or left, meanwhile: its watcher sees to that
@@ -355,7 +355,7 @@ class Keeper:
         return self._watchers[old]
 
     async def _recycle_in_place(self, old: Interpreter, reason: Reason) -> None:
-        self._life.replaced(self._serving.epoch.number)
+        self._life.leaves(old, self._serving.epoch.number)
         self._lose(old)
         await asyncio.wait([self._retire(old, reason)])
         await self._begin_or_restart()

@@ -20,6 +20,7 @@ from snakepit_ray.errors import WorkerCrashed
 from snakepit_ray.process import Exit
 from snakepit_ray.supervisor.accounts import Counters
 from snakepit_ray.supervisor.admission import Admission
+from snakepit_ray.supervisor.handover import Handover
 from snakepit_ray.supervisor.interpreter import Interpreter
 from snakepit_ray.supervisor.ports import PoolSide
 from snakepit_ray.supervisor.running import Running
@@ -43,10 +44,12 @@ class Life:
         pool: PoolSide,
         look_after: Callable[[Interpreter], None],
         replacing: Callable[[Stage], None],
+        handover: Handover,
     ) -> None:
         self.state = WorkerState.STARTING
         self._look_after = look_after
         self._replacing = replacing
+        self._handover = handover
         self._admission = admission
         self._running = running
         self._story = story
@@ -72,16 +75,22 @@ class Life:
 
     # ---- what the keeper says -----------------------------------------------------------------------------
 
-    def serving(self, interpreter: Interpreter) -> None:
-        """It takes requests from now on; the one before, if it lives, only finishes."""
+    def serving(self, interpreter: Interpreter, number: int) -> None:
+        """It takes requests from now on, as that epoch; the one before, if it lives, only finishes."""
         self._story.initialized(time.time() - interpreter.began_at, interpreter.child.pid)
         self._admission.renew(may_go_ahead=interpreter.has_marks)
         self._look_after(interpreter)
         self.happened(WorkerEvent.SERVING)
+        self._handover.serving(interpreter, number)
         self._admission.set_open(True)
 
+    def leaves(self, interpreter: Interpreter, epoch_number: int) -> None:
+        """It is about to be replaced on purpose, and its sessions move."""
+        self.replaced(epoch_number)
+        self._handover.leaves(interpreter)
+
     def replaced(self, epoch_number: int) -> None:
-        """The interpreter of that epoch is replaced on purpose: what it holds is not lost by a failure."""
+        """The interpreter of that epoch ends on purpose: what it holds is not lost by a failure."""
         self._recycled[epoch_number] = None
         while len(self._recycled) > ENDINGS:
             del self._recycled[next(iter(self._recycled))]
@@ -114,9 +123,9 @@ class Life:
         """Whether something runs in it."""
         return bool(self._running.of(interpreter))
 
-    async def drained(self, interpreter: Interpreter) -> None:
-        """Waits until nothing runs in it."""
-        await self._running.drained(interpreter)
+    async def finished(self, interpreter: Interpreter) -> None:
+        """Waits until nothing runs in it, and its sessions have left it."""
+        await self._handover.out_of(interpreter)
 
     def start_failed(self, error: Exception, seconds: float) -> None:
         """A replacement could not be started, after so many seconds."""

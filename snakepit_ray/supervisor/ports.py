@@ -43,6 +43,9 @@ class PoolSide:
     def state_changed(self, state: WorkerState) -> None:
         """The worker's state is another one."""
 
+    def session_moved(self, session: str, epoch_number: int) -> None:
+        """The session's state was taken into the interpreter of that epoch."""
+
     def queue_changed(self) -> None:
         """Slots or waiting requests have changed."""
 

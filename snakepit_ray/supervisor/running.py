@@ -193,6 +193,8 @@ class Running:
         request.mark = 0 if run.mark is None else run.mark.word + 1
         sink = run.attempt.sink
         on_chunk = None if sink is None else sink.opened(run.interpreter)
+        if request.session:
+            run.interpreter.entered(request.session)
         run.interpreter.client.request(request, partial(self._answered, run), on_chunk)
         run.happened(RunEvent.SEND)
 

@@ -90,6 +90,10 @@ class Story:
         self.tell(f"quarantined for {seconds:.0f} s: {losses} losses lately (within {window:g} s)")
         telemetry.emit("worker.quarantined", {"restarts": losses, "window": window}, self._where)
 
+    def session_not_moved(self, session: str, why: str) -> None:
+        self.tell(f"session {session!r} lost its state: {why}")
+        telemetry.emit("session.not_moved", {}, {**self._where, "session": session, "error": why})
+
     def health_check_failed(self, error: str) -> None:
         self.tell(f"health: {error}")
         telemetry.emit("worker.health_check_failed", {}, {**self._where, "error": error})

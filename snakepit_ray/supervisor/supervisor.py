@@ -19,6 +19,7 @@ from snakepit_ray.supervisor.accounts import Accounts, Counters
 from snakepit_ray.supervisor.care import Care
 from snakepit_ray.supervisor.cargo import Cargo
 from snakepit_ray.supervisor.dispatch import Dispatch, OnSlot
+from snakepit_ray.supervisor.handover import Handover
 from snakepit_ray.supervisor.interpreter import Interpreter, InterpreterSpec
 from snakepit_ray.supervisor.keeper import Keeper
 from snakepit_ray.supervisor.life import Life
@@ -86,10 +87,19 @@ class Supervisor:
             takes_more=self._takes_more if limited else None,
             items_left=self._items_left if limited else None,
             answered=self._answered if limited else None,
+            is_on_its_way=lambda session: self._handover.holds(session),
             clock=clock,
         )
         self.admission = self.dispatch.admission
         self._runs = self.dispatch.runs
+        self._handover = Handover(
+            self._runs,
+            self.story,
+            self.ports.pool.session_moved,
+            self.admission.look_again,
+            policy.cancel_grace,
+            clock,
+        )
         self.life = Life(
             self.admission,
             self._runs,
@@ -98,6 +108,7 @@ class Supervisor:
             self.ports.pool,
             look_after=lambda interpreter: self._care.begin(interpreter),
             replacing=lambda stage: self._care.replacing(stage),
+            handover=self._handover,
         )
         self.keeper = Keeper(
             make_spec,
@@ -196,6 +207,20 @@ class Supervisor:
     def why_ended(self, epoch_number: int) -> str:
         """`recycled` or `crashed`: how the interpreter of that epoch ended."""
         return self.life.why_ended(epoch_number)
+
+    def is_moving(self, session: str) -> bool:
+        """Whether the session's state is on its way into another interpreter, and its requests wait."""
+        return self._handover.holds(session)
+
+    def why_not_moved(self, session: str) -> str:
+        """Why a session's state did not come along when its interpreter was replaced, "" where nobody
+        knows."""
+        return self._handover.why_not(session)
+
+    async def end_sessions(self, sessions: Sequence[str], reason: str) -> None:
+        """Tells the adapter that sessions are here no more: "deleted", "expired" or "moved"."""
+        if self.interpreter is not None:
+            await self._handover.end(self.interpreter, sessions, reason)
 
     def last_events(self, count: int) -> list[str]:
         """The newest events of the worker's life, the oldest of them first."""

@@ -109,6 +109,11 @@ EVENTS: dict[str, Event] = {
     "session.lost": _event(
         "", "session pool worker_id reason", "its interpreter is gone, and the state in it"
     ),
+    "session.not_moved": _event(
+        "",
+        "session pool worker_id epoch error",
+        "its adapter could not take its state into the next interpreter",
+    ),
     "affinity.assigned": _event("", "session pool worker_id", "a session was bound to a worker"),
     "affinity.broken": _event("", "session pool worker_id reason", "a binding ended"),
 }

@@ -123,6 +123,10 @@ class PoolLink(PoolSide):
         if away:
             self._handing_over = ray_port.unowned_task(self._hand_over_all())
 
+    def session_moved(self, session: str, epoch_number: int) -> None:
+        """The session's state was taken into the interpreter of that epoch."""
+        self.sessions.moved(session, epoch_number)
+
     async def _hand_over_all(self) -> None:
         """Nothing will run here for a while: whoever may move does, as fast as there is room."""
         while self._away and not self._stopped:

@@ -64,6 +64,7 @@ class OwnSessions:
         self._log = log
         self._ask = ask
         self._claims: dict[str, asyncio.Future[Claimed]] = {}
+        self._telling: set[asyncio.Task[None]] = set()
         self._mine: dict[str, Ownership] = {}
         self._recall()
 
@@ -77,6 +78,8 @@ class OwnSessions:
             claimed = await self._claim_once(session, strict, rebind)
             if claimed.owner != self._worker_id:
                 self._forget(session)
+                if mine is not None:
+                    self._ended([session])
                 return claimed
             epoch = mine.epoch if mine else self._earlier(claimed, rebind)
             self._keep(session, Ownership(now, epoch, claimed.version, strict or bool(mine and mine.strict)))
@@ -86,11 +89,12 @@ class OwnSessions:
         """Raises SessionWorkerLost when the interpreter that holds a strict session's state is not the one
         that serves now."""
         mine, epoch = self._mine.get(session), self._epoch()
-        if mine is not None and mine.epoch not in (None, epoch):
+        if mine is not None and mine.epoch not in (None, epoch) and not self._supervisor.is_moving(session):
             why = self._supervisor.why_ended(mine.epoch[1]) if mine.epoch[0] == epoch[0] else "crashed"
             about = {"session": session, "pool": self._config.name, "worker_id": self._worker_id}
             telemetry.emit("session.lost", {}, {**about, "reason": why})
-            raise SessionWorkerLost.of(session, why, mine.epoch, epoch)
+            not_moved = self._supervisor.why_not_moved(session) if why == "recycled" else ""
+            raise SessionWorkerLost.of(session, why, mine.epoch, epoch, not_moved)
 
     def on_slot(self, request: pb.Request) -> OnSlot | None:
         """What is to be called when a strict session's request has its slot; None for any other request.
@@ -131,10 +135,17 @@ class OwnSessions:
         if before is not None:
             self._keep(session, before)
 
+    def moved(self, session: str, epoch_number: int) -> None:
+        """A session's state was taken into the interpreter of that epoch of this process."""
+        mine = self._mine.get(session)
+        if mine is not None and mine.epoch is not None:
+            self._keep(session, mine._replace(epoch=(self._epoch()[0], epoch_number)))
+
     def disown(self, sessions: list[str]) -> None:
         """The router says that these sessions live elsewhere, or not at all."""
         for session in sessions:
             self._forget(session)
+        self._ended(sessions)
 
     def owned(self) -> list[Owned]:
         """What a router that was restarted learns."""
@@ -169,6 +180,12 @@ class OwnSessions:
         self._mine.pop(session, None)
         self._first.discard(session)
         self._log.drop(session)
+
+    def _ended(self, sessions: list[str]) -> None:
+        """Their adapter is told that they live elsewhere now."""
+        task = ray_port.unowned_task(self._supervisor.end_sessions(sessions, "moved"))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     def _is_due(self, mine: Ownership, now: float) -> bool:
         return now - mine.claimed_at > self._config.session_ttl * CLAIM_AGAIN

@@ -40,7 +40,7 @@ SAID: dict[str, list[str]] = {
         r"1 \['ready'\]",
     ],
     "recycling": [r"1 replaced", r"True", r"recycle_manual"],
-    "sessions": [r"1", r"2", r"crashed", r"1 after rebind"],
+    "sessions": [r"1", r"2", r"crashed", r"1 after rebind", r"2 after a recycle"],
     "streams": [r"line 0", r"line 1", r"2", r"1 of 3 opened", r"\['line 0', 'line 1', 'line 2'\]", r"closed"],
     "telemetry": [r"request\.executed .* add"],
     "testing": [r"\{'total': 12\.5\}", r"ok"],

@@ -39,12 +39,18 @@ class Worker:
         self.supervisor: Any = SimpleNamespace(
             epoch=Epoch(life, 1),
             why_ended=lambda number: "crashed",
+            is_moving=lambda session: False,
+            end_sessions=self.end_sessions,
         )
+        self.ended: list[tuple[str, str]] = []
         self.asked: list[str] = []
         self.answer = Claimed(owner, None, 7, life_of_state)
         self.log = SessionLog.open("w-0", 100, base)
         config = PoolConfig(name="w", size=1, session_ttl=100.0)
         self.sessions = OwnSessions(self.supervisor, config, "w-0", self.log, self.ask, clock, wall_clock)
+
+    async def end_sessions(self, sessions: list[str], reason: str) -> None:
+        self.ended += [(session, reason) for session in sessions]
 
     async def ask(self, session: str, strict: bool, rebind: bool, life: int) -> Claimed | None:
         self.asked.append(session)
@@ -87,6 +93,8 @@ def test_what_an_earlier_life_held_is_lost_until_rebind_whatever_the_router_know
         third = Worker(tmp_path, 3)
         assert {one.session: one.life for one in third.sessions.owned()} == {"b": 1, "a": 2}
         third.sessions.disown(["a", "b", "never"])
+        await asyncio.sleep(0)
+        assert third.ended == [("a", "moved"), ("b", "moved"), ("never", "moved")], "the adapter knows which"
         third.dies()
         assert Worker(tmp_path, 4).sessions.owned() == []
 

@@ -16,6 +16,7 @@ from snakepit_bridge.adapter.signature import Signature
 from snakepit_bridge.values.failures import InvalidArguments, UnknownCommand
 
 MARK = "__snakepit_command__"
+HOST_ONLY = "snakepit."  # begins the names of commands that only the host calls
 LONGEST_TIMEOUT = 4_000_000  # seconds, 46 days: milliseconds travel as 32 bits
 _PREFIX = "execute_"
 
@@ -45,6 +46,20 @@ class Adapter:
         """Called before the first command of a session that this interpreter has not seen, where commands
         run; not async. Commands of other sessions do not wait for it.
         """
+
+    def on_session_end(self, session_id: str, reason: str) -> None:
+        """Called when a session that this interpreter has seen is here no more: "deleted", "expired", "moved"
+        to another worker, or "recycled" with the interpreter. Frees what belongs to the session. Not called
+        after a crash; may be async.
+        """
+
+    def on_session_save(self, session_id: str):
+        """What `on_session_restore` needs in the interpreter that follows this one: a result as of a command,
+        at most 16 MiB, within 5 seconds. Called when the interpreter is replaced on purpose; may be async.
+        """
+
+    def on_session_restore(self, session_id: str, state) -> None:
+        """Called in place of `on_session_start`, with what `on_session_save` gave; may be async."""
 
 
 class Options:
@@ -205,6 +220,11 @@ def find_commands(instance) -> dict[str, Command]:
     if not found:
         plain = Options(None, False, None)
         found = {name: Command(name, getattr(instance, name), plain) for name in _plain(kind)}
+    for name in found:
+        if name.startswith(HOST_ONLY):
+            raise TypeError(
+                f"{kind.__name__} has a command {name!r}: names with {HOST_ONLY!r} are the host's"
+            )
     if not found:
         how = "mark methods with @command (from snakepit_bridge import command)"
         raise TypeError(f"{kind.__name__} has no commands: {how}")
@@ -269,7 +289,7 @@ def unknown_command(name: str, commands: dict) -> UnknownCommand:
     """The failure for a command that is not there, with what is."""
     import difflib
 
-    known = sorted(commands)
+    known = sorted(name for name in commands if not name.startswith(HOST_ONLY))
     near = difflib.get_close_matches(name, known, 3)
     guess = f"; there are {', '.join(known)}"
     if near:

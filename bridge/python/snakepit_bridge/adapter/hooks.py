@@ -4,6 +4,7 @@ Rules:
 - `setup` and `teardown` are called in the main thread, `on_session_start` and `set_session_context` where the
   command runs, before it.
 - A hook that the adapter does not override is never called.
+- The hooks of a session's end and of its move are commands that only the host calls.
 - In the thread profile one context object serves all commands: it shows each of them its own request.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import threading
 
-from snakepit_bridge.adapter.commands import Adapter
+from snakepit_bridge.adapter.commands import HOST_ONLY, Adapter, Command, Options
 from snakepit_bridge.adapter.context import SessionContext, current
 
 SESSIONS_REMEMBERED = 100_000  # for on_session_start; of more, the oldest may be greeted again
@@ -71,14 +72,83 @@ class Sessions:
         with starting:  # commands of other sessions do not wait for this one
             if session_id not in self._seen:
                 self._hook(session_id)
-                self._remember(session_id)
+                self.remember(session_id)
 
-    def _remember(self, session_id: str) -> None:
+    def forget(self, session_id: str) -> None:
+        """It has ended: one of the same id is another one."""
         with self._lock:
-            if len(self._seen) >= SESSIONS_REMEMBERED:
+            self._seen.pop(session_id, None)
+
+    def remember(self, session_id: str) -> None:
+        """It has started, here or in the interpreter before."""
+        with self._lock:
+            if session_id not in self._seen and len(self._seen) >= SESSIONS_REMEMBERED:
                 del self._seen[next(iter(self._seen))]
             self._seen[session_id] = None
             self._starting.pop(session_id, None)
+
+
+def session_commands(adapter, sessions) -> dict:
+    """The commands by which the host ends and moves sessions, of the hooks that the adapter has. Raises
+    TypeError where it saves what it cannot restore, or the reverse.
+    """
+    save, restore, end = (_hook(adapter, name) for name in ("save", "restore", "end"))
+    if (save is None) is not (restore is None):
+        has, lacks = ("save", "restore") if restore is None else ("restore", "save")
+        raise TypeError(f"{type(adapter).__name__} has on_session_{has} and no on_session_{lacks}")
+    found = {}
+    if save is not None:
+        found["session_save"] = lambda args: save(args["session"])
+        found["session_restore"] = lambda args: _restore(restore, sessions, args)
+    if end is not None:
+        found["session_end"] = lambda args: _end(end, sessions, args)
+    plain = Options(None, False, None)
+    return {
+        HOST_ONLY + name: Command(HOST_ONLY + name, work, plain, raw=True) for name, work in found.items()
+    }
+
+
+def _hook(adapter, name: str):
+    hook = getattr(adapter, f"on_session_{name}", None)
+    return None if hook is None or _is_default(hook) else hook
+
+
+def _restore(hook, sessions, args):
+    session = args["session"]
+    result = hook(session, args["state"])
+    if sessions is not None:
+        sessions.remember(session)
+    return result
+
+
+def _end(hook, sessions, args):
+    """Ends some sessions. What the hook raises for one of them does not keep it from the others."""
+    results = [_end_one(hook, session, args["reason"]) for session in args["sessions"]]
+    if sessions is not None:
+        for session in args["sessions"]:
+            sessions.forget(session)
+    awaited = [result for result in results if hasattr(result, "__await__")]
+    return _all(awaited) if awaited else None
+
+
+def _end_one(hook, session: str, reason: str):
+    try:
+        return hook(session, reason)
+    except Exception:  # noqa: BLE001 - the user's own: it is said where users look
+        import traceback
+
+        traceback.print_exc()
+        return None
+
+
+async def _all(awaited) -> None:
+    for one in awaited:
+        try:
+            await one
+        except Exception:  # noqa: BLE001 - as above
+            import traceback
+
+            traceback.print_exc()
 
 
 class SharedContext:

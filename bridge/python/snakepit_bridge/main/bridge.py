@@ -90,7 +90,7 @@ class Bridge:
     def serve(self, adapter) -> None:
         """Serves the commands of `adapter` until the interpreter is asked to stop. Raises StartError."""
         from snakepit_bridge.adapter import hooks
-        from snakepit_bridge.adapter.commands import find_commands
+        from snakepit_bridge.adapter.commands import HOST_ONLY, find_commands
 
         threaded = self._config.threaded
         try:
@@ -98,15 +98,24 @@ class Bridge:
             loading.require_threads()
             commands = find_commands(adapter)
             called = hooks.session_hook(adapter), hooks.context_hook(adapter, threaded)
+            host_only = hooks.session_commands(adapter, called[0])
         except Exception as error:
             raise StartError("init", error) from error
-        dispatcher = self._dispatcher(commands, called)
+        dispatcher = self._dispatcher({**commands, **host_only}, called)
         try:
             hooks.call(adapter, "setup", dispatcher.executor)
             loading.require_threads()
         except (Exception, SystemExit) as error:
             raise StartError("setup", error) from error
-        running = self._start_server(dispatcher, commands, forkable.allows(type(adapter)))
+        line = ready_line(
+            self._config,
+            commands,
+            arena=dispatcher.arena.usable,
+            forks=forkable.allows(type(adapter)),
+            moves=HOST_ONLY + "session_save" in host_only,
+            ends=HOST_ONLY + "session_end" in host_only,
+        )
+        running = self._start_server(dispatcher, line)
         ender = threading.Thread(target=self._lead_the_end, args=(dispatcher, running), name="snakepit-end")
         ender.daemon = True
         ender.start()
@@ -124,8 +133,7 @@ class Bridge:
         except Exception as error:
             raise StartError("serve", error) from error
 
-    def _start_server(self, dispatcher, commands: dict, forks_others: bool):
-        line = ready_line(self._config, commands, dispatcher.arena.usable, forks_others)
+    def _start_server(self, dispatcher, line: bytes):
         running = _Servers()
         try:
             dispatcher.executor.start()

@@ -91,15 +91,17 @@ def _marks(given, numbers: dict) -> int | None:
 FEATURES = ("batches", "host_calls", "host_streams", "refs", "streams", "traces")
 
 
-def ready_line(config: Config, commands: dict, arena: bool, forks: bool) -> bytes:
-    """The line that says that the interpreter serves, without its newline; whether it uses the `arena`, and
-    whether a forker may fork others like it.
+def ready_line(config: Config, commands: dict, *, arena: bool, forks: bool, moves: bool, ends: bool) -> bytes:
+    """The line that says that the interpreter serves, without its newline: whether it uses the `arena`,
+    whether a forker may fork others like it, whether it moves sessions, and whether it ends them.
     """
     offered = {
         "arena": arena,
         "forks": forks,
         "frames": config.frames is not None,
         "marks": config.marks is not None,
+        "session_ends": ends,
+        "session_moves": moves,
     }
     line = {
         "snakepit": PROTOCOL,
