@@ -65,6 +65,20 @@ def test_a_request_that_fails_fast_is_not_sent_ahead_and_does_not_wait(tmp_path:
     marked(tmp_path, body)
 
 
+class Long:
+    """A command that takes until `free`."""
+
+    def __init__(self, worker: Supervisor, tmp_path: Path) -> None:
+        self._go = tmp_path / f"go-{id(self)}"
+        self.call = asyncio.ensure_future(
+            value(worker, request("until_file", "long", tag="long", path=str(self._go)))
+        )
+
+    async def free(self) -> Any:
+        self._go.touch()
+        return await self.call
+
+
 def test_short_commands_are_sent_ahead_run_in_order_and_are_counted_as_waiting(tmp_path: Path) -> None:
     async def body(worker: Supervisor) -> None:
         await warmed(worker)
@@ -82,13 +96,14 @@ def test_short_commands_are_sent_ahead_run_in_order_and_are_counted_as_waiting(t
 def test_behind_a_long_command_they_come_back_to_their_places(tmp_path: Path) -> None:
     async def body(worker: Supervisor) -> None:
         await warmed(worker)
-        calls = [ask(worker, "long", seconds=1.0), *(ask(worker, f"r{number}") for number in range(5))]
+        long = Long(worker, tmp_path)
+        calls = [ask(worker, f"r{number}") for number in range(5)]
         late = ask(worker, "late", queue=0.2)
         await until(lambda: sent(worker) == 1 and len(worker.admission.queue) == 6)
         assert (worker.running, worker.waiting) == (1, 6)
         with pytest.raises(QueueTimeout):
             await late
-        await asyncio.gather(*calls)
+        await asyncio.gather(long.free(), *calls)
         assert ran(tmp_path) == ["long", *(f"r{number}" for number in range(5))]
 
     marked(tmp_path, body)
@@ -97,11 +112,11 @@ def test_behind_a_long_command_they_come_back_to_their_places(tmp_path: Path) ->
 def test_what_came_back_may_move(tmp_path: Path) -> None:
     async def body(worker: Supervisor) -> None:
         await warmed(worker)
-        long = ask(worker, "long", seconds=0.5)
+        long = Long(worker, tmp_path)
         moving = request("run", "moves", tag="moves")
         call = asyncio.ensure_future(worker.execute(moving, may_move=True))
         await until(lambda: worker.admission.queue.movable == 1)
-        await long
+        await long.free()
         await call
         assert ran(tmp_path) == ["long", "moves"]
 
@@ -142,12 +157,12 @@ def test_who_is_ahead_counts_for_the_queues_limit(tmp_path: Path, limit: int) ->
 def test_what_is_cancelled_while_it_is_ahead_never_runs(tmp_path: Path) -> None:
     async def body(worker: Supervisor) -> None:
         await warmed(worker)
-        long, second, third = ask(worker, "long", seconds=0.5), ask(worker, "second"), ask(worker, "third")
+        long, second, third = Long(worker, tmp_path), ask(worker, "second"), ask(worker, "third")
         await until(lambda: ran(tmp_path) == ["long"])
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
             await second
-        await asyncio.gather(long, third)
+        await asyncio.gather(long.free(), third)
         assert ran(tmp_path) == ["long", "third"]
 
     marked(tmp_path, body)
@@ -159,11 +174,11 @@ def test_what_is_too_late_while_it_is_ahead_is_told_what_the_interpreter_says(
     async def body(worker: Supervisor) -> None:
         await warmed(worker)
         monkeypatch.setattr("snakepit_ray.supervisor.running.WORD_SECONDS", 20.0)
-        long, late = ask(worker, "long", seconds=0.5), ask(worker, "late", budget=0.01)
+        long, late = Long(worker, tmp_path), ask(worker, "late", budget=0.01)
         with pytest.raises(DeadlineExceeded) as waited:
             await late
         assert waited.value.where == "waiting"
-        await long
+        await long.free()
         assert ran(tmp_path) == ["long"]
         await warmed(worker)
         monkeypatch.setattr("snakepit_ray.supervisor.running.WORD_SECONDS", 0.1)
@@ -213,10 +228,10 @@ def test_an_interpreter_that_is_replaced_gives_back_what_it_had_not_begun(tmp_pa
         await warmed(worker)
         assert worker.interpreter is not None
         old = worker.interpreter.child.pid
-        calls = [ask(worker, "long", seconds=1.5), ask(worker, "a"), ask(worker, "b")]
+        long, *others = Long(worker, tmp_path), ask(worker, "a"), ask(worker, "b")
         worker.keeper.recycle(Reason.MANUAL)
-        answers = await asyncio.gather(*calls)
-        assert [answer["pid"] == old for answer in answers] == [True, False, False]
+        fresh = [answer["pid"] for answer in await asyncio.gather(*others)]
+        assert old not in fresh and (await long.free())["pid"] == old
         assert sorted(ran(tmp_path)) == ["a", "b", "long"]
 
     marked(tmp_path, body)
@@ -241,8 +256,9 @@ def test_recalled_is_no_run(tmp_path: Path) -> None:
         await warmed(worker)
         assert worker.interpreter is not None
         served = worker.interpreter.served
-        calls = [ask(worker, "long", seconds=0.3), ask(worker, "a")]
-        await asyncio.gather(*calls)
+        long, other = Long(worker, tmp_path), ask(worker, "a")
+        await until(lambda: len(worker.admission.queue) == 1)
+        await asyncio.gather(long.free(), other)
         assert worker.interpreter.served == served + 2
         assert worker.counters.errors == 0
 

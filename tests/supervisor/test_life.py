@@ -442,10 +442,10 @@ def test_others_in_the_same_interpreter_hear_why_and_idempotent_ones_run_again(t
     async def body(worker: Supervisor) -> None:
         old = pid_of(worker)
         stubborn = asyncio.ensure_future(
-            value(worker, request("deaf", 1, tag="deaf", seconds=30, budget=0.5))
+            value(worker, request("deaf", 1, tag="deaf", seconds=30, budget=1.0))
         )
-        once = asyncio.ensure_future(value(worker, request("run", 2, tag="once", seconds=3)))
-        asked = request("run", 3, tag="again", seconds=0.9, idempotent=True, retries=1)
+        once = asyncio.ensure_future(value(worker, request("run", 2, tag="once", seconds=30)))
+        asked = request("run", 3, tag="again", seconds=4.0, idempotent=True, retries=1)
         again = asyncio.ensure_future(value(worker, asked))
         with pytest.raises(DeadlineExceeded):
             await stubborn
