@@ -33,6 +33,8 @@ from snakepit_ray.process.launch import TOKEN_VARIABLE
 PROC = os.path.isdir("/proc/self")
 LOOK_AGAIN_SECONDS = 0.005  # a killed process takes a moment to end, a large one longer
 LONGEST_WAIT_SECONDS = 0.5
+TRACKER = b"multiprocessing.resource_tracker"  # in the command line of a process that removes shared memory
+TRACKER_SECONDS = 5.0  # for that, which takes milliseconds on a machine that is not busy
 EXEC_SECONDS = 0.2  # an exec takes less, unless its file comes from a slow disk
 MARK = f"{TOKEN_VARIABLE}=".encode()
 RLIMIT_LOCKS = 10  # linux/resource.h; Python's `resource` has no name for it
@@ -132,12 +134,14 @@ def end(
 ) -> tuple[list[int], set[str]]:
     """SIGKILL to every process of these incarnations, until there is none or `seconds` have passed. Before
     that they get SIGTERM and `moment` seconds, in which helpers that clean up after a process can do so.
-    `oldest` is as for `send`.
+    Python's trackers of shared memory begin when the others are gone, and have TRACKER_SECONDS: what they do
+    not remove stays until the machine restarts. `oldest` is as for `send`.
 
     Returns the pids, and the tokens of incarnations that have processes still. A process that is forked
     meanwhile is found the next time round. One that we may not signal, because it became another user's, is
     logged and left alone."""
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
+    deadline, spared_until = began + seconds, began + (TRACKER_SECONDS if moment else 0.0)
     killed: dict[int, None] = {}  # in order, each once
     foreign: set[Identity] = set()
     if moment:
@@ -148,6 +152,8 @@ def end(
             return list(killed), set(left)
         for token, family in left.items():
             for member in family:
+                if time.monotonic() < spared_until and _tracks(member.process):
+                    continue
                 try:
                     if _signal_one(member, token, signal.SIGKILL):
                         killed[member.process.pid] = None
@@ -245,6 +251,14 @@ def _signal_one(member: Member, token: str, number: signal.Signals) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def _tracks(process: Identity) -> bool:
+    try:
+        with open(f"/proc/{process.pid}/cmdline", "rb") as file:
+            return TRACKER in file.read()
+    except OSError:
+        return False
 
 
 def _is_still(member: Member, token: str) -> bool:

@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -130,8 +131,8 @@ def ignore_sigterm() -> None:
 
 
 def freeze_after_an_answer() -> None:
-    """gRPC asks for the next message when the last one is sent, and frames are sent by `write`: the answer is
-    out before we stop."""
+    """gRPC asks for the next message when the last one is sent, and frames are sent by `write`, or by the
+    thread that has the socket: the answer is out before we stop."""
     from snakepit_bridge.server import outgoing, writer
 
     real, write = outgoing.Queued.frames, writer.Writer.write
@@ -144,7 +145,10 @@ def freeze_after_an_answer() -> None:
 
     def written(self):
         write(self)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        while self._items:
+            time.sleep(0.001)
+        with self._lock:  # whoever has sent the last of them has let go of the socket
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     outgoing.Queued.frames, writer.Writer.write = frames, written
 

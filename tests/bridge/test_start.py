@@ -41,7 +41,8 @@ def test_the_ready_line_says_who_serves_and_what(bridge, tmp_path) -> None:
         "address": f"unix:{one.config['socket']}",
     }
     assert ready["version"] == ".".join(map(str, sys.version_info[:3]))
-    assert ready["features"] == sorted(FEATURES - {"arena", "frames", "marks"}), "neither was offered"
+    of_hooks = {"session_ends", "session_moves"}
+    assert ready["features"] == sorted(FEATURES - {"arena", "frames", "marks"} - of_hooks), "none was offered"
 
 
 def test_the_socket_belongs_to_its_owner_alone(bridge) -> None:
