@@ -23,6 +23,8 @@ from snakepit_ray.core.state.store import StoreCore
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.process.awaiting import happens
 from snakepit_ray.store import values
+from snakepit_ray.store.committer import Durable, Failed, Loaded, Result
+from snakepit_ray.store.disk import Disk
 
 Clock = Callable[[], float]
 T = TypeVar("T")
@@ -41,18 +43,22 @@ class Holder(Protocol):
 
 
 class Store:
-    """What sessions remember, for everybody who asks. `sweep_seconds`: between two sweeps."""
+    """What sessions remember, for everybody who asks. `disk`: None: in memory alone. `sweep_seconds`: between
+    two sweeps. `open_after`: seconds in which a store in memory answers nothing, because leases of one before
+    it may be out."""
 
     def __init__(
         self,
-        beginning: Beginning | None = None,
+        disk: Disk | None = None,
         sweep_seconds: float = SWEEP_SECONDS,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
+        open_after: float = 0.0,
     ) -> None:
         self._clock = clock
         self._wall = wall
-        self._beginning = beginning or Beginning(wall_number(wall), wall_number(wall))
+        self._disk = disk
+        self._beginning = _anew(clock, wall, open_after) if disk is None else disk.beginning
         self._core = StoreCore(self._beginning, values.accepted)
         self._loop = asyncio.get_running_loop()
         self._messages: dict[int, tuple[_Message, int]] = {}
@@ -61,6 +67,8 @@ class Store:
         self._recalled: dict[Lease, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._sweeping = asyncio.ensure_future(self._sweep(sweep_seconds))
+        if disk is not None:
+            disk.listen(self._hear)
 
     # ---- questions ----------------------------------------------------------------------------------------
 
@@ -68,7 +76,24 @@ class Store:
         """An answer to each question, in their order: its record, or a SnakepitError (returned, not raised).
 
         Questions about one session take effect in their order."""
-        return await self._put([values.changed(question, values.in_memory) for question in questions])
+        disk = self._disk
+        if disk is None or not any(map(values.is_large, questions)):
+            answers = await self._put([values.changed(one, values.in_memory) for one in questions])
+        else:
+            answers = await asyncio.gather(*(self._ask_filed(disk, question) for question in questions))
+        for index, answer in enumerate(answers):
+            if disk is not None and isinstance(answer, StoreStats):
+                answers[index] = replace(answer, bytes=await disk.size())
+        return answers
+
+    async def _ask_filed(self, disk: Disk, question: Question) -> Any:
+        """Writes the files of a question before it is put; those without files do not wait for it."""
+        try:
+            is_large = values.is_large(question)
+            plain = await disk.filed(question) if is_large else values.changed(question, values.in_memory)
+        except SnakepitError as error:
+            return error
+        return (await self._put([plain]))[0]
 
     async def watch(self, watch: Watch) -> Changes | SnakepitError:
         """The changes after the watch's cursor, as soon as there are some, or none when its time is over."""
@@ -131,7 +156,7 @@ class Store:
     def _perform(self) -> None:
         """Does what the rules order, until they order nothing more."""
         orders = self._core.take()
-        while orders != _NOTHING:
+        while not orders.are_done:
             self._do(orders)
             orders = self._core.take()
         self._set_timer()
@@ -143,12 +168,28 @@ class Store:
         for session in orders.woken:
             for changed in self._watchers.get(session, ()):
                 changed.set()
-        if orders.transactions:
+        if self._disk is not None:
+            self._disk.commit(orders.transactions)
+            for load in orders.loads:
+                self._disk.load(load)
+        elif orders.transactions:
             numbers = [one.number for one in orders.transactions]
             self._core.durable(numbers, self._clock(), self._wall())
         self._recall(orders.recalls)
         for holder in list(self._holders.values()) if orders.ended else ():
             holder.sessions_ended(orders.ended)
+
+    def _hear(self, results: Sequence[Result]) -> None:
+        """What has come of orders at the disk."""
+        now, at = self._clock(), self._wall()
+        for result in results:
+            if isinstance(result, Durable):
+                self._core.durable(result.numbers, now, at)
+            elif isinstance(result, Failed):
+                self._core.failed(result.number, result.error, now, at)
+            elif isinstance(result, Loaded):
+                self._core.loaded(result.load, result.content, now, at)
+        self._perform()
 
     def _recall(self, leases: Sequence[Lease]) -> None:
         by_holder: defaultdict[str, list[Lease]] = defaultdict(list)
@@ -163,9 +204,23 @@ class Store:
 
     def _completed(self, answer: Any) -> Any:
         """The answer with what the rules do not know."""
-        if not isinstance(answer, StoreStats):
-            return answer
-        return replace(answer, watchers=sum(map(len, self._watchers.values())))
+        disk = self._disk
+        if isinstance(answer, StoreStats):
+            watchers = sum(map(len, self._watchers.values()))
+            if disk is None:
+                return replace(answer, watchers=watchers)
+            return replace(
+                answer,
+                watchers=watchers,
+                kind="sqlite",
+                path=str(disk.path),
+                reset_from=disk.reset_from,
+                full=disk.full,
+            )
+        try:
+            return answer if disk is None else values.opened(answer, disk.opened)
+        except SnakepitError as error:
+            return error
 
     # ---- time ---------------------------------------------------------------------------------------------
 
@@ -188,6 +243,8 @@ class Store:
                 self._perform()
                 await asyncio.sleep(0)
             self._perform()
+            if self._disk is not None:
+                await self._disk.sweep_files()
             oldest = self._clock() - seconds
             self._recalled = {lease: since for lease, since in self._recalled.items() if since > oldest}
 
@@ -198,6 +255,8 @@ class Store:
             self._timer.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._sweeping
+        if self._disk is not None:
+            await self._disk.close(self._core.is_free(self._clock(), self._wall()))
 
 
 class _Message:
@@ -215,9 +274,7 @@ class _Message:
             self.whole.set_result(self._answers)
 
 
-_NOTHING = Orders()
-
-
-def wall_number(wall: Clock) -> int:
-    """Higher than that of all stores that began before: milliseconds since 1970."""
-    return int(wall() * 1000)
+def _anew(clock: Clock, wall: Clock, open_after: float) -> Beginning:
+    """Of a store that finds nothing. Its numbers are higher than those of stores that began before."""
+    number = int(wall() * 1000)
+    return Beginning(number, number, clock() + open_after)

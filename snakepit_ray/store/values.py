@@ -7,10 +7,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from snakepit_ray.core.state.asked import Data, Put, Question, StoreProgram
+from snakepit_ray.core.state.asked import (
+    Changes,
+    Data,
+    Found,
+    Put,
+    Question,
+    StoreProgram,
+    VariableChange,
+    VariableInfo,
+    Versioned,
+)
 from snakepit_ray.core.state.constraints import Demand
 from snakepit_ray.core.state.writes import Change, Register, Set
 from snakepit_ray.errors import PayloadTooLarge
+from snakepit_ray.store.files import LARGE
 from snakepit_ray.wire.codec.encoding import encode_value
 from snakepit_ray.wire.codec.outline import outline
 
@@ -64,3 +75,43 @@ def in_memory(data: Data) -> Data:
     if all(type(buffer) is bytes for buffer in data.buffers):
         return data
     return Data(data.json, tuple(bytes(memoryview(buffer)) for buffer in data.buffers))
+
+
+def opened(answer: Any, open_: Callable[[Data], Data]) -> Any:
+    """The answer with the data of its values, which `open_` gives. Raises what it raises."""
+    if isinstance(answer, Found):
+        return answer._replace(values={name: _opened(one, open_) for name, one in answer.values.items()})
+    if isinstance(answer, Changes):
+        return answer._replace(changes=tuple(_changed_opened(one, open_) for one in answer.changes))
+    if isinstance(answer, Data):
+        return open_(answer) if answer.buffers else answer
+    if type(answer) is tuple:  # a history, or a list of variables
+        return tuple(_opened_one(one, open_) for one in answer)
+    return answer
+
+
+def _opened(one: Versioned, open_: Callable[[Data], Data]) -> Versioned:
+    return one._replace(value=open_(one.value)) if one.value.buffers else one
+
+
+def _changed_opened(one: VariableChange, open_: Callable[[Data], Data]) -> VariableChange:
+    return one if one.newest is None else one._replace(newest=_opened(one.newest, open_))
+
+
+def _opened_one(one: Any, open_: Callable[[Data], Data]) -> Any:
+    if isinstance(one, Versioned):
+        return _opened(one, open_)
+    return replace(one, newest=_opened(one.newest, open_)) if isinstance(one, VariableInfo) else one
+
+
+def is_large(question: Question) -> bool:
+    """Whether a value in the question has a buffer that is kept as a file."""
+    if isinstance(question, StoreProgram):
+        return _has_file(question.program)
+    return isinstance(question, Put) and any(
+        _has_file(one.value) for one in question.changes if isinstance(one, Set | Register)
+    )
+
+
+def _has_file(data: Data) -> bool:
+    return any(memoryview(buffer).nbytes >= LARGE for buffer in data.buffers)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from snakepit_ray.core.state.asked import Creation, Data, Ended, Get, Question
@@ -73,3 +75,36 @@ class Copies:
 
     def sessions_ended(self, ended: Sequence[Ended]) -> None:
         self.ended += ended
+
+
+class Clocks:
+    """A monotonic clock and a wall clock, which go when they are told."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+        self._at = time.time()  # processes that are killed take the real one
+
+    def now(self) -> float:
+        return self._now
+
+    def at(self) -> float:
+        return self._at
+
+    def pass_(self, seconds: float) -> None:
+        self._now += seconds
+        self._at += seconds
+
+    def step(self, seconds: float) -> None:
+        """The wall clock is set."""
+        self._at += seconds
+
+
+async def until(condition: Callable[[], Awaitable[Any]]) -> None:
+    """Asks again and again."""
+    while not await condition():  # noqa: ASYNC110 - it is a question to somebody else
+        await asyncio.sleep(0.01)
+
+
+async def has_lease(store: Store, session: str, holder: str) -> bool:
+    """Whether a question of the holder has got one."""
+    return (await ask(store, Get(session, ("x",), holder=holder))).lease is not None

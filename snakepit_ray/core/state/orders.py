@@ -102,3 +102,10 @@ class Orders:
     recalls: list[Lease] = field(default_factory=list)
     woken: set[str] = field(default_factory=set)
     ended: list[Ended] = field(default_factory=list)
+
+    @property
+    def are_done(self) -> bool:
+        """There is nothing to do."""
+        return not (
+            self.answers or self.transactions or self.loads or self.recalls or self.woken or self.ended
+        )

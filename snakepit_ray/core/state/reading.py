@@ -150,6 +150,11 @@ class Reading:
         room.state.leases.release(lease)
         return room
 
+    @property
+    def leases(self) -> int:
+        """How many are out, those that have ended since the last `prune` included."""
+        return len(self._granting)
+
     def prune(self) -> None:
         """Forgets leases that have ended."""
         standing = {
@@ -189,7 +194,7 @@ class Reading:
                 sorted(pool for pool, limit in question.limits.items() if by_pool[pool] >= WARN_SHARE * limit)
             ),
             watchers=0,
-            leases=len(self._granting),
+            leases=self.leases,
             reads=desk.counts["reads"],
             writes=desk.counts["writes"],
             conflicts=desk.counts["conflicts"],

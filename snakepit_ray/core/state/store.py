@@ -169,14 +169,25 @@ class StoreCore:
         self.reading.durable(number, False)
         entry = self._desk.under_way.pop(number, None)
         if isinstance(entry, Writing):
-            for op in entry.state.failed(entry.op, error):
-                self._answer_all(entry.room.askers.pop(op, ()), error)
-            self._go_on(entry.room)
+            self._fail(entry, error)
         elif isinstance(entry, Change):
             entry.undo()
             self._end_of_change(entry, error)
         elif isinstance(entry, Sweeping):
             self._unswept += entry.generations
+
+    def _fail(self, entry: Writing, error: SnakepitError) -> None:
+        """A write of variables, and those that were accepted after it. What comes of those no longer matters:
+        the same op may be on its way again by then."""
+        room = entry.room
+        lost = entry.state.failed(entry.op, error)
+        for number, other in list(self._desk.under_way.items()):
+            if isinstance(other, Writing) and other.room is room and other.op in lost:
+                del self._desk.under_way[number]
+        room.last_write = 0
+        for op in lost:
+            self._answer_all(room.askers.pop(op, ()), error)
+        self._go_on(room)
 
     def loaded(self, load: Load, content: Content | SnakepitError, now: float, at: float) -> None:
         """What is kept of a session has come, or why it cannot: then its questions fail, and the next one
@@ -220,6 +231,12 @@ class StoreCore:
             if room.state is not None
         )
         return min((end for end in ends if end > self._desk.now), default=None)
+
+    def is_free(self, now: float, at: float) -> bool:
+        """No lease is out: a store that comes after this one need not wait."""
+        self._set_clocks(now, at)
+        self.reading.prune()
+        return not self.reading.leases
 
     # ---- sweeping -----------------------------------------------------------------------------------------
 
