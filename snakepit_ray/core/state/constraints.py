@@ -67,7 +67,10 @@ def demanded(type_: str, constraints: Mapping[str, Any] | None, name: str) -> De
             name, f"there is no type {type_!r}{did_you_mean(type_, known)} (types: {', '.join(known)})"
         )
     kind = VariableType(type_)
-    given = dict(constraints or {})
+    given = {
+        rule: list(bound) if isinstance(bound, tuple) else bound
+        for rule, bound in (constraints or {}).items()
+    }
     for rule, bound in given.items():
         if rule not in RULES[kind]:
             raise _invalid(
