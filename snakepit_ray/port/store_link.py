@@ -85,11 +85,6 @@ class _UnderWay:
         """Those whose asker still waits."""
         return [asked for asked in self.message.asked if not asked.future.done()]
 
-    def settle(self, error: Exception) -> None:
-        """The error of all that still wait."""
-        for asked in self.open:
-            asked.settle(error)
-
     def given_up(self) -> None:
         """Where nobody waits for its answers any more, others may leave in its place."""
         if self.task is not None and not self.open:
@@ -111,6 +106,7 @@ class StoreLink:
         self._door: Door | None = None
         self._connecting: asyncio.Task[Door] | None = None
         self._backlog: Backlog[_Asked] = Backlog()
+        self._asked: set[_Asked] = set()
         self._leaves_soon = False
 
     async def ask(self, question: Question, seconds: float | None = None) -> Any:
@@ -125,6 +121,7 @@ class StoreLink:
         asked = _Asked(question, future)
         budget = self._seconds if seconds is None else seconds
         asked.timer = loop.call_later(budget, self._expire, asked, budget, context=contextvars.Context())
+        self._asked.add(asked)
         self._backlog.add(asked, question)
         if not self._leaves_soon:
             self._leaves_soon = True
@@ -151,6 +148,11 @@ class StoreLink:
             raise answer
         return answer
 
+    def close(self, error: Exception) -> None:
+        """Nothing is answered any more: `error` is what everything that waits comes to."""
+        for asked in [*self._asked]:
+            self._settle(asked, error)
+
     # ---- messages -----------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
@@ -170,21 +172,26 @@ class StoreLink:
             try:
                 answers = await self._answers([one.question for one in asked])
                 for one, answer in zip(asked, answers, strict=True):
-                    one.settle(answer)
+                    self._settle(one, answer)
             except StoreLost:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait until the deadline
-                under_way.settle(error)
+                for one in under_way.open:
+                    self._settle(one, error)
 
     def _answers(self, questions: Sequence[Question]) -> Awaitable[list[Any]]:
         # What is given up here goes on at the store: a write that is half done must not be cancelled there.
         return self._through(lambda door: asyncio.shield(door.ask(questions)))
 
     def _expire(self, asked: _Asked, budget: float) -> None:
-        asked.settle(too_late(budget))
+        self._settle(asked, too_late(budget))
         if asked.message is not None:
             asked.message.given_up()
+
+    def _settle(self, asked: _Asked, answer: Any) -> None:
+        self._asked.discard(asked)
+        asked.settle(answer)
 
     # ---- the door -----------------------------------------------------------------------------------------
 
