@@ -32,7 +32,8 @@ class StoreCalls:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._starting = threading.Lock()
+        self._lock = threading.Lock()  # nothing is put into a loop that ends
+        self._ended: Exception | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._link = StoreLink(self._connect, self._default)
         self._inbox: deque[tuple[Question, Waiting, float | None]] = deque()
@@ -53,22 +54,31 @@ class StoreCalls:
 
     def watch(self, watch: Watch, seconds: float | None = None) -> concurrent.futures.Future[Changes]:
         """What has changed; see `StoreLink.watch`. Cancelling the future ends the question at the store."""
-        return asyncio.run_coroutine_threadsafe(self._link.watch(watch, seconds), self._running_loop())
+        self._look_for_a_fork()
+        with self._lock:
+            loop = self._running_loop()
+            return asyncio.run_coroutine_threadsafe(self._link.watch(watch, seconds), loop)
 
     def close(self, error: Exception) -> None:
-        """Asks nothing any more, and the thread ends. `error`: what everything that waits comes to."""
-        if self._loop is not None and self._pid == os.getpid():
-            self._loop.call_soon_threadsafe(self._end, self._loop, error)
+        """Asks nothing any more, and the thread ends. `error`: what everything that waits comes to, and what
+        is asked later. Safe to repeat."""
+        self._look_for_a_fork()
+        with self._lock:
+            if self._ended is None and self._loop is not None:
+                self._loop.call_soon_threadsafe(self._end, self._loop, error)
+            self._ended = self._ended or error
 
     # ---- the thread ---------------------------------------------------------------------------------------
 
     def _put(self, question: Question, seconds: float | None) -> Waiting:
         future: Waiting = concurrent.futures.Future()
-        loop = self._running_loop()
-        self._inbox.append((question, future, seconds))
-        if not self._is_woken:
-            self._is_woken = True
-            loop.call_soon_threadsafe(self._take)
+        self._look_for_a_fork()
+        with self._lock:
+            loop = self._running_loop()
+            self._inbox.append((question, future, seconds))
+            if not self._is_woken:
+                self._is_woken = True
+                loop.call_soon_threadsafe(self._take)
         return future
 
     def _take(self) -> None:
@@ -84,16 +94,17 @@ class StoreCalls:
             task.cancel()
         loop.call_soon(loop.stop)
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
+    def _look_for_a_fork(self) -> None:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._begin_anew()
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._ended is not None:
+            raise self._ended
         if self._loop is None:
-            with self._starting:
-                if self._loop is None:
-                    loop = asyncio.new_event_loop()
-                    threading.Thread(target=_run, args=(loop,), name=THREAD, daemon=True).start()
-                    self._loop = loop
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=_run, args=(self._loop,), name=THREAD, daemon=True).start()
         return self._loop
 
 
