@@ -43,7 +43,7 @@ from snakepit_ray.core.state.reading import Reading
 from snakepit_ray.core.state.registry import Session
 from snakepit_ray.core.state.room import Asked, Change, Room, Sweeping, Writing
 from snakepit_ray.core.state.session import Accept
-from snakepit_ray.errors import SnakepitError
+from snakepit_ray.errors import EncodingError, SnakepitError
 
 KEPT_SECONDS = 600.0
 KEPT_OPS = 100_000
@@ -120,6 +120,9 @@ class StoreCore:
                 answer = self._handled(room, asked)
             except SnakepitError as error:
                 answer = error
+            except Exception as error:  # noqa: BLE001 - the questions behind it must not wait for ever
+                what = f"{type(asked.question).__name__} cannot be answered: {type(error).__name__}: {error}"
+                answer = EncodingError(f"the store was asked for what is no question: {what}")
             if answer is STAYS:
                 if not room.is_busy:
                     self._held_up[room.id] = room
