@@ -24,7 +24,10 @@ from snakepit_ray.client.lanes import Waits
 from snakepit_ray.client.map import MapRun
 from snakepit_ray.client.sender import ANSWER_MARGIN, Sender
 from snakepit_ray.client.session import Session
+from snakepit_ray.client.session_talks import begun
+from snakepit_ray.client.sessions import Sessions
 from snakepit_ray.client.stream import SessionStreamCall, StreamCall, async_values, values
+from snakepit_ray.client.variable_talks import VariableTalks
 from snakepit_ray.config import DEFAULT_OPTIONS, PoolConfig, checks
 from snakepit_ray.port import control, ray_port
 from snakepit_ray.port.messages import PoolStats, WorkerFacts
@@ -32,7 +35,7 @@ from snakepit_ray.port.messages import PoolStats, WorkerFacts
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from snakepit_ray.config.keywords import CallSettings
+    from snakepit_ray.config.keywords import CallSettings, Seconds
 
 CONTROL_SECONDS = 30.0
 
@@ -83,15 +86,52 @@ class Pool:
         """The settings that the pool was started with."""
         return self._directory.config
 
-    def session(self, session_id: str) -> Session:
-        """Calls that carry one session's id. Nothing is sent.
+    def session(
+        self,
+        session_id: str,
+        *,
+        ttl: Seconds | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Session:
+        """Calls that carry one session's id, and the session's variables.
+
+        With the id alone nothing is sent: the first use of its variables makes the session where there is
+        none. With `ttl` or `metadata` it is made here, or joined: of several at once, one makes it. On an
+        event loop: `await pool.asession(id, ttl=...)`.
 
         Args:
             session_id: 1 to 1024 bytes of UTF-8.
+            ttl: seconds that the session lives without being used, or text such as "1h"; by default the
+                pool's session_ttl. It belongs to the session: who joins one changes nothing.
+            metadata: at most 32 entries of JSON, 4,096 bytes, of a session that is made now.
 
-        Raises: ConfigError for another id.
+        Raises: ConfigError for another id. Where the session is made here: InvalidArguments,
+        SessionQuotaExceeded, DeadlineExceeded, PoolClosed.
         """
-        return Session(self._sender, session_id, self._coalescer)
+        if ttl is None and metadata is None:
+            return Session(self._sender, session_id, self._coalescer)
+        access = self._sender.access
+        return self._session(access.run(begun(access, session_id, ttl, metadata)))
+
+    async def asession(
+        self,
+        session_id: str,
+        *,
+        ttl: Seconds | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Session:
+        """`session` for asyncio. The session is made, or joined, here."""
+        access = self._sender.access
+        return self._session(await access.arun(begun(access, session_id, ttl, metadata)))
+
+    def _session(self, variables: VariableTalks) -> Session:
+        return Session(self._sender, variables.session_id, self._coalescer, variables)
+
+    @property
+    def sessions(self) -> Sessions:
+        """All sessions that the cluster's pools have made: to make, find, change and end them, and the
+        programs that are kept with them."""
+        return Sessions(self._sender.access)
 
     # ---- calls --------------------------------------------------------------------------------------------
 

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import ray
 
-from snakepit_ray.client import answers, pending
+from snakepit_ray.client import answers, pending, stores
 from snakepit_ray.client.directory import Directory
 from snakepit_ray.client.inbox import LaneLost
 from snakepit_ray.client.lanes import Waits
 from snakepit_ray.client.pending import Ticket
+from snakepit_ray.client.talks import Access
 from snakepit_ray.client.ways import Ways
 from snakepit_ray.config import Affinity, CallOptions
 from snakepit_ray.core.work.batch_size import SHARE
@@ -90,6 +91,11 @@ class Sender:
     def pool_name(self) -> str:
         """The name of the pool that the calls go to."""
         return self._directory.config.name
+
+    @property
+    def access(self) -> Access:
+        """How the pool's handle gets at the store of sessions."""
+        return stores.access(self._directory)
 
     @property
     def slots(self) -> int:

@@ -15,7 +15,10 @@ from typing_extensions import assert_type
 import snakepit_ray as snakepit
 from snakepit_ray.client.chunk_refs import ChunkRefs
 from snakepit_ray.client.forms import BatchCall, Call, SessionCall
+from snakepit_ray.client.records import Change, Variable
 from snakepit_ray.client.stream import SessionStreamCall, StreamCall
+from snakepit_ray.client.variables import Variables
+from snakepit_ray.core.state.asked import SessionInfo
 from snakepit_ray.testing import FakePool, RecordedCall
 
 # ---- what there is, and what it is -------------------------------------------------------------------------
@@ -42,6 +45,32 @@ assert_type(pool.stats().requests, int)
 assert_type(pool.workers()[0].epoch, tuple[int, int])
 assert_type(pool.config, snakepit.PoolConfig)
 assert_type(snakepit.PoolConfig().queue_timeout, float)
+
+session = pool.session("s", ttl="1h", metadata={"user": 1})
+assert_type(session, snakepit.Session)
+assert_type(session.variables, Variables)
+assert_type(session.variables.register("rate", "float", 1, {"min": 0}), int)
+assert_type(session.variables.set("rate", 1, expected_version=1), int)
+assert_type(session.variables.get_versioned("rate").version, int)
+assert_type(session.variables.get_many(["rate"]).missing, list[str])
+assert_type(session.variables.list("r*"), list[Variable])
+assert_type(session.variables.history("rate")[0].version, int)
+assert_type(next(session.variables.watch("rate")), Change)
+assert_type(pool.sessions.create("s", ttl=5), SessionInfo)
+assert_type(pool.sessions.update("s", lambda metadata: {**metadata, "n": 1}), SessionInfo)
+assert_type(pool.sessions.list(pool="p"), list[SessionInfo])
+assert_type(pool.sessions.delete("s"), bool)
+assert_type(pool.sessions.stats().sessions, int)
+
+
+async def for_asyncio() -> None:
+    """The same for asyncio."""
+    assert_type(await pool.asession("s", ttl=1), snakepit.Session)
+    assert_type(await session.variables.aset("rate", 1), int)
+    assert_type(await pool.sessions.alist(), list[SessionInfo])
+    async for change in session.variables.awatch(["rate"]):
+        assert_type(change, Change)
+
 
 # ---- options and settings that are right -------------------------------------------------------------------
 
@@ -87,6 +116,12 @@ pool.execute_in_session("s", "add", {}, session="t")  # error: misc reportCallIs
 pool.session("s").execute_stream.remote("rows", affinity="sometimes")  # error: arg-type reportArgumentType
 pool.submit("add", {"a": 1}, idempotnet=True)  # error: call-arg reportCallIssue
 pool.map("add", 5)  # error: arg-type reportArgumentType
+pool.session("s", tll=5)  # error: call-arg reportCallIssue
+pool.sessions.create("s", ttl=[1])  # error: arg-type reportArgumentType
+session.variables.set("rate", 1, 2)  # error: call-arg reportCallIssue
+session.variables.set("rate", 1, expected="1")  # error: call-arg reportCallIssue
+session.variables.register(1, "float", 1)  # error: arg-type reportArgumentType
+session.variables.watch(5)  # error: arg-type reportArgumentType
 snakepit.start(sise=4)  # error: call-arg reportCallIssue
 snakepit.start(size="4")  # error: arg-type reportArgumentType
 snakepit.start(affinity="sometimes")  # error: arg-type reportArgumentType

@@ -13,14 +13,21 @@ import pytest
 import snakepit_ray as snakepit
 from snakepit_ray.client.chunk_refs import ChunkRefs
 from snakepit_ray.client.forms import BatchCall, Call, SessionCall
+from snakepit_ray.client.records import Change, FoundValues, PastValue, Variable, VersionedValue
+from snakepit_ray.client.sessions import Sessions
 from snakepit_ray.client.stream import SessionStreamCall, StreamCall
+from snakepit_ray.client.variables import Variables
+from snakepit_ray.client.watching import AsyncWatcher, Watcher
 from snakepit_ray.config import CircuitBreakerConfig
+from snakepit_ray.core.state.asked import SessionInfo, StoreStats
 from snakepit_ray.port.messages import PoolStats, WorkerFacts
 from snakepit_ray.testing import FakeChunkRefs, FakePool, FakeRef, RecordedCall
 
 # What the public names hand out, beside themselves.
 HANDED_OUT = [
     *(Call, BatchCall, SessionCall, StreamCall, SessionStreamCall, ChunkRefs, PoolStats, WorkerFacts),
+    *(Sessions, SessionInfo, StoreStats, Variables, Variable, VersionedValue, PastValue, FoundValues),
+    *(Change, Watcher, AsyncWatcher),
     *(CircuitBreakerConfig, FakePool, FakeRef, FakeChunkRefs, RecordedCall),
     *(snakepit.telemetry.attach, snakepit.telemetry.attach_many, snakepit.telemetry.Occurrence),
 ]

@@ -10,6 +10,8 @@ cache consistency", 1989.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from typing import NamedTuple
 
 LEASE_SECONDS = 2.0
@@ -27,19 +29,20 @@ class Leases:
     """The leases of one session. Times are seconds of the store's monotonic clock.
 
     `until`: when the leases have ended that a store before this one may have granted. `store`: which store
-    this is, of all that there were."""
+    this is, of all that there were. `numbers`: where the numbers of leases come from, so that those of
+    several sessions are different."""
 
-    def __init__(self, until: float, store: int) -> None:
+    def __init__(self, until: float, store: int, numbers: Iterator[int] | None = None) -> None:
         self._store = store
-        self._number = 0
+        self._numbers = count(1) if numbers is None else numbers
         self._ends: dict[str, tuple[int, float]] = {}
         self._before = until
 
     def grant(self, holder: str, now: float) -> Lease:
         """`holder` may answer from its copy for LEASE_SECONDS since it asked."""
-        self._number += 1
-        self._ends[holder] = self._number, now + LEASE_SECONDS
-        return Lease(holder, self._number, self._store)
+        number = next(self._numbers)
+        self._ends[holder] = number, now + LEASE_SECONDS
+        return Lease(holder, number, self._store)
 
     def release(self, lease: Lease) -> None:
         """Its holder has no copy of it any more. Safe to repeat."""

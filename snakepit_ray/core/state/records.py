@@ -1,4 +1,4 @@
-"""What the store keeps of a session: its variables with their last versions. Values are opaque here."""
+"""What the store keeps of a session: its variables with their last versions."""
 
 from __future__ import annotations
 
@@ -6,37 +6,58 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from snakepit_ray.core.state.asked import Data
 from snakepit_ray.core.state.constraints import Demand
 
 KEPT_VERSIONS = 10
+LARGE = 65_536  # bytes: from there on a value is kept only while it is the newest
 
 
 @dataclass(frozen=True)
 class Version:
-    """One value of a variable. `number` rises by one with each write. `at`: seconds since 1970."""
+    """One value of a variable. `number` rises by one with each write. `at`: seconds since 1970. `changed`:
+    the number of the session's change that wrote it."""
 
     number: int
     value: Any
     at: float
+    changed: int = 0
 
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable: its newest version is the last of `versions`, of which the last KEPT_VERSIONS are kept.
-
-    `changed`: the number of the session's change that wrote it."""
+    """One variable: its newest version is the last of `versions`, of which the last KEPT_VERSIONS are kept,
+    of large values only the newest."""
 
     name: str
     demand: Demand
     metadata: Mapping[str, Any] = field(default_factory=dict)
     versions: tuple[Version, ...] = ()
-    changed: int = 0
 
     @property
     def newest(self) -> Version:
         """The value that a read gets."""
         return self.versions[-1]
 
-    def written(self, version: Version, changed: int) -> Variable:
+    def written(self, version: Version) -> Variable:
         """The variable after a write."""
-        return replace(self, versions=(*self.versions, version)[-KEPT_VERSIONS:], changed=changed)
+        before = tuple(one for one in self.versions if size_of(one.value) < LARGE)
+        return replace(self, versions=(*before, version)[-KEPT_VERSIONS:])
+
+    def numbers(self) -> set[int]:
+        """Of the versions that are kept."""
+        return {one.number for one in self.versions}
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A variable that was deleted, so that watchers hear of it. `number`: the version that it had."""
+
+    number: int
+    at: float
+    changed: int
+
+
+def size_of(value: Any) -> int:
+    """Bytes of an encoded value."""
+    return len(value.json) + sum(map(len, value.buffers)) if isinstance(value, Data) else 0

@@ -23,7 +23,8 @@ WARN_SHARE = 0.8  # of a pool's quota
 
 @dataclass(frozen=True)
 class Session:
-    """One session. `version`: of its metadata and programs, 1 at first. `pool`: of whoever made it."""
+    """One session. `version`: of its metadata and programs, 1 at first. `pool`: of whoever made it.
+    `created_at`: seconds since 1970. `fences`: the highest binding that was seen of each pool."""
 
     id: str
     generation: int
@@ -33,6 +34,8 @@ class Session:
     version: int = 1
     metadata: Mapping[str, Any] = field(default_factory=dict)
     programs: Mapping[str, Any] = field(default_factory=dict)
+    created_at: float = 0.0
+    fences: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ends_at(self) -> float:
@@ -94,16 +97,38 @@ class Registry:
         found = self._alive(session_id, now)
         if found is not None:
             return Joined(self._used(found, now), is_new=False)
-        if self._made[pool] >= limit:
-            self._swept = self.sweep(now, len(self._ends))
-        if self._made[pool] >= limit:
-            raise SessionQuotaExceeded.of("max_sessions", self._made[pool], limit)
-        old = self._remove(session_id)
-        self._expired.pop(session_id, None)
-        self._generation += 1
-        made = Session(session_id, self._generation, pool, ttl, now, metadata=dict(metadata))
-        self._put(made)
+        self.check_quota(pool, limit, 0, now)
+        made = Session(session_id, self.next_generation(), pool, ttl, now, metadata=dict(metadata))
+        old = self.add(made)
         return Joined(made, is_new=True, ended=() if old is None else (old,))
+
+    def check_quota(self, pool: str, limit: int, coming: int, now: float) -> None:
+        """Raises SessionQuotaExceeded where `pool` has `limit` sessions, `coming` ones counted."""
+        if self._made[pool] + coming >= limit:
+            self._swept = self.sweep(now, len(self._ends))
+        if self._made[pool] + coming >= limit:
+            raise SessionQuotaExceeded.of("max_sessions", self._made[pool] + coming, limit)
+
+    def next_generation(self) -> int:
+        """Greater than all that were given out."""
+        self._generation += 1
+        return self._generation
+
+    def add(self, session: Session) -> Session | None:
+        """Puts in a session that was made. Returns: the one of its id that was there, which had expired."""
+        old = self._remove(session.id)
+        self._expired.pop(session.id, None)
+        self._put(session)
+        return old
+
+    def replace(self, session: Session) -> None:
+        """Puts in a session that was changed, where that generation is still there."""
+        found = self._sessions.get(session.id)
+        if found is None or found.generation != session.generation:
+            return
+        self._sessions[session.id] = session = replace(session, used_at=max(session.used_at, found.used_at))
+        if session.ends_at < found.ends_at:
+            heapq.heappush(self._ends, (session.ends_at, session.id, session.generation))
 
     def use(self, session_id: str, now: float) -> Session:
         """The session, which lives `ttl` longer from now on. Raises SessionNotFound, SessionExpired."""
@@ -143,6 +168,18 @@ class Registry:
         self._sessions[session_id] = changed
         return changed
 
+    def find(self, session_id: str, now: float) -> Session | None:
+        """The session, None where there is none that is alive."""
+        return self._alive(session_id, now)
+
+    def last(self, session_id: str) -> Session | None:
+        """The session, also one that has expired and was not swept yet."""
+        return self._sessions.get(session_id)
+
+    def drop(self, session_id: str) -> Session | None:
+        """Removes a session, alive or not."""
+        return self._remove(session_id)
+
     def delete(self, session_id: str, now: float) -> bool:
         """Whether there was one that was alive."""
         found = self._alive(session_id, now)
@@ -155,6 +192,10 @@ class Registry:
     def alive(self, now: float) -> Iterator[Session]:
         """Those that have not expired, in the order in which they were made."""
         return (session for session in self._sessions.values() if session.ends_at >= now)
+
+    def pools(self, now: float) -> Counter[str]:
+        """How many sessions are alive of each pool that has made some."""
+        return Counter(session.pool for session in self.alive(now))
 
     def usage(self, pool: str, limit: int, now: float) -> Usage:
         """How much of its quota `pool` uses. Sessions that have expired count no more, swept or not."""

@@ -16,41 +16,63 @@ Reads and writes are linearizable, whether a read is answered by the store or fr
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple
 
+from snakepit_ray.core.state.constraints import Demand
 from snakepit_ray.core.state.leases import Lease, Leases
-from snakepit_ray.core.state.records import Variable, Version
-from snakepit_ray.core.state.writes import Change, Delete, Outcome, Register, Set, Write, Written
-from snakepit_ray.errors import SessionNotFound, SnakepitError, VariableNotFound, VersionConflict
+from snakepit_ray.core.state.records import Gone, Variable, Version
+from snakepit_ray.core.state.story import Story
+from snakepit_ray.core.state.writes import Change, Delete, Outcome, Register, Revert, Set, Write, Written
+from snakepit_ray.errors import (
+    InvalidArguments,
+    SessionNotFound,
+    SnakepitError,
+    VariableNotFound,
+    VersionConflict,
+)
 
 Table = Mapping[str, Variable]
+Rows = Mapping[str, Variable | None]
+Accept = Callable[[Demand, Any, str], Any]
+_NO_ROWS: Rows = {}
+SHOWN_NAMES = 100  # of variables that there are, in a message about one that there is not
 
 
 class Told(NamedTuple):
     """What the store is to do about one write.
 
     - `rows` are to be made durable together with `floor` and with `accepted`, the outcome that the write will
-      have. None in place of a variable: it is removed.
+      have. None in place of a variable: it is removed. `before`: what they replace. `change`: the number of
+      the session's change.
     - The holders of `leases` are to let go of their copies.
     - `outcome`: it is decided already, because the write changes nothing or has come before."""
 
-    rows: Mapping[str, Variable | None]
+    rows: Rows
     leases: tuple[Lease, ...] = ()
     floor: int = 0
     accepted: Outcome = ()
     outcome: Outcome | None = None
+    before: Rows = _NO_ROWS
+    change: int = 0
 
 
 @dataclass
 class _Pending:
     op: str
-    table: Table  # as it will be
+    rows: Rows  # what it changes
+    before: Rows
     floor: int
+    change: int
     outcome: Outcome
-    changes: bool  # and so has rows, which have to become durable
+    at: float
     is_durable: bool
+
+    @property
+    def changes(self) -> bool:
+        return bool(self.rows)
 
 
 class SessionState:
@@ -58,7 +80,9 @@ class SessionState:
 
     `floor`: the highest version of a variable that was deleted. A variable that is made later counts on from
     there, so that nobody takes it for the one that was. `ops`: outcomes of earlier writes, by their ids.
-    `leases_until`: when leases end that a store before this one may have granted. `store`: see Leases."""
+    `leases_until`: when leases end that a store before this one may have granted. `store`: see Leases.
+    `gone`: variables that were deleted. `accept`: what becomes of a value that a demand is made of.
+    `numbers`: of leases."""
 
     def __init__(
         self,
@@ -69,15 +93,21 @@ class SessionState:
         ops: Mapping[str, Outcome] | None = None,
         leases_until: float = 0.0,
         store: int = 0,
+        gone: Mapping[str, Gone] | None = None,
+        accept: Accept = Demand.accepted,
+        numbers: Iterator[int] | None = None,
     ) -> None:
         self.name = name
         self.generation = generation
-        self.visible: Table = dict(variables or {})
-        self.leases = Leases(leases_until, store)
+        self.visible: dict[str, Variable] = dict(variables or {})
+        self.leases = Leases(leases_until, store, numbers)
         self.readable_from = leases_until
+        self.story = Story(self.visible, gone or {})
+        self._accept = accept
         self._floor = floor
         self._done: OrderedDict[str, Outcome] = OrderedDict(ops or {})
         self._pending: OrderedDict[str, _Pending] = OrderedDict()
+        self._accepted: dict[str, Variable | None] = {}  # the newest of each name with a change on its way
         self._again: list[str] = []  # to be answered once more
 
     # ---- writes -------------------------------------------------------------------------------------------
@@ -93,16 +123,14 @@ class SessionState:
             return Told({})
         if write.generation not in (0, self.generation):
             return Told({}, outcome=self._refused(write, SessionNotFound.named(self.name)))
-        table, floor, outcome = self._changed(write, at)
-        rows = {
-            one.name: table.get(one.name)
-            for one in outcome
-            if one.error is None and table.get(one.name) is not self._newest.get(one.name)
-        }
+        rows, floor, outcome = _Draft(self, at).of(write)
         if not rows and not self._pending and now >= self.readable_from:
             return Told({}, outcome=outcome)
-        self._pending[write.op] = _Pending(write.op, table, floor, outcome, bool(rows), not rows)
-        return Told(rows, self.leases.standing(now), floor, outcome)
+        before = {name: self.newest(name) for name in rows}
+        change = self._change + bool(rows)
+        self._pending[write.op] = _Pending(write.op, rows, before, floor, change, outcome, at, not rows)
+        self._accepted.update(rows)
+        return Told(rows, self.leases.standing(now), floor, outcome, None, before, change)
 
     def durable(self, op: str) -> None:
         """A write's rows will outlive this process."""
@@ -118,6 +146,9 @@ class SessionState:
         for one in lost:
             pending = self._pending.pop(one)
             found[one] = tuple(Written(each.name, 0, each.error or error) for each in pending.outcome)
+        self._accepted.clear()
+        for kept in self._pending.values():
+            self._accepted.update(kept.rows)
         return found
 
     def settled(self, now: float) -> dict[str, Outcome]:
@@ -129,20 +160,41 @@ class SessionState:
         self._again.clear()
         while self._pending and next(iter(self._pending.values())).is_durable:
             op, pending = self._pending.popitem(last=False)
-            self.visible, self._floor = pending.table, pending.floor
+            self._show(pending)
             found[op] = pending.outcome
             if pending.changes:
                 self._done[op] = pending.outcome
         return found
 
-    def forget(self, op: str) -> None:
-        """The outcome of a write that nobody sends again."""
-        self._done.pop(op, None)
+    def _show(self, pending: _Pending) -> None:
+        self._floor = pending.floor
+        for name, variable in pending.rows.items():
+            if self._accepted.get(name) is variable:  # else a later write has the name, too
+                self._accepted.pop(name, None)
+            if variable is None:
+                self.visible.pop(name, None)
+            else:
+                self.visible[name] = variable
+            self.story.tell(name, pending.before[name], variable, pending.change, pending.at)
+
+    def forget(self, op: str) -> bool:
+        """The outcome of a write that nobody sends again, or that somebody else remembers from now on.
+        Returns: whether there was one."""
+        return self._done.pop(op, None) is not None
 
     @property
     def floor(self) -> int:
         """The highest version of a variable that was deleted, as it is accepted."""
         return next(reversed(self._pending.values())).floor if self._pending else self._floor
+
+    @property
+    def is_idle(self) -> bool:
+        """No write is on its way."""
+        return not self._pending
+
+    @property
+    def _change(self) -> int:
+        return next(reversed(self._pending.values())).change if self._pending else self.story.cursor
 
     # ---- reads --------------------------------------------------------------------------------------------
 
@@ -150,55 +202,89 @@ class SessionState:
         """The lease by which `holder` may keep what it reads now and answer from it; None: it may not."""
         return None if self._pending else self.leases.grant(holder, now)
 
-    # ---- how a write changes the table --------------------------------------------------------------------
+    def newest(self, name: str) -> Variable | None:
+        """The variable as the last write that was accepted leaves it."""
+        return self._accepted[name] if name in self._accepted else self.visible.get(name)
 
-    @property
-    def _newest(self) -> Table:
-        return next(reversed(self._pending.values())).table if self._pending else self.visible
+    def names(self) -> list[str]:
+        """Some of the variables that there are, for a message."""
+        return list(islice(self.visible, SHOWN_NAMES))
 
-    def _changed(self, write: Write, at: float) -> tuple[Table, int, Outcome]:
-        table, floor, outcome = dict(self._newest), self.floor, []
+    def accepted(self, demand: Demand, value: Any, name: str) -> Any:
+        """The value as it is kept. Raises VariableTypeError, ConstraintViolation."""
+        return self._accept(demand, value, name)
+
+    def number_of_the_next_change(self) -> int:
+        """Of the session's changes, the next one's."""
+        return self._change + 1
+
+    def _refused(self, write: Write, error: SnakepitError) -> Outcome:
+        return tuple(Written(change.name, 0, error) for change in write.changes)
+
+
+class _Draft:
+    """What one write makes of the variables that it names. Costs what it names, not what there is."""
+
+    def __init__(self, session: SessionState, at: float) -> None:
+        self._session = session
+        self._at = at
+        self._change = session.number_of_the_next_change()
+        self._rows: dict[str, Variable | None] = {}
+        self._floor = session.floor
+
+    def of(self, write: Write) -> tuple[Rows, int, Outcome]:
+        """What becomes of the variables, of the session's floor, and of each change."""
+        outcome = []
         for change in write.changes:
             try:
-                floor = max(floor, self._apply(table, floor, change, at))
-                version = table[change.name].newest.number if change.name in table else 0
-                outcome.append(Written(change.name, version))
+                self._apply(change)
+                made = self._now(change.name)
+                outcome.append(Written(change.name, made.newest.number if made is not None else 0))
             except SnakepitError as error:
                 outcome.append(Written(change.name, 0, error))
         if write.is_atomic and any(one.error is not None for one in outcome):
-            return self._newest, self.floor, tuple(outcome)
-        return table, floor, tuple(outcome)
+            return {}, self._session.floor, tuple(outcome)
+        return self._rows, self._floor, tuple(outcome)
 
-    def _apply(self, table: dict[str, Variable], floor: int, change: Change, at: float) -> int:
-        """Makes one change. Returns the version that was deleted by it, or 0."""
-        variable = table.get(change.name)
+    def _now(self, name: str) -> Variable | None:
+        return self._rows[name] if name in self._rows else self._session.newest(name)
+
+    def _apply(self, change: Change) -> None:
+        variable = self._now(change.name)
         if isinstance(change, Register):
-            self._register(table, variable, floor, change, at)
-            return 0
+            self._rows[change.name] = self._registered(variable, change)
+            return
         if variable is None:
-            raise VariableNotFound.named(change.name, self.name, table)
+            raise VariableNotFound.named(change.name, self._session.name, self._session.names())
         number = variable.newest.number
         if change.expected not in (None, number):
             raise VersionConflict.of(change.name, change.expected or 0, number)
         if isinstance(change, Delete):
-            del table[change.name]
-            return number
-        table[change.name] = self._set(variable, change, at)
-        return 0
+            self._floor = max(self._floor, number)
+            self._rows[change.name] = None
+        elif isinstance(change, Set):
+            value = self._session.accepted(variable.demand, change.value, change.name)
+            self._rows[change.name] = self._written(variable, value, number + 1)
+        else:
+            self._rows[change.name] = self._written(variable, _earlier(variable, change), number + 1)
 
-    def _register(
-        self, table: dict[str, Variable], variable: Variable | None, floor: int, change: Register, at: float
-    ) -> None:
-        value = change.demand.accepted(change.value, change.name)
-        number = floor + 1 if variable is None else variable.newest.number + 1
+    def _registered(self, variable: Variable | None, change: Register) -> Variable:
+        value = self._session.accepted(change.demand, change.value, change.name)
+        number = self._floor + 1 if variable is None else variable.newest.number + 1
         before = () if variable is None or variable.demand != change.demand else variable.versions
-        made = Variable(change.name, change.demand, change.metadata, before)
-        table[change.name] = made.written(Version(number, value, at), number)
+        return self._written(Variable(change.name, change.demand, change.metadata, before), value, number)
 
-    def _set(self, variable: Variable, change: Set, at: float) -> Variable:
-        value = variable.demand.accepted(change.value, change.name)
-        version = Version(variable.newest.number + 1, value, at)
-        return variable.written(version, version.number)
+    def _written(self, variable: Variable, value: Any, number: int) -> Variable:
+        return variable.written(Version(number, value, self._at, self._change))
 
-    def _refused(self, write: Write, error: SnakepitError) -> Outcome:
-        return tuple(Written(change.name, 0, error) for change in write.changes)
+
+def _earlier(variable: Variable, change: Revert) -> Any:
+    for version in variable.versions:
+        if version.number == change.version:
+            return version.value
+    kept = ", ".join(str(number) for number in sorted(variable.numbers()))
+    raise InvalidArguments(
+        f"variable {change.name!r} has no version {change.version} to go back to; it has {kept} (the last "
+        "versions are kept, of large values only the newest)",
+        details={"variable": change.name, "version": change.version},
+    )

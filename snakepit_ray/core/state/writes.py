@@ -37,7 +37,17 @@ class Delete:
     expected: int | None = None
 
 
-Change = Set | Register | Delete
+@dataclass(frozen=True)
+class Revert:
+    """Gives a variable the value of an earlier version that is kept, as a new version. `expected` as in
+    Set."""
+
+    name: str
+    version: int
+    expected: int | None = None
+
+
+Change = Set | Register | Delete | Revert
 
 
 @dataclass(frozen=True)

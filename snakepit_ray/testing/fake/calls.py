@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import contextvars
 import os
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from snakepit_ray.client.talks import Access
 from snakepit_ray.config import CallOptions, PoolConfig
 from snakepit_ray.core.pool.worker_ids import WorkerId
 from snakepit_ray.errors import PoolClosed, PoolSaturated, QueueTimeout, RequestCancelled, SnakepitError
@@ -25,9 +27,13 @@ from snakepit_ray.testing.fake.host import FakeHost
 from snakepit_ray.testing.fake.interpreter import SERVED, FakeInterpreter
 from snakepit_ray.testing.fake.refs import FakeRef
 from snakepit_ray.testing.fake.script import Failure, RecordedCall, Script
+from snakepit_ray.testing.fake.state import new_store
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Envelope, refuse_refs
 from snakepit_ray.wire.requests import Drawn, RequestBuilder, drawn_refs, unpack
+
+if TYPE_CHECKING:
+    from snakepit_ray.client.store_calls import StoreCalls
 
 NODE = "fake"
 KINDS = {QueueTimeout: "queue_timeouts", PoolSaturated: "saturated", RequestCancelled: "cancelled"}
@@ -51,6 +57,29 @@ class FakeCalls:
             config, resolve_runtime(config.runtime), FakeRef, self._new_id, self._declared
         )
         self._number = 0
+
+        self._store: StoreCalls | None = None  # with the first question
+        self._store_lock = threading.Lock()
+
+    @property
+    def access(self) -> Access:
+        """How the pool's sessions get at their store, which is in this process."""
+        return Access(self.config, self._store_calls, FakeRef)
+
+    def _store_calls(self) -> StoreCalls:
+        self.check_open()
+        with self._store_lock:
+            if self._store is None:
+                self._store = new_store()
+            return self._store
+
+    def close(self) -> None:
+        """The pool has ended."""
+        self.closed = True
+        self.interpreter.close()
+        with self._store_lock:
+            if self._store is not None:
+                self._store.close(PoolClosed.named(self.config.name))
 
     def check_open(self) -> None:
         """Raises PoolClosed."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from snakepit_ray.client import given
 from snakepit_ray.client.given import ShowProgress
 from snakepit_ray.client.halt import HALT
+from snakepit_ray.client.variable_talks import VariableTalks
+from snakepit_ray.client.variables import Variables
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions
 from snakepit_ray.testing.fake.calls import FakeCalls
 from snakepit_ray.testing.fake.refs import FakeChunkRefs, FakeRef
@@ -241,14 +243,20 @@ class FakeSessionStreamCall(_SessionStreamCall):
 class FakeSession(_Session):
     """As `pool.session(id)`."""
 
-    __slots__ = ("_calls", "_options", "execute", "execute_stream", "id")
+    __slots__ = ("_calls", "_options", "_talks", "execute", "execute_stream", "id")
 
-    def __init__(self, calls: FakeCalls, session_id: str) -> None:
+    def __init__(self, calls: FakeCalls, session_id: str, variables: VariableTalks | None = None) -> None:
         self.id: str = session_id
         self._calls = calls
+        self._talks = variables or VariableTalks(calls.access, session_id)
         self._options = CallOptions(session=session_id)
         self.execute: FakeCall = FakeCall(calls, self._options)
         self.execute_stream: FakeStreamCall = FakeStreamCall(calls, self._options)
+
+    @property
+    def variables(self) -> Variables:
+        """As `session.variables`."""
+        return Variables(self._talks)
 
     async def call(
         self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[SessionCallSettings]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from snakepit_ray.client import given
 from snakepit_ray.client.given import ShowProgress
+from snakepit_ray.client.session_talks import begun
+from snakepit_ray.client.sessions import Sessions
 from snakepit_ray.client.status import Status
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions, PoolConfig, checks
 from snakepit_ray.errors import ConfigError
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from snakepit_ray.client.pool import Pool as _Pool
-    from snakepit_ray.config.keywords import CallSettings, PoolSettings
+    from snakepit_ray.config.keywords import CallSettings, PoolSettings, Seconds
 else:
     _Pool = object  # to a type checker a FakePool is a Pool; at run time that would load Ray
 
@@ -146,9 +148,33 @@ class FakePool(_Pool):
         """The settings that the pool was made with."""
         return self._config
 
-    def session(self, session_id: str) -> FakeSession:
+    def session(
+        self,
+        session_id: str,
+        *,
+        ttl: Seconds | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> FakeSession:
         """As `Pool.session`."""
-        return FakeSession(self._calls, session_id)
+        if ttl is None and metadata is None:
+            return FakeSession(self._calls, session_id)
+        access = self._calls.access
+        return FakeSession(self._calls, session_id, access.run(begun(access, session_id, ttl, metadata)))
+
+    async def asession(
+        self,
+        session_id: str,
+        *,
+        ttl: Seconds | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> FakeSession:
+        """As `Pool.asession`."""
+        return self.session(session_id, ttl=ttl, metadata={} if metadata is None else metadata)
+
+    @property
+    def sessions(self) -> Sessions:
+        """As `Pool.sessions`: the sessions of this pool alone, which end with it."""
+        return Sessions(self._calls.access)
 
     async def call(
         self, command: str, args: Mapping[str, Any] | None = None, **options: Unpack[CallSettings]
@@ -277,8 +303,7 @@ class FakePool(_Pool):
         """As `Pool.shutdown`: calls the adapter's teardown; later calls raise PoolClosed."""
         given.seconds("shutdown", drain=drain)
         if not self._calls.closed:
-            self._calls.closed = True
-            self._calls.interpreter.close()
+            self._calls.close()
 
     def message_counts(self) -> dict[str, int]:
         """As `Pool.message_counts`: there is no router."""

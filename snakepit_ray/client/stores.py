@@ -1,0 +1,63 @@
+"""How this process asks the store of its cluster: by one link, which all its pools share that want the same
+store.
+
+The link belongs to one connection to Ray. After another `ray.init` there is another one: what belongs to an
+earlier connection must not be touched.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+
+import ray
+
+from snakepit_ray.client.directory import Directory
+from snakepit_ray.client.store_calls import StoreCalls
+from snakepit_ray.client.talks import Access
+from snakepit_ray.config import PoolConfig
+from snakepit_ray.errors import PoolClosed
+from snakepit_ray.port import ray_port
+from snakepit_ray.store import spawn
+from snakepit_ray.store.actor import Settings
+
+
+class _Process:
+    """What this process has."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.session: tuple[str, bytes] = ("", b"")
+        self.calls: dict[Settings, StoreCalls] = {}  # the store refuses all but one of them
+
+
+def access(directory: Directory) -> Access:
+    """How the handles of that pool get at the store."""
+
+    def calls() -> StoreCalls:
+        directory.check_open()
+        return _calls(directory.config)
+
+    return Access(directory.config, calls, ray.ObjectRef)
+
+
+def _calls(config: PoolConfig) -> StoreCalls:
+    session, settings = ray_port.session_id(), spawn.settings_of(config)._replace(pool="")
+    with _process.lock:
+        if _process.session != session:
+            for calls in _process.calls.values():
+                calls.close(PoolClosed("the Ray session that the store belongs to was shut down"))
+            _process.session, _process.calls = session, {}
+        if settings not in _process.calls:
+            _process.calls[settings] = StoreCalls(functools.partial(spawn.connect, config))
+        return _process.calls[settings]
+
+
+def _begin_anew() -> None:
+    global _process
+    _process = _Process()
+
+
+_process = _Process()
+os.register_at_fork(after_in_child=_begin_anew)

@@ -1,0 +1,357 @@
+"""The rules of the store: questions and facts in, orders out. No clock, no disk, no loop.
+
+- `ask` gives a question a number; its answer is among the orders, at once or after other calls.
+- What is ordered is done by the store's owner in the order in which it is ordered, and what came of it is
+  said by `durable`, `failed`, `loaded` and `released`. `tick` says that time has passed.
+- Questions of one session are answered in their order. A read sees what is durable and visible, so that what
+  somebody has seen is never lost.
+- A change that comes again, by its op, is answered from what is remembered: KEPT_SECONDS, and KEPT_OPS of
+  them in any case, but never more than MOST_OPS.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from snakepit_ray.core.state.asked import (
+    Cleanup,
+    Get,
+    GetProgram,
+    History,
+    Join,
+    Look,
+    Put,
+    Question,
+    Remove,
+    RemoveProgram,
+    Sessions,
+    StoreProgram,
+    Update,
+    Usage,
+    Variables,
+    Watch,
+    Wrote,
+)
+from snakepit_ray.core.state.changing import LEFT, STAYS, Changing
+from snakepit_ray.core.state.constraints import Demand
+from snakepit_ray.core.state.desk import Beginning, Desk
+from snakepit_ray.core.state.leases import Lease
+from snakepit_ray.core.state.orders import Content, Load, Op, Orders
+from snakepit_ray.core.state.reading import Reading
+from snakepit_ray.core.state.registry import Session
+from snakepit_ray.core.state.room import Asked, Change, Room, Sweeping, Writing
+from snakepit_ray.core.state.session import Accept
+from snakepit_ray.errors import EncodingError, SnakepitError
+
+KEPT_SECONDS = 600.0
+KEPT_OPS = 100_000
+MOST_OPS = 1_000_000
+MEMORY = 256 * 1024 * 1024  # bytes of sessions in memory, about, where they can be loaded again
+Handler = Callable[[Room, Any, bool], Any]
+
+
+class StoreCore:
+    """One store. `now`: seconds of a monotonic clock; `at`: seconds since 1970."""
+
+    def __init__(self, beginning: Beginning, accept: Accept = Demand.accepted) -> None:
+        self._desk = Desk(beginning, accept)
+        self.reading = Reading(self._desk)
+        self._changing = Changing(self._desk)
+        self._early: list[Asked] = []
+        self._count = 0
+        self._held_up: dict[str, Room] = {}  # rooms that wait for the end of leases
+        self._ops: OrderedDict[tuple[str, str], float] = OrderedDict()  # since when they are remembered
+        self._unswept: list[int] = []  # generations whose rows could not be removed
+        self._handlers: Mapping[type, Handler] = {
+            Look: self.reading.look,
+            Get: self.reading.get,
+            Variables: self.reading.variables,
+            History: self.reading.history,
+            Watch: self.reading.watched,
+            GetProgram: self.reading.program,
+            Join: self._changing.join,
+            Update: self._changing.update,
+            Remove: self._changing.remove,
+            Put: self._changing.put,
+            StoreProgram: self._changing.store_program,
+            RemoveProgram: self._changing.remove_program,
+        }
+
+    # ---- questions ----------------------------------------------------------------------------------------
+
+    def ask(self, question: Question | Watch, now: float, at: float, is_use: bool = True) -> int:
+        """Takes a question. Returns the number that its answer has. `is_use`: whether it may count as a use
+        of its session; a watcher that looks again is none."""
+        self._set_clocks(now, at)
+        self._count += 1
+        asked = Asked(self._count, question, is_use)
+        if now < self._desk.open_at:
+            self._early.append(asked)
+        else:
+            self._enter(asked)
+        return self._count
+
+    def take(self) -> Orders:
+        """The orders since the last time."""
+        orders, self._desk.orders = self._desk.orders, Orders()
+        return orders
+
+    def _enter(self, asked: Asked) -> None:
+        question = asked.question
+        if isinstance(question, Sessions):
+            self._desk.answer(asked.number, self.reading.sessions(question))
+        elif isinstance(question, Usage):
+            self._desk.answer(asked.number, self.reading.usage(question))
+        elif isinstance(question, Cleanup):
+            self._desk.answer(asked.number, self._cleanup())
+        else:
+            room = self._desk.room(question.session)
+            room.queue.append(asked)
+            if len(room.queue) == 1:
+                self._go_on(room)
+
+    def _go_on(self, room: Room) -> None:
+        """Answers the questions that wait, up to one that must wait longer."""
+        while room.queue and not room.is_busy:
+            asked = room.queue[0]
+            try:
+                answer = self._handled(room, asked)
+            except SnakepitError as error:
+                answer = error
+            except Exception as error:  # noqa: BLE001 - the questions behind it must not wait for ever
+                what = f"{type(asked.question).__name__} cannot be answered: {type(error).__name__}: {error}"
+                answer = EncodingError(f"the store was asked for what is no question: {what}")
+            if answer is STAYS:
+                if not room.is_busy:
+                    self._held_up[room.id] = room
+                return
+            room.queue.popleft()
+            if answer is not LEFT:
+                self._desk.answer(asked.number, answer)
+        if room.is_empty():
+            self._desk.rooms.pop(room.id, None)
+
+    def _handled(self, room: Room, asked: Asked) -> Any:
+        question = asked.question
+        op = getattr(question, "op", "")
+        needs_content = not isinstance(question, Look)
+        if needs_content and not room.is_loaded:
+            self._desk.load(room)
+            return STAYS
+        if op and op in room.done:
+            return room.done[op].answer
+        if self._changing.is_fenced(room, getattr(question, "fence", None)):
+            return STAYS
+        answer = self._handlers[type(question)](room, question, asked.is_use)
+        if isinstance(question, Put) and answer is LEFT:
+            room.askers.setdefault(question.op, []).append(asked.number)
+            self._settle(room)
+        return answer
+
+    # ---- what came of orders ------------------------------------------------------------------------------
+
+    def durable(self, numbers: Sequence[int], now: float, at: float) -> None:
+        """Transactions that will outlive this process."""
+        self._set_clocks(now, at)
+        for number in numbers:
+            self.reading.durable(number, True)
+            entry = self._desk.under_way.pop(number, None)
+            if isinstance(entry, Writing):
+                entry.state.durable(entry.op)
+                self._settle(entry.room)
+                self._go_on(entry.room)
+            elif isinstance(entry, Change):
+                entry.apply()
+                self._end_of_change(entry, None)
+
+    def failed(self, number: int, error: SnakepitError, now: float, at: float) -> None:
+        """A transaction has had no effect, and those that need it will have none."""
+        self._set_clocks(now, at)
+        self.reading.durable(number, False)
+        entry = self._desk.under_way.pop(number, None)
+        if isinstance(entry, Writing):
+            self._fail(entry, error)
+        elif isinstance(entry, Change):
+            entry.undo()
+            self._end_of_change(entry, error)
+        elif isinstance(entry, Sweeping):
+            self._unswept += entry.generations
+
+    def _fail(self, entry: Writing, error: SnakepitError) -> None:
+        """A write of variables, and those that were accepted after it. What comes of those no longer matters:
+        the same op may be on its way again by then."""
+        room = entry.room
+        lost = entry.state.failed(entry.op, error)
+        for number, other in list(self._desk.under_way.items()):
+            if isinstance(other, Writing) and other.room is room and other.op in lost:
+                del self._desk.under_way[number]
+        room.last_write = 0
+        for op in lost:
+            self._answer_all(room.askers.pop(op, ()), error)
+        self._go_on(room)
+
+    def loaded(self, load: Load, content: Content | SnakepitError, now: float, at: float) -> None:
+        """What is kept of a session has come, or why it cannot: then its questions fail, and the next one
+        tries again."""
+        self._set_clocks(now, at)
+        room = self._desk.room(load.session)
+        if isinstance(content, SnakepitError):
+            room.is_busy = False
+            self._answer_all([asked.number for asked in room.queue], content)
+            room.queue.clear()
+            return
+        self._desk.fill(room, load.generation, content)
+        self._ops.update(((room.id, op), now) for op in content.ops)
+        self._go_on(room)
+
+    def released(self, leases: Sequence[Lease], now: float, at: float) -> None:
+        """Their holders have no copies any more."""
+        self._set_clocks(now, at)
+        for lease in leases:
+            room = self.reading.released(lease) if lease.store == self._desk.store else None
+            if room is not None:
+                self._look_again(room)
+
+    def tick(self, now: float, at: float) -> None:
+        """Time has passed."""
+        self._set_clocks(now, at)
+        if now >= self._desk.open_at:
+            early, self._early = self._early, []
+            for asked in early:
+                self._enter(asked)
+        for room in list(self._held_up.values()):
+            self._look_again(room)
+
+    def next_tick(self) -> float | None:
+        """When something is to be done if nothing happens before."""
+        if self._early:
+            return self._desk.open_at
+        ends = (
+            room.state.leases.free_from(self._desk.now)
+            for room in self._held_up.values()
+            if room.state is not None
+        )
+        return min((end for end in ends if end > self._desk.now), default=None)
+
+    def is_free(self, now: float, at: float) -> bool:
+        """No lease is out: a store that comes after this one need not wait."""
+        self._set_clocks(now, at)
+        self.reading.prune()
+        return not self.reading.leases
+
+    # ---- sweeping -----------------------------------------------------------------------------------------
+
+    def sweep(self, most: int, now: float, at: float) -> bool:
+        """Ends sessions that have expired, after at most `most` looks, and forgets what nobody asks for
+        again. Returns: whether there may be more."""
+        self._set_clocks(now, at)
+        found = self._sweep_sessions(most)
+        self._sweep_programs()
+        self._forget_ops()
+        self._forget_rooms()
+        self.reading.prune()
+        return found == most
+
+    def _cleanup(self) -> int:
+        return self._sweep_sessions(len(self._desk.registry) + 1)
+
+    def _sweep_sessions(self, most: int) -> int:
+        desk = self._desk
+        looked = desk.registry.sweep(desk.now, most)
+        for session in looked:
+            desk.counts["expired"] += 1
+            desk.ended(session, "expired")
+            self._vacate(session)
+        generations = (*self._unswept, *(session.generation for session in looked))
+        self._unswept.clear()
+        if generations:
+            desk.commit(Sweeping(generations), ended=generations)
+        return len(looked)
+
+    def _vacate(self, session: Session) -> None:
+        """The memory of a session that has ended; where something is on its way there, it stays."""
+        room = self._desk.rooms.get(session.id)
+        if room is None or room.state is None or room.state.generation != session.generation:
+            return
+        if room.is_quiet(self._desk.now):
+            self._desk.empty(room)
+            self._go_on(room)
+
+    def _sweep_programs(self) -> None:
+        """Global programs that were not used for their time; a room that is not loaded is looked at when it
+        is."""
+        room = self._desk.rooms.get("")
+        if room is None or room.is_busy:
+            return
+        old = [name for name, one in room.programs.items() if self._desk.now - one.used_at > one.ttl]
+        for name in old:
+            del room.programs[name]
+        if old:
+            self._desk.global_programs -= len(old)
+            self._desk.commit(Sweeping(), programs=dict.fromkeys(old))
+
+    def _forget_ops(self) -> None:
+        while len(self._ops) > KEPT_OPS:
+            (session, op), since = next(iter(self._ops.items()))
+            if len(self._ops) <= MOST_OPS and self._desk.now - since < KEPT_SECONDS:
+                return
+            del self._ops[session, op]
+            room = self._desk.rooms.get(session)
+            if room is not None:
+                room.done.pop(op, None)
+
+    def _forget_rooms(self) -> None:
+        """Those that were not used for the longest time, while too much is in memory."""
+        desk = self._desk
+        for room in list(desk.rooms.values()):
+            if not desk.is_durable or desk.weight <= MEMORY:
+                return
+            if room.is_unused(desk.now):
+                desk.empty(room)
+                del desk.rooms[room.id]
+
+    # ---- inside -------------------------------------------------------------------------------------------
+
+    def _set_clocks(self, now: float, at: float) -> None:
+        self._desk.now = max(self._desk.now, now)
+        self._desk.at = at
+
+    def _settle(self, room: Room) -> None:
+        """Makes visible, and acknowledges, what may be."""
+        state, desk = room.state, self._desk
+        if state is None:
+            return
+        for op, outcome in state.settled(desk.now).items():
+            answer = Wrote(state.generation, outcome)
+            if state.forget(op):
+                self._remember(room, desk.remember(room, op, answer))
+                desk.orders.woken.add(room.id)
+            self._answer_all(room.askers.pop(op, ()), answer)
+        desk.variables[state.generation] = len(state.visible)
+        if not state.is_idle:
+            self._held_up[room.id] = room
+
+    def _end_of_change(self, change: Change, error: SnakepitError | None) -> None:
+        room = change.room
+        room.is_busy = False
+        if error is not None:
+            self._desk.answer(room.queue.popleft().number, error)
+        elif change.done is not None:
+            self._remember(room, change.done)
+            self._desk.answer(room.queue.popleft().number, change.done.answer)
+        self._go_on(room)
+
+    def _look_again(self, room: Room) -> None:
+        self._held_up.pop(room.id, None)
+        self._settle(room)
+        self._go_on(room)
+
+    def _remember(self, room: Room, op: Op) -> None:
+        room.done[op.id] = op
+        self._ops[room.id, op.id] = self._desk.now
+
+    def _answer_all(self, numbers: Sequence[int], value: Any) -> None:
+        for number in numbers:
+            self._desk.answer(number, value)

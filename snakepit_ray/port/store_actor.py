@@ -1,0 +1,63 @@
+"""The store's actor as a way to the store: what Ray says of it in our words.
+
+- An actor that has died, is being restarted, or whose answer is lost with its node: StoreLost. The same may
+  be asked again.
+- A watch that is given up is cancelled at the actor, too. A question that is given up is not: a write that is
+  half done goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray import exceptions as ray_errors
+
+from snakepit_ray.core.state.asked import Changes, Question, Watch
+from snakepit_ray.errors import SnakepitError
+from snakepit_ray.port import ray_port
+from snakepit_ray.port.store_link import StoreLost
+
+STORE = "snakepit:store"
+LOST = (
+    ray_errors.RayActorError,
+    ray_errors.ObjectLostError,
+    ray_errors.TaskCancelledError,
+    ray_errors.NodeDiedError,
+)
+
+
+class ActorDoor:
+    """See `store_link.Door`."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    async def ask(self, questions: Sequence[Question]) -> list[Any]:
+        """See Door."""
+        answers: list[Any] = await answer(ray_port.unowned(self._actor.ask, list(questions)))
+        return answers
+
+    async def watch(self, watch: Watch) -> Changes | SnakepitError:
+        """See Door."""
+        ref = ray_port.unowned(self._actor.watch, watch)
+        try:
+            changes: Changes | SnakepitError = await answer(ref)
+            return changes
+        except asyncio.CancelledError:
+            with contextlib.suppress(ray_port.RayError, ValueError):
+                ray.cancel(ref)
+            raise
+
+
+async def answer(ref: Any) -> Any:
+    """What a call of the store's actor comes to. Raises StoreLost, and our own errors."""
+    try:
+        return await ref
+    except LOST as error:
+        raise StoreLost(str(error)) from error
+    except ray_port.RayError as error:
+        raise ray_port.translate(error, "") or error from None
