@@ -36,6 +36,7 @@ class ActorDoor:
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
+        self._session = ray_port.session_id()
 
     async def ask(self, questions: Sequence[Question]) -> list[Any]:
         """See Door."""
@@ -49,8 +50,9 @@ class ActorDoor:
             changes: Changes | SnakepitError = await _answer(ref)
             return changes
         except asyncio.CancelledError:
-            with contextlib.suppress(ray_port.RayError, ValueError):
-                ray.cancel(ref)
+            if ray_port.session_id() == self._session:  # or Ray aborts the process
+                with contextlib.suppress(ray_port.RayError, ValueError):
+                    ray.cancel(ref)
             raise
 
 
