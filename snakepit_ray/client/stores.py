@@ -1,4 +1,5 @@
-"""How this process asks the store of its cluster: by one link, which all its pools share.
+"""How this process asks the store of its cluster: by one link, which all its pools share that want the same
+store.
 
 The link belongs to one connection to Ray. After another `ray.init` there is another one: what belongs to an
 earlier connection must not be touched.
@@ -6,6 +7,7 @@ earlier connection must not be touched.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 
@@ -14,8 +16,11 @@ import ray
 from snakepit_ray.client.directory import Directory
 from snakepit_ray.client.store_calls import StoreCalls
 from snakepit_ray.client.talks import Access
+from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import PoolClosed
-from snakepit_ray.port import ray_port, store_actor
+from snakepit_ray.port import ray_port
+from snakepit_ray.store import spawn
+from snakepit_ray.store.actor import Settings
 
 
 class _Process:
@@ -24,7 +29,7 @@ class _Process:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.session: tuple[str, bytes] = ("", b"")
-        self.calls: StoreCalls | None = None
+        self.calls: dict[Settings, StoreCalls] = {}  # the store refuses all but one of them
 
 
 def access(directory: Directory) -> Access:
@@ -32,19 +37,21 @@ def access(directory: Directory) -> Access:
 
     def calls() -> StoreCalls:
         directory.check_open()
-        return _calls()
+        return _calls(directory.config)
 
     return Access(directory.config, calls, ray.ObjectRef)
 
 
-def _calls() -> StoreCalls:
-    session = ray_port.session_id()
+def _calls(config: PoolConfig) -> StoreCalls:
+    session, settings = ray_port.session_id(), spawn.settings_of(config)._replace(pool="")
     with _process.lock:
-        if _process.calls is None or _process.session != session:
-            if _process.calls is not None:
-                _process.calls.close(PoolClosed("the Ray session that the store belongs to was shut down"))
-            _process.session, _process.calls = session, StoreCalls(store_actor.connect)
-        return _process.calls
+        if _process.session != session:
+            for calls in _process.calls.values():
+                calls.close(PoolClosed("the Ray session that the store belongs to was shut down"))
+            _process.session, _process.calls = session, {}
+        if settings not in _process.calls:
+            _process.calls[settings] = StoreCalls(functools.partial(spawn.connect, config))
+        return _process.calls[settings]
 
 
 def _begin_anew() -> None:

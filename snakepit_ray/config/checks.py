@@ -198,6 +198,15 @@ def session_id(value: Any) -> str:
     return value
 
 
+def session_store(value: Any) -> str:
+    """ "sqlite", "memory", or "sqlite:" and an absolute path."""
+    if isinstance(value, str):
+        kind, colon, path = value.partition(":")
+        if value in ("sqlite", "memory") or (kind == "sqlite" and colon and path.startswith("/")):
+            return value
+    raise ValueError('"sqlite", "memory", or "sqlite:/an/absolute/path"')
+
+
 def runtime(value: Any) -> Any:
     """A language's name, "module:ClassOrInstance", or a Runtime object."""
     if not isinstance(value, str):

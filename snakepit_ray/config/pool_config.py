@@ -28,8 +28,6 @@ RESERVED = (
     "min_size",
     "max_size",
     "lease",
-    "session_store",
-    "session_sweep_interval",
 )
 
 
@@ -141,7 +139,10 @@ class PoolConfig:
     Sessions:
         affinity: when a session's worker is busy: "hint" runs elsewhere, "strict_queue" waits for it
         session_ttl: a session that is not used for so long has no worker any more
-        max_sessions: sessions with a worker
+        max_sessions: sessions with a worker, and sessions in the store that this pool has made
+        session_store: where the store of sessions, one for the whole cluster, keeps them: "sqlite": on the
+            head's disk; "sqlite:/path/of/a/file": there; "memory": nowhere else
+        session_sweep_interval: between two searches for sessions that have expired
 
     Ray's scheduling of each worker:
         num_cpus: CPUs that a worker asks for
@@ -206,6 +207,8 @@ class PoolConfig:
     affinity: Affinity = _key(Affinity.HINT, check_affinity)  # noqa: RUF009 - it is field()
     session_ttl: float = _key(3600.0, seconds(zero=False))
     max_sessions: int = _key(10_000, whole(1))
+    session_store: str = _key("sqlite", checks.session_store)
+    session_sweep_interval: float = _key(60.0, seconds(zero=False))
 
     # Ray's scheduling of each worker
     num_cpus: float = _key(0, number(0))

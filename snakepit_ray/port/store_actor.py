@@ -19,7 +19,6 @@ from ray import exceptions as ray_errors
 from snakepit_ray.core.state.asked import Changes, Question, Watch
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.port import ray_port
-from snakepit_ray.port.naming import NAMESPACE
 from snakepit_ray.port.store_link import StoreLost
 
 STORE = "snakepit:store"
@@ -40,14 +39,14 @@ class ActorDoor:
 
     async def ask(self, questions: Sequence[Question]) -> list[Any]:
         """See Door."""
-        answers: list[Any] = await _answer(ray_port.unowned(self._actor.ask, list(questions)))
+        answers: list[Any] = await answer(ray_port.unowned(self._actor.ask, list(questions)))
         return answers
 
     async def watch(self, watch: Watch) -> Changes | SnakepitError:
         """See Door."""
         ref = ray_port.unowned(self._actor.watch, watch)
         try:
-            changes: Changes | SnakepitError = await _answer(ref)
+            changes: Changes | SnakepitError = await answer(ref)
             return changes
         except asyncio.CancelledError:
             if ray_port.session_id() == self._session:  # or Ray aborts the process
@@ -56,18 +55,11 @@ class ActorDoor:
             raise
 
 
-async def _answer(ref: Any) -> Any:
+async def answer(ref: Any) -> Any:
+    """What a call of the store's actor comes to. Raises StoreLost, and our own errors."""
     try:
         return await ref
     except LOST as error:
         raise StoreLost(str(error)) from error
     except ray_port.RayError as error:
         raise ray_port.translate(error, "") or error from None
-
-
-async def connect() -> ActorDoor:
-    """The door of the cluster's store. Raises StoreLost where there is none yet."""
-    try:
-        return ActorDoor(await asyncio.to_thread(ray.get_actor, STORE, NAMESPACE))
-    except ValueError as error:
-        raise StoreLost(str(error)) from error

@@ -139,6 +139,10 @@ class Store:
         self._core.reading.holders.add(holder)
         return self._beginning.store
 
+    def knows(self, holder: str) -> bool:
+        """Whether it is attached."""
+        return holder in self._holders
+
     def detach(self, holder: str) -> None:
         """The holder is gone; its leases end by their time. Safe to repeat."""
         self._holders.pop(holder, None)

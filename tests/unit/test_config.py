@@ -63,6 +63,8 @@ DEFAULTS = {  # the table of contract.md
     "affinity": "hint",
     "session_ttl": 3600.0,
     "max_sessions": 10_000,
+    "session_store": "sqlite",
+    "session_sweep_interval": 60.0,
     "num_cpus": 0,
     "num_gpus": 0,
     "resources": {},
