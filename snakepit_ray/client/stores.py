@@ -18,7 +18,8 @@ from snakepit_ray.client.store_calls import StoreCalls
 from snakepit_ray.client.talks import Access
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import PoolClosed
-from snakepit_ray.port import ray_port
+from snakepit_ray.port import ray_port, store_actor
+from snakepit_ray.port.store_actor import ActorDoor
 from snakepit_ray.store import spawn
 from snakepit_ray.store.actor import Settings
 
@@ -50,8 +51,13 @@ def _calls(config: PoolConfig) -> StoreCalls:
                 calls.close(PoolClosed("the Ray session that the store belongs to was shut down"))
             _process.session, _process.calls = session, {}
         if settings not in _process.calls:
-            _process.calls[settings] = StoreCalls(functools.partial(spawn.connect, config))
+            _process.calls[settings] = StoreCalls(functools.partial(_connect, session, config))
         return _process.calls[settings]
+
+
+async def _connect(session: tuple[str, bytes], config: PoolConfig) -> ActorDoor:
+    store_actor.check_session(session)
+    return await spawn.connect(config)
 
 
 def _begin_anew() -> None:
