@@ -92,6 +92,18 @@ class OwnSessions:
             telemetry.emit("session.lost", {}, {**about, "reason": why})
             raise SessionWorkerLost.of(session, why, mine.epoch, epoch)
 
+    async def binding(self, session: str) -> int | None:
+        """Under which version a strict session is this worker's; None where it is another's."""
+        mine = self._mine.get(session)
+        if mine is None or not mine.version:  # it came from another worker, which had asked the router
+            claimed = await self._claim_once(session, True, False)
+            if claimed.owner != self._worker_id:
+                return None
+            mine = self._mine.get(session, Ownership(self._clock(), None))
+            self._keep(session, mine._replace(version=claimed.version))
+            return claimed.version
+        return mine.version
+
     def on_slot(self, request: pb.Request) -> OnSlot | None:
         """What is to be called when a strict session's request has its slot; None for any other request.
 
