@@ -81,6 +81,7 @@ class WorkerActor:
             ports=partial(self._ports, router_id, memory),
             counters=self._counters,
         )
+        self.pool_link.sessions.moved_here = self.state.fence
         if self.ledger.found:
             self._counters.restarts += 1
         else:

@@ -64,6 +64,8 @@ class OwnSessions:
         self._log = log
         self._ask = ask
         self._claims: dict[str, asyncio.Future[Claimed]] = {}
+        # Told of a strict session that has come from another worker, before its first request runs here.
+        self.moved_here: Callable[[str, int], Awaitable[None]] = _nobody_is_told
         self._mine: dict[str, Ownership] = {}
         self._recall()
 
@@ -78,6 +80,8 @@ class OwnSessions:
             if claimed.owner != self._worker_id:
                 self._forget(session)
                 return claimed
+            if strict and rebind and claimed.version != (mine.version if mine else 0):
+                await self.moved_here(session, claimed.version)
             epoch = mine.epoch if mine else self._earlier(claimed, rebind)
             self._keep(session, Ownership(now, epoch, claimed.version, strict or bool(mine and mine.strict)))
         return None
@@ -216,3 +220,7 @@ class OwnSessions:
             limit = self._config.max_sessions
             raise SessionQuotaExceeded.of("max_sessions", limit, limit)
         return claimed
+
+
+async def _nobody_is_told(session: str, version: int) -> None:
+    pass
