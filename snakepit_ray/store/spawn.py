@@ -77,6 +77,15 @@ def make(settings: Settings) -> Any:
     )
 
 
+def is_there() -> bool:
+    """Whether the cluster has a store."""
+    try:
+        ray.get_actor(STORE, NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
 def end() -> None:
     """Ends the store's actor. What it has on the disk stays. Safe to repeat."""
     try:

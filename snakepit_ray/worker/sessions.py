@@ -65,6 +65,8 @@ class OwnSessions:
         self._ask = ask
         self._claims: dict[str, asyncio.Future[Claimed]] = {}
         self._telling: set[asyncio.Task[None]] = set()
+        # Told of a strict session that has come from another worker, before its first request runs here.
+        self.moved_here: Callable[[str, int], Awaitable[None]] = _nobody_is_told
         self._mine: dict[str, Ownership] = {}
         self._recall()
 
@@ -81,6 +83,8 @@ class OwnSessions:
                 if mine is not None:
                     self._ended([session])
                 return claimed
+            if strict and rebind and claimed.version != (mine.version if mine else 0):
+                await self.moved_here(session, claimed.version)
             epoch = mine.epoch if mine else self._earlier(claimed, rebind)
             self._keep(session, Ownership(now, epoch, claimed.version, strict or bool(mine and mine.strict)))
         return None
@@ -95,6 +99,18 @@ class OwnSessions:
             telemetry.emit("session.lost", {}, {**about, "reason": why})
             not_moved = self._supervisor.why_not_moved(session) if why == "recycled" else ""
             raise SessionWorkerLost.of(session, why, mine.epoch, epoch, not_moved)
+
+    async def binding(self, session: str) -> int | None:
+        """Under which version a strict session is this worker's; None where it is another's."""
+        mine = self._mine.get(session)
+        if mine is None or not mine.version:  # it came from another worker, which had asked the router
+            claimed = await self._claim_once(session, True, False)
+            if claimed.owner != self._worker_id:
+                return None
+            mine = self._mine.get(session, Ownership(self._clock(), None))
+            self._keep(session, mine._replace(version=claimed.version))
+            return claimed.version
+        return mine.version
 
     def on_slot(self, request: pb.Request) -> OnSlot | None:
         """What is to be called when a strict session's request has its slot; None for any other request.
@@ -221,3 +237,7 @@ class OwnSessions:
             limit = self._config.max_sessions
             raise SessionQuotaExceeded.of("max_sessions", limit, limit)
         return claimed
+
+
+async def _nobody_is_told(session: str, version: int) -> None:
+    pass

@@ -21,6 +21,13 @@ SAID: dict[str, list[str]] = {
     "arrays": [r"float64 \[1000, 1000\]", r"False", r"1\.0 2\.0", r"6", r"True"],
     "calls": [r"\{'result': 3\}", r"\{'result': 3\} 1", r"args\[\"a\"\]\[0\]: cannot encode set.*"],
     "configuration": [r"10\.0 2147483648", r".*'qeue_timeout'.*did you mean 'queue_timeout'.*"],
+    "context": [
+        r"\{'temperature': 0\.7, 'prompts': 1\}",
+        r"\{'temperature': 0\.2, 'prompts': 2\}",
+        r"\['last_prompt', 'limits', 'model', 'prompts', 'temperature'\]",
+        r"\{'tokens': 100\}",
+        r"\['prompts', 2, 2\]",
+    ],
     "failures": [r"add", r"True", r"30\.0"],
     "first-pool": [
         r"\{'result': 8\}",
