@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from snakepit_ray.client.session import Session
     from snakepit_ray.client.start import Pools, connect, get_stats, run_as_script, shutdown, start, start_all
     from snakepit_ray.config import Affinity, CallOptions, PoolConfig
+    from snakepit_ray.core.tools.tool import ToolInfo
     from snakepit_ray.errors import (
         CallerFault,
         CircuitOpen,
@@ -97,6 +98,7 @@ __all__ = [
     "SessionWorkerLost",
     "SnakepitError",
     "Stopped",
+    "ToolInfo",
     "ToolNotFound",
     "UnknownCommand",
     "VariableNotFound",
@@ -134,6 +136,7 @@ _HOMES = {
     "Progress": "wire.codec",
     "HALT": "client.halt",
     "Epoch": "wire.codec",
+    "ToolInfo": "core.tools.tool",
     "Runtime": "runtimes",
     "BaseRuntime": "runtimes",
     "telemetry": "",

@@ -234,6 +234,14 @@ class Supervisor:
         """Set by the next change of the slots or of what waits (see Admission.next_change)."""
         return self.admission.next_change()
 
+    def present(self, request_id: str) -> tuple[str, int] | None:
+        """The command of a request that is here, and when it came, in milliseconds since 1970."""
+        attempt = self.dispatch.present.get(request_id)
+        if attempt is None:
+            return None
+        age = self.clock() - attempt.began
+        return attempt.request.command, int((time.time() - age) * 1000)
+
     def load(self) -> Load:
         """How busy the worker is. A slot counts only while an interpreter serves."""
         admission, queue = self.admission, self.admission.queue

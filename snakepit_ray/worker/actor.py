@@ -19,12 +19,14 @@ from functools import partial
 from typing import Any
 
 from snakepit_ray.config import PoolConfig
+from snakepit_ray.core.tools.table import Change, WholeTable
 from snakepit_ray.core.work.request_ids import made_by
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.ledger import Ledger
 from snakepit_ray.port import ray_port, sparing
 from snakepit_ray.port.listeners import Listeners, Told
 from snakepit_ray.port.messages import Delegated, MoveOrder, PoolMemory, WorkerFacts
+from snakepit_ray.port.tool_messages import ToolAnswer, ToolTurn
 from snakepit_ray.process import registry, state_files
 from snakepit_ray.process.session_log import SessionLog
 from snakepit_ray.supervisor import Counters, Ports, Supervisor
@@ -40,6 +42,7 @@ from snakepit_ray.worker.peers import Peers
 from snakepit_ray.worker.pool_link import PoolLink
 from snakepit_ray.worker.requests import Requests
 from snakepit_ray.worker.specs import interpreter_spec, worker_policy
+from snakepit_ray.worker.tools import Tools
 
 log = logging.getLogger("snakepit_ray.worker")
 sparing.spare_libraries(f"{__name__}.WorkerActor")
@@ -60,7 +63,8 @@ class WorkerActor:
         incarnation = self.ledger.next_incarnation(time.time_ns() // 1_000_000)
         memory = Memory(About(worker_id, self.node_id), self.ledger, incarnation)
         self._counters = Counters(self.ledger.counts)
-        host = worker_methods(worker_id, config.name, self.node_id, lambda: self.epoch)
+        self.tools = Tools(config.name, lambda request_id: self.supervisor.present(request_id))
+        host = worker_methods(worker_id, config.name, self.node_id, lambda: self.epoch, self.tools.methods)
         self.supervisor = Supervisor(
             lambda: interpreter_spec(config, worker_id, self.ledger.descriptor),
             worker_id=worker_id,
@@ -104,6 +108,7 @@ class WorkerActor:
             self._gone,
             self.session_log,
             self.ledger.notes,
+            self.tools.whole,
         )
         links = PeerLinks(self.node_id)
         self.peers = Peers(self.config.name, memory, supervisor, self.pool_link, known, links)
@@ -193,6 +198,14 @@ class WorkerActor:
         not known, whether it may have begun."""
         return await self.requests.recall(pb.Request.FromString(blob))
 
+    async def set_tools(self, table: WholeTable) -> None:
+        """The tools that there are."""
+        self.tools.adopt(table)
+
+    async def change_tools(self, change: Change) -> bool:
+        """What has changed of them; False where the whole table is to be sent."""
+        return self.tools.change(change)
+
     async def recycle(self) -> None:
         """Wishes for a planned replacement of the interpreter."""
         self.supervisor.recycle()
@@ -279,6 +292,12 @@ class WorkerActor:
         """(incarnation, number) of the interpreter that serves now."""
         incarnation, number = self.supervisor.epoch
         return incarnation, number
+
+    async def serve_tools(
+        self, owner: str, number: int, answers: Sequence[ToolAnswer], timeout: float
+    ) -> ToolTurn:
+        """A process that runs tools asks what to run, and brings what its tools have come to."""
+        return await self.tools.hosts.serve(owner, number, answers, timeout)
 
     # ---- data ---------------------------------------------------------------------------------------------
 

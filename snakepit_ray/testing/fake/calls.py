@@ -25,6 +25,7 @@ from snakepit_ray.testing.fake.host import FakeHost
 from snakepit_ray.testing.fake.interpreter import SERVED, FakeInterpreter
 from snakepit_ray.testing.fake.refs import FakeRef
 from snakepit_ray.testing.fake.script import Failure, RecordedCall, Script
+from snakepit_ray.testing.fake.tools import FakeTools
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Envelope, refuse_refs
 from snakepit_ray.wire.requests import Drawn, RequestBuilder, drawn_refs, unpack
@@ -45,7 +46,8 @@ class FakeCalls:
         self.closed = False
         self._began = time.time()
         self.worker_id = str(WorkerId(config.name, 0))
-        host = FakeHost(self.worker_id, config.name, NODE, lambda: (1, self.epoch))
+        self.tools = FakeTools(config.name)
+        host = FakeHost(self.worker_id, config.name, NODE, lambda: (1, self.epoch), self.tools.methods)
         self.interpreter = FakeInterpreter(source, config, host, self.worker_id)
         self._builder = RequestBuilder(
             config, resolve_runtime(config.runtime), FakeRef, self._new_id, self._declared

@@ -5,8 +5,7 @@ A handler of a worker that waits for something waits on an event loop of its own
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -14,16 +13,23 @@ from snakepit_ray.errors import InvalidArguments
 from snakepit_ray.testing.fake import bridge
 from snakepit_ray.wire.codec import Encoded
 from snakepit_ray.wire.failures import failure_of
-from snakepit_ray.wire.host_call import HostCall
+from snakepit_ray.wire.host_call import HostCall, HostHandler
 from snakepit_ray.worker.host_calls import worker_methods
 
 
 class FakeHost:
     """The link of a command's context."""
 
-    def __init__(self, worker_id: str, pool: str, node_id: str, epoch: Callable[[], tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        pool: str,
+        node_id: str,
+        epoch: Callable[[], tuple[int, int]],
+        tools: Mapping[str, HostHandler],
+    ) -> None:
         self._worker_id = worker_id
-        self._methods = worker_methods(worker_id, pool, node_id, epoch)
+        self._methods = worker_methods(worker_id, pool, node_id, epoch, tools)
 
     def call(self, context: Any, method: str, args: dict[str, Any]) -> Any:
         """Asks and returns the answer. Raises the bridge's HostError."""
@@ -95,13 +101,9 @@ def _finished(work: Any) -> Any:
 
 
 def _value(encoded: Encoded) -> Any:
-    return json.loads(encoded.json)
+    return bridge.module("values.decoding").decode(encoded.json, encoded.buffers, root="reply")
 
 
 def _refused(error: Exception) -> Exception:
-    failure = failure_of(error)
-    details = json.loads(failure.details_json) if failure.details_json else {}
-    host_error: Exception = bridge.module("adapter.context").HostError(
-        failure.message, failure.kind, failure.type, details, failure.traceback
-    )
+    host_error: Exception = bridge.module("server.host_waiting").error_of(failure_of(error))
     return host_error

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-from snakepit_bridge.adapter.context import HostError
+from snakepit_bridge.adapter.context import HostError, ToolNotFound
 from snakepit_bridge.values.decoding import decode
-from snakepit_bridge.values.failures import ENCODING, InvalidArguments
+from snakepit_bridge.values.failures import ENCODING, TOOL_NOT_FOUND, InvalidArguments
 
 
 class Waiter:
@@ -58,7 +58,7 @@ class Waiter:
 def value_of(reply, calls):
     """The value of a HostReply. Raises HostError for a failure, and for what cannot be decoded."""
     if reply.WhichOneof("outcome") == "failure":
-        raise _error(reply.failure)
+        raise error_of(reply.failure)
     try:
         return decode(reply.value.json, calls.look(reply.value.buffers), root="reply")
     except InvalidArguments as error:
@@ -67,6 +67,18 @@ def value_of(reply, calls):
         calls.forget(reply)
 
 
-def _error(failure) -> HostError:
+def error_of(failure) -> HostError:
+    """What the command is told of a failure at the host."""
     details = json.loads(failure.details_json) if failure.details_json else {}
-    return HostError(failure.message, failure.kind, failure.type, details, failure.traceback)
+    kind = ToolNotFound if failure.kind == TOOL_NOT_FOUND else HostError
+    error = kind(failure.message, failure.kind, failure.type, details, failure.traceback)
+    if failure.traceback:
+        error.__cause__ = FarTraceback(failure.traceback)
+    return error
+
+
+class FarTraceback(Exception):
+    """Shows, in the traceback of a HostError, where it was raised at the host."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
