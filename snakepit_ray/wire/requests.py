@@ -24,6 +24,7 @@ from snakepit_ray.wire.codec import (
     Envelope,
     Item,
     check_size,
+    decode_value,
     encode_args,
     encode_item,
     encode_value,
@@ -124,6 +125,16 @@ class RequestBuilder:
         request.pack = pack
         _trace(request, current())
         return request, beside
+
+    def passed_on(
+        self, command: str, encoded: Encoded, options: CallOptions, *, stream: bool = False
+    ) -> tuple[pb.Request, list[Any]]:
+        """`build` of arguments that came encoded from an interpreter, in nobody's trace context. They are
+        decoded where the Runtime has hooks. Raises as `build`."""
+        if self._runtime is not None:
+            args = decode_value(encoded.json, encoded.buffers, "args")
+            return self.build(command, args, options, stream=stream)
+        return self._single(command, encoded, None, options, stream)
 
     def single(
         self, command: str, drawn: Drawn, options: CallOptions, trace: Trace | None = None

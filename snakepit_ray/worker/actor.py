@@ -37,6 +37,7 @@ from snakepit_ray.worker.circuit import Gate
 from snakepit_ray.worker.host_calls import worker_methods
 from snakepit_ray.worker.lane import LaneServer
 from snakepit_ray.worker.memory import About, Memory
+from snakepit_ray.worker.other_pools import OtherPools
 from snakepit_ray.worker.peer_links import Peer, PeerLinks
 from snakepit_ray.worker.peers import Peers
 from snakepit_ray.worker.pool_link import PoolLink
@@ -63,7 +64,11 @@ class WorkerActor:
         incarnation = self.ledger.next_incarnation(time.time_ns() // 1_000_000)
         memory = Memory(About(worker_id, self.node_id), self.ledger, incarnation)
         self._counters = Counters(self.ledger.counts)
-        self.tools = Tools(config.name, lambda request_id: self.supervisor.present(request_id))
+        self.tools = Tools(
+            config.name,
+            lambda request_id: self.supervisor.present(request_id),
+            OtherPools(lambda: self.peers.links),
+        )
         host = worker_methods(worker_id, config.name, self.node_id, lambda: self.epoch, self.tools.methods)
         self.supervisor = Supervisor(
             lambda: interpreter_spec(config, worker_id, self.ledger.descriptor),

@@ -8,18 +8,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 
 from snakepit_ray.core.tools.table import Change, ToolTable, WholeTable
 from snakepit_ray.core.tools.tool import HERE, Tool
 from snakepit_ray.errors import InvalidArguments, ToolNotFound
+from snakepit_ray.port import ray_port
 from snakepit_ray.port.tool_messages import ToolCall
 from snakepit_ray.wire import chains
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Encoded, portable_buffers
 from snakepit_ray.wire.host_call import HostCall, HostHandler
 from snakepit_ray.worker.host_calls import TOOL_CALL, TOOL_LIST, described
+from snakepit_ray.worker.other_pools import OtherPool, OtherPools
 from snakepit_ray.worker.tool_code import ToolCode
 from snakepit_ray.worker.tool_hosts import ToolHosts
 
@@ -28,9 +32,11 @@ Present = Callable[[str], tuple[str, int] | None]
 
 
 class Tools:
-    """What one worker knows of tools. `present`: about the request that makes a call."""
+    """What one worker knows of tools. `present`: about the request that makes a call. `others`: the pools
+    whose commands are tools."""
 
-    def __init__(self, pool: str, present: Present) -> None:
+    def __init__(self, pool: str, present: Present, others: OtherPools) -> None:
+        self._others = others
         self.hosts = ToolHosts()
         self._pool = pool
         self._present = present
@@ -74,12 +80,30 @@ class Tools:
             raise InvalidArguments(f"{TOOL_CALL} names its tool: {TOOL_CALL}:NAME")
         tool = self._table.find(name, call.session)
         if tool is None:
-            raise self._unknown(name, call.session)
+            return self._stream_command(name, call) if call.stream else self._call_command(name, call)
+        if tool.info.is_stream and not call.stream:
+            raise InvalidArguments(f"the tool {name!r} yields values: take them with stream_tool")
         made, runs = self._made(tool, call), self.hosts if tool.info.where == HERE else self._code
         return runs.stream(tool, made) if tool.info.is_stream else runs.call(tool, made)
 
-    def _unknown(self, name: str, session: str) -> ToolNotFound:
-        return ToolNotFound.named(name, [info.name for info in self._table.seen_by(session)])
+    async def _call_command(self, name: str, call: HostCall) -> Encoded:
+        pool, command = await self._command(name, call.session)
+        return await pool.call(command, call, self._chain(call))
+
+    async def _stream_command(self, name: str, call: HostCall) -> AsyncIterator[Encoded]:
+        pool, command = await self._command(name, call.session)
+        async with aclosing(pool.stream(command, call, self._chain(call))) as values:
+            async for value in values:
+                yield value
+
+    async def _command(self, name: str, session: str) -> tuple[OtherPool, str]:
+        """The pool and the command that a name means. Raises ToolNotFound."""
+        found = await self._others.find(name)
+        if found is None:
+            pools = await asyncio.to_thread(ray_port.pool_names) if "." in name else []
+            available = [info.name for info in self._table.seen_by(session)]
+            raise ToolNotFound.named(name, [*available, *(f"{pool}.COMMAND" for pool in pools)])
+        return found
 
     def _made(self, tool: Tool, call: HostCall) -> ToolCall:
         seconds = None if call.deadline is None else max(0.001, call.deadline - time.monotonic())

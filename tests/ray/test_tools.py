@@ -277,3 +277,56 @@ def test_the_showcase_calls_the_host(shared: snakepit.Pool) -> None:
     shared.register_tool("shout", lambda text: text.upper())
     assert shared.execute("call_host_demo", {"tool_name": "shout", "text": "hi"}) == "HI"
     shared.unregister_tool("shout")
+
+
+# ---- commands of other pools -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def other(cluster: None) -> Iterator[snakepit.Pool]:
+    settings: dict[str, Any] = {"name": f"other.{os.urandom(4).hex()}", "lane": LANE}
+    with snakepit.start(size=1, adapter=adapter("tools.py:Tools"), **settings) as one:
+        yield one
+
+
+def test_commands_of_other_pools_are_tools(tools: snakepit.Pool, other: snakepit.Pool) -> None:
+    add, count = f"{other.name}.add", f"{other.name}.count"
+    assert use(tools, add, a=1, b=2) == 3
+    assert use(tools, add, command="ause", a="x", b="y") == "xy"
+    got = use(tools, add, a=np.arange(4000.0), b=1.0)
+    np.testing.assert_array_equal(got, np.arange(4000.0) + 1)
+    assert use(tools, count, command="atakes", to=50) == list(range(50))
+    assert tools.execute("takes", {"tool": count, "most": 2, "args": {"to": 10**9}}) == [0, 1]
+    failed = use(tools, f"{other.name}.ad", command="fails", a=1)
+    assert failed["type"] == "UnknownCommand"
+    wrong = use(tools, add, command="fails", a=1)
+    assert wrong["type"] == "InvalidArguments"
+    yields = use(tools, count, command="fails", to=1)
+    assert "execute_stream" in yields["message"]
+    nowhere = use(tools, "nowhere.add", command="fails", a=1)
+    assert nowhere["type"] == "ToolNotFound"
+    assert f"{other.name}.COMMAND" in nowhere["details"]["available"]
+    wait_until(lambda: other.stats().busy == 0, 30, "the streams that were left have ended")
+
+
+def test_the_session_and_the_cancellation_reach_the_other_pool(
+    tools: snakepit.Pool, other: snakepit.Pool
+) -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    def wait(who: str) -> str:
+        entered.set()
+        go.wait(60)
+        return who
+
+    other.register_tool("who", lambda: "of the session", session="s")
+    assert tools.execute("use", {"tool": f"{other.name}.use", "args": {"tool": "who"}}, session="s")
+    other.register_tool("wait", wait)
+    args = {"tool": f"{other.name}.use", "args": {"tool": "wait", "args": {"who": "x"}}}
+    future = tools.submit("use", args)
+    assert entered.wait(30)
+    assert future.cancel()
+    wait_until(lambda: (tools.stats().busy, other.stats().busy) == (0, 0), 30, "both have ended")
+    go.set()
+    for tool in other.tools():
+        other.unregister_tool(tool.name, session=tool.session or None)
