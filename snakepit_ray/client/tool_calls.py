@@ -39,7 +39,7 @@ class RunningCall:
         self._threads = threads
         self._answered = answered
         self._loop = asyncio.get_running_loop()
-        self._is_cancelled = False
+        self._is_cancelled = self._is_waiting = False
         self._credit = threading.Semaphore(AHEAD_VALUES)  # of a generator in a thread
         self._ahead = 0  # of one on the loop
         self._more = asyncio.Event()
@@ -62,6 +62,13 @@ class RunningCall:
         if self._task is not None:
             self._task.cancel()
 
+    def _calls_pool(self) -> None:
+        """In any thread: the function calls a pool. Its worker is told, once."""
+        if not self._is_waiting:
+            self._is_waiting = True
+            waiting = ToolAnswer(self._call.id, is_last=False, is_waiting=True)
+            self._loop.call_soon_threadsafe(self._answered, waiting)
+
     def taken(self, count: int) -> None:
         """So many values of the stream were taken."""
         self._ahead -= count
@@ -72,10 +79,10 @@ class RunningCall:
 
     def _return(self) -> None:
         if not self._is_cancelled:
-            self._hand_over(tool_running.run(self._function, self._call))
+            self._hand_over(tool_running.run(self._function, self._call, self._calls_pool))
 
     def _yield(self) -> None:
-        answers = tool_running.values(self._function, self._call)
+        answers = tool_running.values(self._function, self._call, self._calls_pool)
         for answer in answers:
             if answer.has_value:
                 self._credit.acquire()
@@ -92,7 +99,7 @@ class RunningCall:
     async def _await(self) -> None:
         call = self._call
         try:
-            with tool_running.on_behalf_of(call, time.monotonic()):
+            with tool_running.on_behalf_of(call, time.monotonic(), self._calls_pool):
                 value = await tool_running.bound(self._function, call)()
                 self._answered(tool_running.value_answer(call.id, value, is_last=True))
         except asyncio.CancelledError:
@@ -103,7 +110,7 @@ class RunningCall:
     async def _take(self) -> None:
         call = self._call
         try:
-            with tool_running.on_behalf_of(call, time.monotonic()):
+            with tool_running.on_behalf_of(call, time.monotonic(), self._calls_pool):
                 async with aclosing(tool_running.bound(self._function, call)()) as values:
                     async for value in values:
                         await self._put(value)

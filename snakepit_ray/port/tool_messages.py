@@ -32,7 +32,8 @@ class ToolCall(NamedTuple):
 
 class ToolAnswer(NamedTuple):
     """What a call has come to: its value, one value of its stream, or its end. `failure`: a serialized
-    pb.Failure, b"" for none. `has_value`: `json` and `buffers` are one. `is_last`: nothing comes after it."""
+    pb.Failure, b"" for none. `has_value`: `json` and `buffers` are one. `is_last`: nothing comes after it.
+    `is_waiting`: no answer yet, the function has called a pool."""
 
     id: int
     json: bytes = b""
@@ -40,6 +41,7 @@ class ToolAnswer(NamedTuple):
     failure: bytes = b""
     has_value: bool = False
     is_last: bool = True
+    is_waiting: bool = False
 
 
 class ToolTurn(NamedTuple):

@@ -25,6 +25,7 @@ from snakepit_ray.wire.codec import decode_value, encode_value, portable_buffers
 from snakepit_ray.wire.failures import failure_of
 
 Function = Callable[..., Any]
+OnCall = Callable[[], None] | None
 
 
 def is_stream(function: Function) -> bool:
@@ -49,12 +50,13 @@ def _plain(function: Function) -> Function:
 
 
 @contextlib.contextmanager
-def on_behalf_of(call: ToolCall, began: float) -> Iterator[None]:
-    """What is done in this block is done for the call, which came at `began` (time.monotonic())."""
+def on_behalf_of(call: ToolCall, began: float, on_call: OnCall = None) -> Iterator[None]:
+    """What is done in this block is done for the call, which came at `began` (time.monotonic()). `on_call`
+    is called when it calls a pool."""
     chain = pb.Chain.FromString(call.chain)
     deadline = None if call.seconds is None else began + call.seconds
     with (
-        chains.entered(chains.Inside(chain, deadline)),
+        chains.entered(chains.Inside(chain, deadline, on_call)),
         trace_context.entered(call.traceparent, call.tracestate),
     ):
         yield
@@ -93,10 +95,10 @@ def failed_answer(call_id: int, error: BaseException) -> ToolAnswer:
     return ToolAnswer(call_id, failure=failure_of(_without_our_frames(error)).SerializeToString())
 
 
-def run(function: Function, call: ToolCall) -> ToolAnswer:
+def run(function: Function, call: ToolCall, on_call: OnCall = None) -> ToolAnswer:
     """Calls a function that gives one value, and waits for that: the answer."""
     try:
-        with on_behalf_of(call, time.monotonic()):
+        with on_behalf_of(call, time.monotonic(), on_call):
             value = bound(function, call)()
             if inspect.iscoroutine(value):
                 value = run_coroutine(value)
@@ -105,11 +107,11 @@ def run(function: Function, call: ToolCall) -> ToolAnswer:
         return failed_answer(call.id, error)
 
 
-def values(function: Function, call: ToolCall) -> Generator[ToolAnswer]:
+def values(function: Function, call: ToolCall, on_call: OnCall = None) -> Generator[ToolAnswer]:
     """Calls a function that yields: an answer for each value, and the last. Closed, it closes the
     generator."""
     try:
-        with on_behalf_of(call, time.monotonic()):
+        with on_behalf_of(call, time.monotonic(), on_call):
             made = bound(function, call)()
             given = _awaited(made) if inspect.isasyncgen(made) else made
             with contextlib.closing(given):

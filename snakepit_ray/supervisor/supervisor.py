@@ -237,10 +237,11 @@ class Supervisor:
     def present(self, request_id: str) -> tuple[str, int] | None:
         """The command of a request that is here, and when it came, in milliseconds since 1970."""
         attempt = self.dispatch.present.get(request_id)
-        if attempt is None:
-            return None
-        age = self.clock() - attempt.began
-        return attempt.request.command, int((time.time() - age) * 1000)
+        return None if attempt is None else (attempt.request.command, attempt.came_ms)
+
+    def waits_for_pool(self, request_id: str, waits: bool) -> None:
+        """A command waits for a pool that it has called; or one such wait is over."""
+        self.dispatch.waits_for_pool(request_id, waits)
 
     def load(self) -> Load:
         """How busy the worker is. A slot counts only while an interpreter serves."""

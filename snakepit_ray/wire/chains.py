@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -22,10 +22,17 @@ LEAST_SECONDS = 0.001
 @dataclass(frozen=True, eq=False)
 class Inside:
     """The call whose tool runs here. `deadline`: of its budget, a time of `time.monotonic()`; None for
-    none."""
+    none. `on_call` is called when it calls a pool: from then on its caller waits for a slot, maybe."""
 
     chain: pb.Chain
     deadline: float | None = None
+    on_call: Callable[[], None] | None = None
+
+    def calls(self) -> pb.Chain:
+        """The chain of a call that is made here."""
+        if self.on_call is not None:
+            self.on_call()
+        return self.chain
 
     def within(self, budget: float) -> float:
         """`budget` seconds, or what is left of the caller's where that is less."""

@@ -208,7 +208,7 @@ class RequestBuilder:
         inside = chains.inside()
         if inside is not None:  # code of a tool makes it
             budget, is_default = inside.within(budget), False
-            request.chain.CopyFrom(inside.chain)
+            request.chain.CopyFrom(inside.calls())
         request.budget_ms = max(1, int(budget * 1000))
         request.options.CopyFrom(self._call_options(options, is_default))
 

@@ -68,6 +68,7 @@ class WorkerActor:
             config.name,
             lambda request_id: self.supervisor.present(request_id),
             OtherPools(lambda: self.peers.links),
+            lambda request_id, waits: self.supervisor.waits_for_pool(request_id, waits),
         )
         host = worker_methods(worker_id, config.name, self.node_id, lambda: self.epoch, self.tools.methods)
         self.supervisor = Supervisor(

@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from contextvars import Context
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import ray
@@ -25,14 +25,17 @@ from snakepit_ray.port.tool_messages import AHEAD_VALUES, ToolAnswer, ToolCall
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Encoded, portable_buffers
 from snakepit_ray.wire.failures import Failed
+from snakepit_ray.worker.tool_hosts import Waits
 
 THREADS = 64  # of one worker, for the tools that run in it: each has its thread while it waits
 
 
 class ToolCode:
-    """The functions of one worker's tools, by registration."""
+    """The functions of one worker's tools, by registration. `waits`: as in ToolHosts. A task cannot say when
+    it calls a pool, so it counts as one that does."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: Waits) -> None:
+        self._waits = waits
         self._threads: ThreadPoolExecutor | None = None
         self._functions: dict[str, Any] = {}
         self._refs: dict[str, Any] = {}
@@ -45,29 +48,33 @@ class ToolCode:
 
     async def call(self, tool: Tool, call: ToolCall) -> Encoded:
         """The value of a tool that gives one. Raises Failed."""
-        if tool.info.where == TASK:
-            return _value(await self._task(tool, call))
-        job = self._pool().submit(Context().run, self._run, tool, call)
-        return _value(await asyncio.wrap_future(job))
+        with self._watched(tool, call) as calls_pool:
+            if tool.info.where == TASK:
+                return _value(await self._task(tool, call))
+            job = self._pool().submit(Context().run, self._run, tool, call, calls_pool)
+            return _value(await asyncio.wrap_future(job))
 
     async def stream(self, tool: Tool, call: ToolCall) -> AsyncIterator[Encoded]:
         """The values of a tool that yields. Raises Failed."""
         values = self._task_values if tool.info.where == TASK else self._values
-        async with aclosing(values(tool, call)) as answers:
-            async for answer in answers:
-                value = _value(answer)
-                if answer.is_last:
-                    return
-                yield value
+        with self._watched(tool, call) as calls_pool:
+            async with aclosing(values(tool, call, calls_pool)) as answers:
+                async for answer in answers:
+                    value = _value(answer)
+                    if answer.is_last:
+                        return
+                    yield value
 
     # ---- in a thread --------------------------------------------------------------------------------------
 
-    def _run(self, tool: Tool, call: ToolCall) -> ToolAnswer:
-        return tool_running.run(self._function(tool), call)
+    def _run(self, tool: Tool, call: ToolCall, calls_pool: Callable[[], None]) -> ToolAnswer:
+        return tool_running.run(self._function(tool), call, calls_pool)
 
-    async def _values(self, tool: Tool, call: ToolCall) -> AsyncGenerator[ToolAnswer]:
+    async def _values(
+        self, tool: Tool, call: ToolCall, calls_pool: Callable[[], None]
+    ) -> AsyncGenerator[ToolAnswer]:
         """All of a generator runs in one context, whichever thread it is."""
-        context, values = Context(), self._made(tool, call)
+        context, values = Context(), self._made(tool, call, calls_pool)
         job: Future[ToolAnswer | None] | None = None
         try:
             while True:
@@ -80,8 +87,29 @@ class ToolCode:
             if job is not None:  # a generator that runs cannot be closed: it is when it has yielded
                 job.add_done_callback(lambda _: self._pool().submit(context.run, values.close))
 
-    def _made(self, tool: Tool, call: ToolCall) -> Generator[ToolAnswer]:
-        yield from tool_running.values(self._function(tool), call)
+    def _made(self, tool: Tool, call: ToolCall, calls_pool: Callable[[], None]) -> Generator[ToolAnswer]:
+        yield from tool_running.values(self._function(tool), call, calls_pool)
+
+    @contextmanager
+    def _watched(self, tool: Tool, call: ToolCall) -> Iterator[Callable[[], None]]:
+        """What the function's thread calls when it calls a pool."""
+        loop, is_waiting = asyncio.get_running_loop(), False
+
+        def waits() -> None:
+            nonlocal is_waiting
+            if not is_waiting and not is_over:
+                is_waiting = True
+                self._waits(call.request_id, True)
+
+        is_over = False
+        if tool.info.where == TASK:
+            waits()
+        try:
+            yield partial(_on_loop, loop, waits)
+        finally:
+            is_over = True
+            if is_waiting:
+                self._waits(call.request_id, False)
 
     def _function(self, tool: Tool) -> Callable[..., Any]:
         function = self._functions.get(tool.id)
@@ -105,7 +133,9 @@ class ToolCode:
             raise
         return answer
 
-    async def _task_values(self, tool: Tool, call: ToolCall) -> AsyncGenerator[ToolAnswer]:
+    async def _task_values(
+        self, tool: Tool, call: ToolCall, calls_pool: Callable[[], None]
+    ) -> AsyncGenerator[ToolAnswer]:
         ahead = {"_generator_backpressure_num_objects": AHEAD_VALUES}
         refs = _stream_task().options(**ahead).remote(self._ref(tool), _portable(call))
         try:
@@ -120,6 +150,10 @@ class ToolCode:
         if ref is None:
             ref = self._refs[tool.id] = ray.put(tool.code)
         return ref
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    loop.call_soon_threadsafe(call)
 
 
 def _next(values: Iterator[ToolAnswer]) -> ToolAnswer | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from snakepit_ray.core.tools.tool import Tool
 from snakepit_ray.errors import ToolNotFound
@@ -20,14 +20,17 @@ from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Encoded
 from snakepit_ray.wire.failures import Failed
 
+Waits = Callable[[str, bool], None]
 COME_SECONDS = 10.0  # for a process that has just registered a tool, or a worker that has just come
 TELL_TAKEN = AHEAD_VALUES // 4  # values of a stream that were taken before its process is told
 
 
 class ToolHosts:
-    """All of them. Belongs to the running event loop."""
+    """All of them. Belongs to the running event loop. `waits` is called with the request whose tool has
+    called a pool, and True; and when that call of the tool is over, with False."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: Waits) -> None:
+        self._waits = waits
         self._hosts: dict[str, _Host] = {}
 
     async def serve(self, owner: str, number: int, answers: Sequence[ToolAnswer], timeout: float) -> ToolTurn:
@@ -66,7 +69,7 @@ class ToolHosts:
     def _host(self, owner: str) -> _Host:
         host = self._hosts.get(owner)
         if host is None:
-            host = self._hosts[owner] = _Host()
+            host = self._hosts[owner] = _Host(self._waits)
         return host
 
 
@@ -77,6 +80,7 @@ class _Open:
         self.call = call
         self.answers: deque[ToolAnswer] = deque()
         self.news = asyncio.Event()
+        self.is_waiting = False  # for a pool that it has called
         self.is_over = False  # its process has said the last of it, or is gone
         self.taken = 0  # values that its process does not know to be taken
 
@@ -84,7 +88,8 @@ class _Open:
 class _Host:
     """One process."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: Waits) -> None:
+        self._waits = waits
         self._ids = 0
         self._newest = 0
         self._open: dict[int, _Open] = {}
@@ -100,7 +105,12 @@ class _Host:
     async def serve(self, number: int, answers: Sequence[ToolAnswer], timeout: float) -> ToolTurn:
         for answer in answers:
             opened = self._open.get(answer.id)
-            if opened is not None:
+            if opened is None:
+                continue
+            if answer.is_waiting:
+                opened.is_waiting = True
+                self._waits(opened.call.request_id, True)
+            else:
                 opened.answers.append(answer)
                 opened.is_over = answer.is_last
                 opened.news.set()
@@ -154,6 +164,8 @@ class _Host:
         """Nobody waits for it any more."""
         call_id = opened.call.id
         del self._open[call_id]
+        if opened.is_waiting:
+            self._waits(opened.call.request_id, False)
         if opened.is_over:
             return
         if opened.call in self._calls:  # its process has not seen it

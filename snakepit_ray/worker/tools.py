@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 
 from snakepit_ray.core.tools.table import Change, ToolTable, WholeTable
 from snakepit_ray.core.tools.tool import HERE, Tool
@@ -25,7 +25,7 @@ from snakepit_ray.wire.host_call import HostCall, HostHandler
 from snakepit_ray.worker.host_calls import TOOL_CALL, TOOL_LIST, described
 from snakepit_ray.worker.other_pools import OtherPool, OtherPools
 from snakepit_ray.worker.tool_code import ToolCode
-from snakepit_ray.worker.tool_hosts import ToolHosts
+from snakepit_ray.worker.tool_hosts import ToolHosts, Waits
 
 # The command of a request that is here, and when it came (milliseconds since 1970); None of no request here.
 Present = Callable[[str], tuple[str, int] | None]
@@ -33,15 +33,16 @@ Present = Callable[[str], tuple[str, int] | None]
 
 class Tools:
     """What one worker knows of tools. `present`: about the request that makes a call. `others`: the pools
-    whose commands are tools."""
+    whose commands are tools. `waits`: as in ToolHosts, also of the commands of pools."""
 
-    def __init__(self, pool: str, present: Present, others: OtherPools) -> None:
+    def __init__(self, pool: str, present: Present, others: OtherPools, waits: Waits) -> None:
         self._others = others
-        self.hosts = ToolHosts()
+        self._waits = waits
+        self.hosts = ToolHosts(waits)
         self._pool = pool
         self._present = present
         self._table = ToolTable()
-        self._code = ToolCode()
+        self._code = ToolCode(waits)
 
     @property
     def methods(self) -> dict[str, HostHandler]:
@@ -88,13 +89,24 @@ class Tools:
 
     async def _call_command(self, name: str, call: HostCall) -> Encoded:
         pool, command = await self._command(name, call.session)
-        return await pool.call(command, call, self._chain(call))
+        with self._waiting(call.request_id):
+            return await pool.call(command, call, self._chain(call))
 
     async def _stream_command(self, name: str, call: HostCall) -> AsyncIterator[Encoded]:
         pool, command = await self._command(name, call.session)
-        async with aclosing(pool.stream(command, call, self._chain(call))) as values:
-            async for value in values:
-                yield value
+        with self._waiting(call.request_id):
+            async with aclosing(pool.stream(command, call, self._chain(call))) as values:
+                async for value in values:
+                    yield value
+
+    @contextmanager
+    def _waiting(self, request_id: str) -> Iterator[None]:
+        """A command of that request waits for a command of a pool."""
+        self._waits(request_id, True)
+        try:
+            yield
+        finally:
+            self._waits(request_id, False)
 
     async def _command(self, name: str, session: str) -> tuple[OtherPool, str]:
         """The pool and the command that a name means. Raises ToolNotFound."""

@@ -69,3 +69,7 @@ class Tools(Adapter):
     @command
     def count(self, to: int):
         yield from range(to)
+
+    @command
+    def in_turn(self, ctx, tools: list):
+        return [ctx.call_tool(tool, **args) for tool, args in tools]

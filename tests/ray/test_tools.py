@@ -330,3 +330,32 @@ def test_the_session_and_the_cancellation_reach_the_other_pool(
     go.set()
     for tool in other.tools():
         other.unregister_tool(tool.name, session=tool.session or None)
+
+
+def test_crosswise_calls_end_and_say_why(start: Any) -> None:
+    """Each pool has one slot, and each chain holds the one that the other needs."""
+    left, right = (start(size=1, adapter=adapter("tools.py:Tools"), queue_timeout=60) for _ in range(2))
+    both = threading.Barrier(2, timeout=60)
+    for pool in (left, right):
+        pool.register_tool("meet", both.wait)
+
+    def cross(pool: snakepit.Pool, there: snakepit.Pool) -> Any:
+        args = {"tools": [["meet", {}], [f"{there.name}.add", {"a": 1, "b": 2}]]}
+        return pool.submit("in_turn", args, timeout=120)
+
+    ends = [future.exception(120) for future in (cross(left, right), cross(right, left))]
+    failed = [error for error in ends if error is not None]
+    assert len(failed) == 1, "the older one is served when the younger one has failed"
+    assert "in_turn -> " in str(failed[0])
+    assert ".add: all slots of pool" in str(failed[0])
+    assert use(left, f"{right.name}.add", a=1, b=2) == 3
+
+
+def test_a_pool_that_calls_itself_through_a_tool_fails_at_once(start: Any) -> None:
+    pool = start(size=1, adapter=adapter("tools.py:Tools"), queue_timeout=60)
+    pool.register_tool("again", lambda: pool.execute("add", {"a": 1, "b": 2}))
+    failed = use(pool, "again", command="fails")
+    assert failed["type"] == "PoolSaturated"
+    assert f"{pool.name}.fails -> {pool.name}.add: all slots" in failed["message"]
+    pool.scale(2)
+    assert use(pool, "again") == 3
