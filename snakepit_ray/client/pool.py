@@ -27,6 +27,7 @@ from snakepit_ray.client.session import Session
 from snakepit_ray.client.stream import SessionStreamCall, StreamCall, async_values, values
 from snakepit_ray.config import DEFAULT_OPTIONS, PoolConfig, checks
 from snakepit_ray.core.tools.tool import HERE, ToolInfo
+from snakepit_ray.core.worker.command_info import PoolDescription
 from snakepit_ray.port import control, ray_port
 from snakepit_ray.port.messages import PoolStats, WorkerFacts
 
@@ -268,6 +269,14 @@ class Pool:
     def tools(self) -> list[ToolInfo]:
         """The tools that are registered, by session and name."""
         return tools.listed(self._directory)
+
+    def describe(self) -> PoolDescription:
+        """What the pool offers: its commands and its tools, each with a JSON schema of its arguments.
+
+        Returns: a `PoolDescription`. Without a worker that is ready it has no commands.
+        """
+        commands = {info.name: info for info in self._control("commands")}
+        return PoolDescription(self.name, commands, tools.listed(self._directory))
 
     # ---- control ------------------------------------------------------------------------------------------
     # Each of these asks the router and waits for its answer, at most 30 s where nothing else is said. They

@@ -67,8 +67,8 @@ class PoolSaturated(NotNow):
 
     @classmethod
     def by_older_calls(cls, pool: str, calls: str) -> PoolSaturated:
-        """For a request that a command has made, at the end of a chain of `calls`: all slots where it would
-        wait are held by commands of older chains that wait themselves."""
+        """For a request that a command has made, at the end of a chain of `calls`: all slots of `pool` where
+        it would wait are held by commands of older chains that wait themselves."""
         return cls(
             f"{calls}: all slots of pool {pool!r} that it could wait for are held by commands of older calls "
             "which wait themselves, so it might wait for ever; nothing was executed: raise size, or have "

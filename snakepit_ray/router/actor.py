@@ -26,6 +26,7 @@ from snakepit_ray.core.pool.circuit import Admit
 from snakepit_ray.core.routing.matching import Matcher
 from snakepit_ray.core.routing.reporting import Report
 from snakepit_ray.core.tools.tool import Tool, ToolInfo
+from snakepit_ray.core.worker.command_info import CommandInfo
 from snakepit_ray.errors import PoolClosed
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.listeners import Listeners, Told
@@ -233,6 +234,12 @@ class RouterActor:
         """A row for each worker of the pool: what it says of itself now, or what it said last where it does
         not answer. A worker that has not come has a row with the reason."""
         return await self.census.workers()
+
+    @ray_port.survives_restarts
+    async def commands(self) -> list[CommandInfo]:
+        """What the pool's interpreters serve; none where no worker is ready."""
+        self.calls["commands"] += 1
+        return await self.census.commands()
 
     @ray_port.survives_restarts
     async def stories(self) -> dict[str, list[str]]:

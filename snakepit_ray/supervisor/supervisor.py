@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from snakepit_ray.core.worker.handshake import Command
 from snakepit_ray.core.worker.lifecycle import WorkerEvent, WorkerState
 from snakepit_ray.core.worker.recycling import Reason
 from snakepit_ray.errors import SnakepitError
@@ -192,6 +193,11 @@ class Supervisor:
     def timeouts(self) -> tuple[tuple[str, float], ...]:
         """The timeouts that the interpreter's commands declare, in seconds."""
         return self._serving.timeouts
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        """What the interpreter says of its commands; none before the first is ready."""
+        return self._serving.commands
 
     def why_ended(self, epoch_number: int) -> str:
         """`recycled` or `crashed`: how the interpreter of that epoch ended."""

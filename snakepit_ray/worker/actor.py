@@ -21,6 +21,7 @@ from typing import Any
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.tools.table import Change, WholeTable
 from snakepit_ray.core.work.request_ids import made_by
+from snakepit_ray.core.worker.command_info import CommandInfo, info_of
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.ledger import Ledger
 from snakepit_ray.port import ray_port, sparing
@@ -274,6 +275,10 @@ class WorkerActor:
     async def events(self, listener: str, patterns: Sequence[str], timeout: float) -> Told:
         """The events of this worker that `patterns` match, for a listener in another process."""
         return await self.listeners.next(listener, patterns, timeout)
+
+    async def describe_commands(self) -> list[CommandInfo]:
+        """The commands of the interpreter; none before the first is ready."""
+        return [info_of(command) for command in self.supervisor.commands]
 
     async def get_story(self) -> list[str]:
         """The last events of this worker's life, the oldest first."""

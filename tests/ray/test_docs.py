@@ -48,6 +48,8 @@ SAID: dict[str, list[str]] = {
         r"15\.0",
         r"\[\{'row': 0\}, \{'row': 1\}\]",
         r"\['item'\]",
+        r"\{'item': \{'type': 'string'\}\}",
+        r"\['lookup', 'rows'\]",
         r"\{'item': 'cup', 'price': 12\.0\}",
         r"1\.2",
         r"\[\('', 'half', 'worker'\), \('', 'lookup', 'here'\), \('', 'rows', 'here'\), "

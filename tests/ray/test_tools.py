@@ -273,6 +273,20 @@ def test_a_tool_of_the_interpreter_itself(tools: snakepit.Pool) -> None:
     assert tools.execute("own", {"name": "twice"}, session="own") == [42, ["twice"]]
 
 
+def test_a_pool_describes_its_commands_and_tools(shared: snakepit.Pool) -> None:
+    shared.register_tool("shout", lambda text: text.upper(), session="s", description="Says it loudly.")
+    said = shared.describe()
+    shared.unregister_tool("shout", session="s")
+    assert said.commands["add"].parameters["required"] == ["a", "b"]
+    assert said.commands["stream_data"].is_stream
+    operation = said.commands["process_text"].parameters["properties"]["operation"]
+    assert operation["default"] == "upper"
+    assert [(tool.name, tool.session, tool.description) for tool in said.tools] == [
+        ("shout", "s", "Says it loudly.")
+    ]
+    assert said.to_dict()["commands"]["add"]["name"] == "add"
+
+
 def test_the_showcase_calls_the_host(shared: snakepit.Pool) -> None:
     shared.register_tool("shout", lambda text: text.upper())
     assert shared.execute("call_host_demo", {"tool_name": "shout", "text": "hi"}) == "HI"

@@ -34,6 +34,9 @@ def test_a_command_calls_what_a_test_registers() -> None:
         assert failed.value.remote_type == "ToolNotFound"
         with pytest.raises(snakepit.DuplicateTool):
             pool.register_tool("twice", len)
+        described = pool.describe()
+        assert described.commands["use"].parameters["required"] == ["tool", "args"]
+        assert "twice" in [tool.name for tool in described.tools]
         pool.unregister_tool("twice")
         assert [(tool.session, tool.name) for tool in pool.tools()] == [
             ("", "count"),

@@ -18,6 +18,8 @@ from typing import Any
 
 from snakepit_ray.config import CallOptions, PoolConfig
 from snakepit_ray.core.pool.worker_ids import WorkerId
+from snakepit_ray.core.worker.command_info import CommandInfo, info_of
+from snakepit_ray.core.worker.handshake import command_of
 from snakepit_ray.errors import PoolClosed, PoolSaturated, QueueTimeout, RequestCancelled, SnakepitError
 from snakepit_ray.port.messages import COUNTED, WorkerFacts
 from snakepit_ray.runtimes import resolve_runtime
@@ -58,6 +60,11 @@ class FakeCalls:
         """Raises PoolClosed."""
         if self.closed:
             raise PoolClosed.named(self.config.name)
+
+    def described(self) -> list[CommandInfo]:
+        """What the adapter's commands are, as a ready line says it."""
+        commands = self.interpreter.commands.items()
+        return [info_of(command_of(name, command.describe())) for name, command in commands]
 
     def draw(self, command: str, args: Any, number: int = 0) -> Drawn:
         """Encodes one call's arguments. Raises EncodingError, InvalidArguments, UnknownCommand."""

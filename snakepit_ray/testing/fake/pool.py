@@ -11,6 +11,7 @@ from snakepit_ray.client.given import ShowProgress
 from snakepit_ray.client.status import Status
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions, PoolConfig, checks
 from snakepit_ray.core.tools.tool import HERE, ToolInfo
+from snakepit_ray.core.worker.command_info import PoolDescription
 from snakepit_ray.errors import ConfigError
 from snakepit_ray.port.messages import PoolStats, WorkerCounts, WorkerFacts
 from snakepit_ray.testing.fake.calls import FakeCalls
@@ -253,6 +254,12 @@ class FakePool(_Pool):
         """As `Pool.tools`."""
         self._calls.check_open()
         return self._calls.tools.all()
+
+    def describe(self) -> PoolDescription:
+        """As `Pool.describe`."""
+        self._calls.check_open()
+        commands = {info.name: info for info in self._calls.described()}
+        return PoolDescription(self.name, commands, self._calls.tools.all())
 
     # ---- control ------------------------------------------------------------------------------------------
 
