@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from snakepit_ray.client.session import Session
     from snakepit_ray.client.start import Pools, connect, get_stats, run_as_script, shutdown, start, start_all
     from snakepit_ray.config import Affinity, CallOptions, PoolConfig
+    from snakepit_ray.core.tools.tool import ToolInfo
+    from snakepit_ray.core.worker.command_info import CommandInfo, PoolDescription
     from snakepit_ray.errors import (
         CallerFault,
         CircuitOpen,
@@ -68,6 +70,7 @@ __all__ = [
     "CallerFault",
     "CircuitOpen",
     "CommandError",
+    "CommandInfo",
     "ConfigError",
     "ConstraintViolation",
     "DeadlineExceeded",
@@ -80,6 +83,7 @@ __all__ = [
     "Pool",
     "PoolClosed",
     "PoolConfig",
+    "PoolDescription",
     "PoolExists",
     "PoolNotFound",
     "PoolSaturated",
@@ -97,6 +101,7 @@ __all__ = [
     "SessionWorkerLost",
     "SnakepitError",
     "Stopped",
+    "ToolInfo",
     "ToolNotFound",
     "UnknownCommand",
     "VariableNotFound",
@@ -134,6 +139,9 @@ _HOMES = {
     "Progress": "wire.codec",
     "HALT": "client.halt",
     "Epoch": "wire.codec",
+    "ToolInfo": "core.tools.tool",
+    "CommandInfo": "core.worker.command_info",
+    "PoolDescription": "core.worker.command_info",
     "Runtime": "runtimes",
     "BaseRuntime": "runtimes",
     "telemetry": "",

@@ -71,6 +71,11 @@ def _look_commands(commands: Any) -> None:
     status.add_argument("--detailed", action="store_true", help="with the last events of each worker")
     _cluster(status, lambda args: _status().status(args.json, args.detailed, args.address))
 
+    describe = commands.add_parser("describe", help="the commands and tools of a pool, and what they take")
+    describe.add_argument("pool")
+    describe.add_argument("--json", action="store_true", help="with the JSON schema of their arguments")
+    _cluster(describe, lambda args: _pools().describe(args.pool, args.json, args.address))
+
     demo = commands.add_parser("demo", help="a short tour on a pool of two interpreters")
     demo.add_argument(
         "--address", help="the Ray cluster (default: RAY_ADDRESS, else one that ends with the tour)"

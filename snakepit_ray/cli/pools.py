@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -102,6 +102,45 @@ def recycle(name: str, worker_id: str | None, address: str | None) -> int:
         time.sleep(STEP_SECONDS)
     print(f"{name}: {told} replaced")
     return 0
+
+
+def describe(name: str, as_json: bool, address: str | None) -> int:
+    """Prints what a pool offers: its commands and its tools."""
+    join(address)
+    said = connect(name).describe()
+    if as_json:
+        print_json(said.to_dict(), indent=2)
+        return 0
+    for command in said.commands.values():
+        print(described(command.name, command.parameters, command.is_stream, command.doc))
+    for tool in said.tools:
+        kind = f"tool of session {tool.session!r}" if tool.session else "tool"
+        about = f"{kind}, {tool.where}" + (f": {tool.description}" if tool.description else "")
+        print(described(tool.name, tool.parameters, tool.is_stream, about))
+    return 0
+
+
+def described(name: str, schema: Mapping[str, Any], is_stream: bool, doc: str) -> str:
+    """One line: `add(a: number, b: number = 1)  Adds.`"""
+    required = schema.get("required", ())
+    words = [
+        argument_words(argument, said, argument in required)
+        for argument, said in schema.get("properties", {}).items()
+    ]
+    if schema.get("additionalProperties"):
+        words.append("...")
+    text = f"{name}({', '.join(words)})" + (" -> stream" if is_stream else "")
+    return f"{text}  {doc.partition(chr(10))[0]}".rstrip()
+
+
+def argument_words(name: str, said: Mapping[str, Any], is_required: bool) -> str:
+    """`b: number = 1` of an argument; `?` where it may be left out and has no default that JSON can say."""
+    kinds = [str(one.get("type", "any")) for one in said.get("anyOf", [said])]
+    kind = " | ".join(map(json.dumps, said["enum"])) if "enum" in said else " | ".join(kinds)
+    text = name if kind == "any" else f"{name}: {kind}"
+    if "default" in said:
+        return f"{text} = {json.dumps(said['default'])}"
+    return text if is_required else f"{text}?"
 
 
 def demo(address: str | None) -> int:

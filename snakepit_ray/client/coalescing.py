@@ -28,6 +28,7 @@ from snakepit_ray.core.work.divider import Chunk, Divider, Rules
 from snakepit_ray.errors import DeadlineExceeded, PoolClosed, SnakepitError
 from snakepit_ray.port import ray_port
 from snakepit_ray.telemetry.trace_context import current
+from snakepit_ray.wire import chains
 from snakepit_ray.wire.codec import BatchOutcome
 from snakepit_ray.wire.requests import Drawn
 
@@ -59,12 +60,13 @@ class Coalescer:
         lanes = self._loops.get(loop)
         if lanes is None:
             lanes = self._loops[loop] = {}
-        key = command, options
+        inside = chains.inside()  # code of a tool: its calls carry its chain, and go with no others
+        key = command, options, inside
         lane = lanes.get(key)
         if lane is None:
             while len(lanes) >= MOST_LANES:
                 del lanes[next(iter(lanes))]
-            lane = lanes[key] = _Lane(self._sender, command, options, self._clock)
+            lane = lanes[key] = _Lane(self._sender, command, options, self._clock, inside)
         return lane
 
 
@@ -111,11 +113,17 @@ class _Trip:
 
 
 class _Lane:
-    """The calls of one command with the same options on one event loop."""
+    """The calls of one command with the same options on one event loop, and of a tool those that it makes."""
 
     def __init__(
-        self, sender: Sender, command: str, options: CallOptions, clock: Callable[[], float]
+        self,
+        sender: Sender,
+        command: str,
+        options: CallOptions,
+        clock: Callable[[], float],
+        inside: chains.Inside | None,
     ) -> None:
+        self._inside = inside
         self._sender = sender
         self._command = command
         self._options = options
@@ -172,7 +180,8 @@ class _Lane:
         if len(calls) < len(chunk.items):  # the others were cancelled
             chunk = chunk.having(calls)
         try:
-            sent = self._sent(calls, chunk.to)
+            with chains.entered(self._inside):
+                sent = self._sent(calls, chunk.to)
         except Exception as error:  # noqa: BLE001 - whatever cannot be sent is the call's failure
             if len(calls) > 1 and not isinstance(error, PoolClosed):
                 self._divider.halved(chunk, self._clock())

@@ -71,6 +71,7 @@ class Directory:
         self._heard_at = self._clock()
         self._is_told = False  # the router tells this process of every change
         self.updates = 0
+        self.routers = 0  # lives of the router that this process has met
         self._why = "it was shut down"
         self._id = secrets.token_hex(8)
         self.new_id = ids_of(self._id)  # of a request of this process: the workers know by it whose it is
@@ -85,6 +86,7 @@ class Directory:
         self._thread: threading.Thread | None = None
         self._news = threading.Event()
         self._session = ray_port.session_id()
+        self._watchers: list[Callable[[], None]] = []
         self._turns = Turns()
         self._turns_lock = threading.RLock()  # the garbage collector may end a stream in the midst of `take`
         self.lanes = Lanes(config.lane == "auto", ray_port.node_id)
@@ -123,6 +125,26 @@ class Directory:
         """The table came with a handle from elsewhere, and may be an old one."""
         with contextlib.suppress(ray_port.RayError, TimeoutError, concurrent.futures.TimeoutError):
             self.refresh(FRESH_SECONDS)
+
+    @property
+    def id(self) -> str:
+        """Of this process to the pool: what it asks for, and what it runs, ends when it does."""
+        return self._id
+
+    def follow(self, changed: Callable[[], None]) -> None:
+        """Hears of the router's news from now on, and has `changed` called when the table or the router is
+        another one, or the pool is closed."""
+        self._watchers.append(changed)
+        self._begin()
+
+    def actors(self) -> list[tuple[str, Any]]:
+        """The workers that serve, by id, and their actors."""
+        with self._lock:
+            return [(entry.worker_id, entry.actor) for entry in self._entries.values()]
+
+    def _say_changed(self) -> None:
+        for changed in self._watchers:
+            changed()
 
     def avoid(self, worker_id: str) -> None:
         """It has died: others are chosen until the next table."""
@@ -199,6 +221,8 @@ class Directory:
             try:
                 if self._lease is None:
                     self._lease = ray_port.hold_lease(self.router, self._id)
+                    self.routers += 1
+                    self._say_changed()
                 self._take(self._poll().result())
             except (ray_port.ActorUnavailable, concurrent.futures.CancelledError):
                 self._is_told = False
@@ -208,6 +232,7 @@ class Directory:
                 self._why = f"its router is gone: {type(error).__name__}"
                 self.closed = True
         self.lanes.close()
+        self._say_changed()
 
     def _poll(self) -> concurrent.futures.Future[Update]:
         ref = self.router.watch.remote(
@@ -224,6 +249,7 @@ class Directory:
         if update.entries is not None:
             self._learn(update.version, update.entries)
             listening.table_changed()
+            self._say_changed()
         with self._lock:
             if update.loads is not None:
                 self._loads = update.loads

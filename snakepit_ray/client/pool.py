@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from snakepit_ray.client import given
+from snakepit_ray.client import given, tools
 from snakepit_ray.client.coalescing import Coalescer
 from snakepit_ray.client.directory import Directory
 from snakepit_ray.client.forms import BatchCall, Call, SessionCall
@@ -29,6 +29,8 @@ from snakepit_ray.client.sessions import Sessions
 from snakepit_ray.client.stream import SessionStreamCall, StreamCall, async_values, values
 from snakepit_ray.client.variable_talks import VariableTalks
 from snakepit_ray.config import DEFAULT_OPTIONS, PoolConfig, checks
+from snakepit_ray.core.tools.tool import HERE, ToolInfo
+from snakepit_ray.core.worker.command_info import PoolDescription
 from snakepit_ray.port import control, ray_port
 from snakepit_ray.port.messages import PoolStats, WorkerFacts
 
@@ -240,6 +242,81 @@ class Pool:
             return_exceptions=return_exceptions,
         )
         return run.run()
+
+    # ---- tools --------------------------------------------------------------------------------------------
+    # They raise PoolClosed, and DeadlineExceeded when the router does not answer within 30 s.
+
+    def register_tool(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        session: str | None = None,
+        where: str = HERE,
+        description: str = "",
+        parameters: Any = None,
+    ) -> None:
+        """Gives the pool's commands a function that they may call: `ctx.call_tool(name, **arguments)`.
+
+        When this returns every worker knows it. A generator function is a stream: `ctx.stream_tool`.
+
+        Args:
+            name: 1 to 64 bytes: a letter or a digit, then letters, digits, `_`, `-`, `.`.
+            function: what is called, with the arguments by name. Its value is encoded as a command's is.
+            session: the session whose commands may call it; None: all of the pool.
+            where: "here": in this process, with its live objects. Async functions run on a loop of their
+                own, others in threads, several at once. Such a tool ends with this process. "worker": in
+                threads of each worker actor, which has a copy of the function; a function that crashes the
+                process takes the worker along. "task": as a Ray task that asks for no CPU.
+            description: what it does, for `ctx.tools`; by default the first paragraph of its docstring.
+            parameters: the JSON schema of its arguments, or a list of {"name", "type", "description",
+                "required"}; by default from its signature. With the description at most 4,096 bytes of JSON
+                and 32 arguments.
+
+        Raises: DuplicateTool where the name is taken, or means a command of a pool that runs; ConfigError for
+        what cannot be a tool; EncodingError for a function that cannot travel.
+        """
+        tools.register(self._directory, {name: function}, session, where, description, parameters)
+
+    def register_tools(
+        self,
+        functions: Mapping[str, Callable[..., Any]],
+        *,
+        session: str | None = None,
+        where: str = HERE,
+    ) -> None:
+        """`register_tool` of several functions: all of them, or none.
+
+        Args:
+            functions: by name. What is said of each comes from its docstring and its signature.
+            session: as in `register_tool`, and so is `where`.
+
+        Raises: as `register_tool`.
+        """
+        tools.register(self._directory, functions, session, where)
+
+    def unregister_tool(self, name: str, *, session: str | None = None) -> None:
+        """Takes a tool away. Calls of it that have begun go on.
+
+        Args:
+            name: its name.
+            session: the session that it was registered for.
+
+        Raises: ToolNotFound.
+        """
+        tools.unregister(self._directory, name, session)
+
+    def tools(self) -> list[ToolInfo]:
+        """The tools that are registered, by session and name."""
+        return tools.listed(self._directory)
+
+    def describe(self) -> PoolDescription:
+        """What the pool offers: its commands and its tools, each with a JSON schema of its arguments.
+
+        Returns: a `PoolDescription`. Without a worker that is ready it has no commands.
+        """
+        commands = {info.name: info for info in self._control("commands")}
+        return PoolDescription(self.name, commands, tools.listed(self._directory))
 
     # ---- control ------------------------------------------------------------------------------------------
     # Each of these asks the router and waits for its answer, at most 30 s where nothing else is said. They

@@ -65,6 +65,17 @@ class PoolSaturated(NotNow):
             limit=limit,
         )
 
+    @classmethod
+    def by_older_calls(cls, pool: str, calls: str) -> PoolSaturated:
+        """For a request that a command has made, at the end of a chain of `calls`: all slots of `pool` where
+        it would wait are held by commands of older chains that wait themselves."""
+        return cls(
+            f"{calls}: all slots of pool {pool!r} that it could wait for are held by commands of older calls "
+            "which wait themselves, so it might wait for ever; nothing was executed: raise size, or have "
+            "commands call fewer commands",
+            pool=pool,
+        )
+
 
 class QueueTimeout(NotNow):
     """No slot became free within queue_timeout; the request was not executed."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from snakepit_ray.core.routing.reporting import Pace
+from snakepit_ray.core.tools.table import WholeTable
 from snakepit_ray.wire.lane import Lane
 
 
@@ -68,6 +69,7 @@ class Hello(NamedTuple):
     facts: WorkerFacts
     memory: PoolMemory
     sessions: list[Owned]
+    tools: WholeTable = WholeTable()
 
 
 class Entry(NamedTuple):

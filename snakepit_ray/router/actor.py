@@ -25,6 +25,8 @@ from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.pool.circuit import Admit
 from snakepit_ray.core.routing.matching import Matcher
 from snakepit_ray.core.routing.reporting import Report
+from snakepit_ray.core.tools.tool import Tool, ToolInfo
+from snakepit_ray.core.worker.command_info import CommandInfo
 from snakepit_ray.errors import PoolClosed
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.listeners import Listeners, Told
@@ -50,6 +52,7 @@ from snakepit_ray.router.outlook import Outlook
 from snakepit_ray.router.permits import PermitDesk
 from snakepit_ray.router.reconciler import Reconciler, make_roster
 from snakepit_ray.router.sessions import Claims
+from snakepit_ray.router.tools import RouterTools
 from snakepit_ray.router.updates import Updates
 
 RECOVER_SECONDS = 3.0  # after a restart, for the workers to say that they are there
@@ -76,6 +79,7 @@ class RouterActor:
         self.outlook = Outlook(config, self.members, self.updates, self.beginning)
         self.census = Census(self.members, self.updates)
         self.leases = Leases(self.members)
+        self.tools = RouterTools(self.members)
         self.permits = PermitDesk(config.startup_timeout + config.request_timeout)
         self.circuit = PoolCircuit(config.circuit_breaker, self.members, config.name)
         self.calls: Counter[str] = Counter()
@@ -143,6 +147,7 @@ class RouterActor:
         self.reconciler.arrived(facts)
         self.reconciler.remind(facts.worker_id, hello.memory)
         self.claims.learn(facts.worker_id, hello.sessions)
+        self.tools.arrived(facts.worker_id, hello.tools)
         if self.members.have_reported() or self._everybody.is_set():
             self._begin()
         await self._forever.wait()
@@ -231,6 +236,12 @@ class RouterActor:
         return await self.census.workers()
 
     @ray_port.survives_restarts
+    async def commands(self) -> list[CommandInfo]:
+        """What the pool's interpreters serve; none where no worker is ready."""
+        self.calls["commands"] += 1
+        return await self.census.commands()
+
+    @ray_port.survives_restarts
     async def stories(self) -> dict[str, list[str]]:
         """The last events of each worker that answers."""
         return await self.census.stories()
@@ -240,11 +251,36 @@ class RouterActor:
         it between two items, and ends the stream when that process has ended. `_ray_trace_ctx`: see
         `ray_port.TRACE_KEYWORD`."""
         self.calls["caller"] += 1
+        self.tools.came(caller_id)
         try:
             while True:
                 yield
         finally:
             self.leases.gone(caller_id)
+            self.tools.gone(caller_id)
+
+    # ---- tools --------------------------------------------------------------------------------------------
+
+    @ray_port.survives_restarts
+    async def add_tools(self, tools: Sequence[Tool]) -> None:
+        """Registers tools, all or none, and returns when the workers know. Raises DuplicateTool."""
+        self.calls["add_tools"] += 1
+        await self.updates.known.wait()  # the workers may have yet to say which tools there are
+        await self.tools.add(tools)
+
+    @ray_port.survives_restarts
+    async def remove_tool(self, name: str, session: str) -> bool:
+        """Takes a tool away, and returns when the workers know; whether there was one."""
+        self.calls["remove_tool"] += 1
+        await self.updates.known.wait()
+        return await self.tools.remove(name, session)
+
+    @ray_port.survives_restarts
+    async def list_tools(self) -> list[ToolInfo]:
+        """The tools that there are, by session and name."""
+        self.calls["list_tools"] += 1
+        await self.updates.known.wait()
+        return self.tools.all()
 
     async def get_pid(self) -> int:
         """The router's process."""

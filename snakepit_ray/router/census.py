@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from snakepit_ray.core.worker.command_info import CommandInfo
 from snakepit_ray.port import cluster, ray_port
 from snakepit_ray.port.messages import PoolStats, WorkerFacts
 from snakepit_ray.process.awaiting import within
@@ -52,6 +53,18 @@ class Census:
             with contextlib.suppress(ray_port.RayError, asyncio.TimeoutError):
                 stories[member.worker_id] = await within(FACTS_SECONDS, member.actor.get_story.remote())
         return stories
+
+    async def commands(self) -> list[CommandInfo]:
+        """The commands of the pool's interpreters, as the first worker says that answers; none where no
+        worker is ready."""
+        await self._updates.known.wait()
+        for member in self._members.ready():
+            with contextlib.suppress(ray_port.RayError, asyncio.TimeoutError):
+                commands: list[CommandInfo] = await within(
+                    FACTS_SECONDS, member.actor.describe_commands.remote()
+                )
+                return commands
+        return []
 
     async def recycle(self, worker_id: str | None) -> int:
         """Has one worker, or all, replace their interpreters; how many heard it."""

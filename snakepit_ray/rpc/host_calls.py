@@ -180,6 +180,7 @@ class HostCalls:
             traceparent=call.traceparent,
             tracestate=call.tracestate,
             chain=call.chain if call.HasField("chain") else None,
+            stream=call.stream,
         )
 
     async def _stream(self, one: _Running, values: AsyncIterator[Encoded]) -> pb.HostReply:

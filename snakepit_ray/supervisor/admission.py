@@ -10,19 +10,20 @@ Rules:
   passes it and the bound of the queue holds.
 - At the bound of what an interpreter may serve (`takes_more`) no request starts while its replacement comes.
 - A request that may start has its turn of the loop before one that comes after it: that one waits till then.
-- A request that is held up (its session is still in the interpreter before) waits aside, without a slot."""
+- A request that is held up (its session is still in the interpreter before) waits aside, without a slot.
+- A request that a command has made goes before others, and waits only while core/tools/ages.py says so."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from snakepit_ray.core.worker.slots import MOST_AHEAD, Prefetch, Slots
 from snakepit_ray.core.worker.waiting import Waiting, WaitingQueue
 from snakepit_ray.supervisor.ports import PoolSide
-from snakepit_ray.supervisor.verdicts import CLOSED, START, Expired, Move, Verdict
+from snakepit_ray.supervisor.verdicts import CLOSED, HOPELESS, START, Expired, Move, Verdict
 
 RECALL_SECONDS = 0.02
 log = logging.getLogger("snakepit_ray.worker")
@@ -39,6 +40,12 @@ class Interpreters(Protocol):
 
     def is_held_up(self, request_id: str) -> bool:
         """Whether a waiting request must not enter the present interpreter yet."""
+
+    def is_nested(self, request_id: str) -> bool:
+        """Whether a command has made the request, and holds a slot while it waits for that."""
+
+    def may_wait(self, request_id: str, holders: Sequence[str]) -> bool:
+        """Whether a nested request may wait while those requests have the slots."""
 
 
 class Admission:
@@ -68,6 +75,7 @@ class Admission:
         self._aside: dict[str, Waiting] = {}  # waiting requests that are held up
         self._starting: set[str] = set()  # requests whose verdict is to start, and that have not heard it
         self._recalled: set[str] = set()  # requests that are expected back, before those that came after them
+        self._nested: set[str] = set()  # waiting requests that commands have made
         self._closed = False
         self._recalling: asyncio.TimerHandle | None = None
         self._renewed: asyncio.TimerHandle | None = None
@@ -128,7 +136,9 @@ class Admission:
 
     def wait(self, request_id: str, expires_at: float, movable: bool) -> asyncio.Future[Verdict] | None:
         """Queues a request at the end; the future gets the verdict. None when the queue is full."""
-        if not self.queue.offer(request_id, self._clock(), expires_at, movable, beside=self._beside):
+        first = self._interpreters.is_nested(request_id)
+        now, beside = self._clock(), self._beside
+        if not self.queue.offer(request_id, now, expires_at, movable, beside=beside, first=first):
             return None
         return self._entered(request_id)
 
@@ -152,10 +162,13 @@ class Admission:
         """It knows its verdict."""
         self._verdicts.pop(request_id, None)
         self._starting.discard(request_id)
+        self._nested.discard(request_id)
 
     def _entered(self, request_id: str) -> asyncio.Future[Verdict]:
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._verdicts[request_id] = verdict
+        if self._interpreters.is_nested(request_id):
+            self._nested.add(request_id)
         if self._closed:
             self.queue.remove(request_id)
             self._decide(request_id, CLOSED)
@@ -246,6 +259,8 @@ class Admission:
             self.watch.set()
         if self.queue.waiting or self._aside:
             self._decide_who_goes(self._clock())
+            if self._nested:
+                self._end_hopeless_waits()
         try:
             self._pool.queue_changed()
         except Exception:  # who listens cannot break what it listens to: a request is being settled
@@ -265,6 +280,13 @@ class Admission:
                 self._go_ahead(waiting.id)
                 self._pool.queue_progressed()
         self._arm(now)
+
+    def _end_hopeless_waits(self) -> None:
+        """Those of chains that may not wait: they could for ever."""
+        holders = self.slots.holders
+        for request_id in [one for one in self._nested if one in self.queue]:
+            if not self._interpreters.may_wait(request_id, holders) and self._decide(request_id, HOPELESS):
+                self.queue.remove(request_id)
 
     def _let_in(self, now: float) -> None:
         """Those aside that are held up no longer, and those whose time is up, are in their old places

@@ -52,6 +52,7 @@ class Attempt:
         self.budget = budget
         self.began = self.entered = self._clock()  # of the first try; of this one
         self.ends_at = math.inf if budget is None else self.began + budget
+        self.came_ms = int(time.time() * 1000)
         self.number = max(1, request.attempt)
         self.is_back = False  # it waits in the queue already: it was there, or ran, before
         self.may_move = False

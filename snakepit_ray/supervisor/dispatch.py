@@ -14,8 +14,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
+from snakepit_ray.core.tools.ages import Age, Holder, may_wait
 from snakepit_ray.errors import WorkerBusy, WorkerCrashed, WorkerFault
 from snakepit_ray.supervisor.accounts import Counters
 from snakepit_ray.supervisor.admission import Admission
@@ -60,6 +62,7 @@ class Dispatch:
     ) -> None:
         self._clock = clock
         self.present: dict[str, Attempt] = {}
+        self._waiting_for: Counter[str] = Counter()  # calls of a command that it waits for, by its request
         self.admission = Admission(policy.capacity, policy.queue_limit, clock, ports.pool, self, takes_more)
         took = self.admission.took if answered is None else self._took
         self.runs = Running(policy.cancel_grace, self.admission.release, took, self._came_back, clock)
@@ -117,6 +120,7 @@ class Dispatch:
             raise
         finally:
             del self.present[request.id]
+            self._waiting_for.pop(request.id, None)
 
     def _enter(self, request: pb.Request, sink: Sink | None) -> Attempt:
         if request.id in self.present:
@@ -267,7 +271,43 @@ class Dispatch:
             return False
         return self.runs.elsewhere(session, self._serving.interpreter) or self._is_on_its_way(session)
 
+    # ---- chains of calls ----------------------------------------------------------------------------------
+
+    def is_nested(self, request_id: str) -> bool:
+        """Whether a command has made the request, and holds a slot while it waits for that."""
+        attempt = self.present.get(request_id)
+        return attempt is not None and attempt.request.HasField("chain")
+
+    def may_wait(self, request_id: str, holders: Sequence[str]) -> bool:
+        """Whether the chain of a nested request may wait while those requests have the slots."""
+        held = [holder for one in holders if (holder := self._holder(one)) is not None]
+        # One that nobody waits for any more ends soon, and is none of them.
+        return may_wait(_age(self.present[request_id]), held, self.admission.slots.capacity)
+
+    def _holder(self, request_id: str) -> Holder | None:
+        attempt = self.present.get(request_id)
+        if attempt is None:
+            return None
+        # A stream that a command takes may wait for that command to take.
+        is_taken = attempt.sink is not None and attempt.request.HasField("chain")
+        return Holder(_age(attempt), is_taken or self._waiting_for[request_id] > 0)
+
+    def waits_for_pool(self, request_id: str, waits: bool) -> None:
+        """A command waits for a pool that it has called; or one such wait is over."""
+        if request_id in self.present:
+            self._waiting_for[request_id] += 1 if waits else -1
+            if waits:
+                self.admission.look_again()
+
     def must_not_run_again(self, request: pb.Request) -> bool:
         """Whether it may have begun in an earlier life of this worker, and a second run may do harm: Ray
         sends a request again when its actor has died."""
         return self._record.begun_before(request) > 0 and not self.is_idempotent(request)
+
+
+def _age(attempt: Attempt) -> Age:
+    """Of the chain that the request belongs to; a request that no command has made begins one."""
+    request = attempt.request
+    if request.HasField("chain"):
+        return Age(request.chain.began_ms, request.chain.root)
+    return Age(attempt.came_ms, request.id)

@@ -25,6 +25,11 @@ class Serving:
         return self.interpreter.ready.commands.get(name) if self.interpreter is not None else None
 
     @property
+    def commands(self) -> tuple[Command, ...]:
+        """All of them, in the interpreter's order."""
+        return tuple(self.interpreter.ready.commands.values()) if self.interpreter is not None else ()
+
+    @property
     def timeouts(self) -> tuple[tuple[str, float], ...]:
         """The timeouts that commands declare, in seconds."""
         commands = self.interpreter.ready.commands if self.interpreter is not None else {}

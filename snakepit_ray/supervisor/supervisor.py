@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from snakepit_ray.core.worker.handshake import Command
 from snakepit_ray.core.worker.lifecycle import WorkerEvent, WorkerState
 from snakepit_ray.core.worker.recycling import Reason
 from snakepit_ray.errors import SnakepitError
@@ -205,6 +206,11 @@ class Supervisor:
         """The timeouts that the interpreter's commands declare, in seconds."""
         return self._serving.timeouts
 
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        """What the interpreter says of its commands; none before the first is ready."""
+        return self._serving.commands
+
     def why_ended(self, epoch_number: int) -> str:
         """`recycled` or `crashed`: how the interpreter of that epoch ended."""
         return self.life.why_ended(epoch_number)
@@ -259,6 +265,15 @@ class Supervisor:
     def next_change(self) -> asyncio.Event:
         """Set by the next change of the slots or of what waits (see Admission.next_change)."""
         return self.admission.next_change()
+
+    def present(self, request_id: str) -> tuple[str, int] | None:
+        """The command of a request that is here, and when it came, in milliseconds since 1970."""
+        attempt = self.dispatch.present.get(request_id)
+        return None if attempt is None else (attempt.request.command, attempt.came_ms)
+
+    def waits_for_pool(self, request_id: str, waits: bool) -> None:
+        """A command waits for a pool that it has called; or one such wait is over."""
+        self.dispatch.waits_for_pool(request_id, waits)
 
     def load(self) -> Load:
         """How busy the worker is. A slot counts only while an interpreter serves."""

@@ -23,10 +23,15 @@ class Expired(NamedTuple):
     waited: float
 
 
+class Hopeless(NamedTuple):
+    """Its chain of calls may not wait here: all slots are held by older chains that wait themselves."""
+
+
 class Closed(NamedTuple):
     """The worker has stopped."""
 
 
-Verdict = Start | Move | Expired | Closed
+Verdict = Start | Move | Expired | Hopeless | Closed
 START = Start()
+HOPELESS = Hopeless()
 CLOSED = Closed()

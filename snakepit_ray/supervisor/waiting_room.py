@@ -21,7 +21,7 @@ from snakepit_ray.supervisor.attempt import Attempt
 from snakepit_ray.supervisor.outcomes import Closing, Relayed, TooLate
 from snakepit_ray.supervisor.ports import OtherWorkers
 from snakepit_ray.supervisor.story import Story
-from snakepit_ray.supervisor.verdicts import CLOSED, START, Expired, Move, Verdict
+from snakepit_ray.supervisor.verdicts import CLOSED, HOPELESS, START, Expired, Move, Verdict
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
 T = TypeVar("T")
@@ -93,6 +93,8 @@ class WaitingRoom:
                 relayed = await self._moved(attempt, decided)
                 if relayed is not None:
                     return relayed
+            if decided is HOPELESS:
+                return await self._elsewhere(attempt)
             self._end_of(attempt, decided)
             verdict = admission.come_back(request.id, *attempt.terms)
 
@@ -133,6 +135,17 @@ class WaitingRoom:
         relayed.unwrap()
         return relayed
 
+    async def _elsewhere(self, attempt: Attempt) -> Relayed:
+        """The answer of another worker to a request that may not wait here. Raises PoolSaturated."""
+        relayed = None
+        if attempt.may_move:
+            relayed = await self.unless_closed(self._others.overflow(attempt.request))
+        if relayed is None:
+            raise PoolSaturated.by_older_calls(self._pool, _calls(attempt.request, self._pool))
+        self._counters.delegated += 1
+        relayed.unwrap()
+        return relayed
+
     def _waited_too_long(self, attempt: Attempt) -> None:
         if self._clock() >= attempt.ends_at:
             raise TooLate(False)
@@ -142,6 +155,11 @@ class WaitingRoom:
         waited = self._clock() - attempt.entered
         self._story.timed_out(request, waited, limit)
         raise QueueTimeout.after(waited, limit, self._pool)
+
+
+def _calls(request: pb.Request, pool: str) -> str:
+    """The chain of calls that ends with this request, in words."""
+    return " -> ".join([*request.chain.calls, f"{pool}.{request.command}"])
 
 
 def _to_send_on(attempt: Attempt, now: float) -> pb.Request:

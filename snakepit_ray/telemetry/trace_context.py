@@ -6,7 +6,9 @@ Source: https://www.w3.org/TR/trace-context/.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 
@@ -27,3 +29,20 @@ def current() -> Trace | None:
         return None
     parent = f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
     return Trace(parent, span.trace_state.to_header() if span.trace_state else "")
+
+
+@contextlib.contextmanager
+def entered(traceparent: str, tracestate: str = "") -> Iterator[None]:
+    """What is done in this block is a child of that span, where this program uses OpenTelemetry."""
+    api: Any = sys.modules.get("opentelemetry.context")
+    if not traceparent or api is None or not hasattr(api, "attach"):
+        yield
+        return
+    from opentelemetry.trace.propagation import tracecontext  # type: ignore[import-not-found,unused-ignore]
+
+    carrier = {"traceparent": traceparent, "tracestate": tracestate}
+    token = api.attach(tracecontext.TraceContextTextMapPropagator().extract(carrier))
+    try:
+        yield
+    finally:
+        api.detach(token)

@@ -22,9 +22,19 @@ KINDS: dict[type[BaseException], pb.Failure.Kind] = {
 }
 
 
+class Failed(Exception):
+    """A failure that another process has made: it goes on as it is."""
+
+    def __init__(self, failure: pb.Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
 def failure_of(error: BaseException) -> pb.Failure:
     """The failure that an exception is. What a command in another interpreter raised keeps its own type,
     traceback and language; of our own errors the public attributes are the details."""
+    if isinstance(error, Failed):
+        return error.failure
     kind = next((KINDS[base] for base in type(error).__mro__ if base in KINDS), pb.Failure.COMMAND)
     failure = pb.Failure(kind=kind, type=type(error).__name__, language="python")
     failure.message = _clean(_words(error)[:MESSAGE_LIMIT])

@@ -28,6 +28,7 @@ class HostCall:
     traceparent: str
     tracestate: str
     chain: pb.Chain | None
+    stream: bool = False  # the interpreter takes several values
 
 
 HostHandler: TypeAlias = Callable[[HostCall], Awaitable[Encoded] | AsyncIterator[Encoded]]

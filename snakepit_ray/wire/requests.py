@@ -16,6 +16,7 @@ from snakepit_ray.config.checks import MAX_BUDGET
 from snakepit_ray.errors import ConfigError
 from snakepit_ray.runtimes import Runtime, has_hooks, runtime_ref
 from snakepit_ray.telemetry.trace_context import Trace, current
+from snakepit_ray.wire import chains
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import (
     BatchEnvelope,
@@ -23,6 +24,7 @@ from snakepit_ray.wire.codec import (
     Envelope,
     Item,
     check_size,
+    decode_value,
     encode_args,
     encode_item,
     encode_value,
@@ -125,6 +127,16 @@ class RequestBuilder:
         _trace(request, current())
         return request, beside
 
+    def passed_on(
+        self, command: str, encoded: Encoded, options: CallOptions, *, stream: bool = False
+    ) -> tuple[pb.Request, list[Any]]:
+        """`build` of arguments that came encoded from an interpreter, in nobody's trace context. They are
+        decoded where the Runtime has hooks. Raises as `build`."""
+        if self._runtime is not None:
+            args = decode_value(encoded.json, encoded.buffers, "args")
+            return self.build(command, args, options, stream=stream)
+        return self._single(command, encoded, None, options, stream)
+
     def single(
         self, command: str, drawn: Drawn, options: CallOptions, trace: Trace | None = None
     ) -> tuple[pb.Request, list[Any]]:
@@ -189,13 +201,17 @@ class RequestBuilder:
     ) -> None:
         """The request's options, and its budget: `budget` where the caller or the Runtime has named one, else
         the command's own, else the pool's."""
-        config, named = self._config, budget is not None
+        config, is_default = self._config, budget is None
         if budget is None:
             budget = self._declared(command)
         if budget is None:
             budget = config.stream_timeout if request.stream else config.request_timeout
+        inside = chains.inside()
+        if inside is not None:  # code of a tool makes it
+            budget, is_default = inside.within(budget), False
+            request.chain.CopyFrom(inside.calls())
         request.budget_ms = max(1, int(budget * 1000))
-        request.options.CopyFrom(self._call_options(options, not named))
+        request.options.CopyFrom(self._call_options(options, is_default))
 
     def _call_options(self, options: CallOptions, default_budget: bool) -> pb.CallOptions:
         config = self._config

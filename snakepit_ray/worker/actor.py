@@ -21,13 +21,16 @@ from typing import Any
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.state.asked import Ended
 from snakepit_ray.core.state.leases import Lease
+from snakepit_ray.core.tools.table import Change, WholeTable
 from snakepit_ray.core.work.request_ids import made_by
+from snakepit_ray.core.worker.command_info import CommandInfo, info_of
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.ledger import Ledger
 from snakepit_ray.port import ray_port, sparing
 from snakepit_ray.port.listeners import Listeners, Told
 from snakepit_ray.port.messages import Delegated, MoveOrder, PoolMemory, WorkerFacts
 from snakepit_ray.port.naming import WorkerName
+from snakepit_ray.port.tool_messages import ToolAnswer, ToolTurn
 from snakepit_ray.process import registry, state_files
 from snakepit_ray.process.session_log import SessionLog
 from snakepit_ray.supervisor import Counters, Ports, Supervisor
@@ -38,6 +41,7 @@ from snakepit_ray.worker.circuit import Gate
 from snakepit_ray.worker.host_calls import worker_methods
 from snakepit_ray.worker.lane import LaneServer
 from snakepit_ray.worker.memory import About, Memory
+from snakepit_ray.worker.other_pools import OtherPools
 from snakepit_ray.worker.peer_links import Peer, PeerLinks
 from snakepit_ray.worker.peers import Peers
 from snakepit_ray.worker.pool_link import PoolLink
@@ -45,6 +49,7 @@ from snakepit_ray.worker.requests import Requests
 from snakepit_ray.worker.session_pins import Origin
 from snakepit_ray.worker.session_state import StateOfSessions
 from snakepit_ray.worker.specs import interpreter_spec, worker_policy
+from snakepit_ray.worker.tools import Tools
 
 log = logging.getLogger("snakepit_ray.worker")
 sparing.spare_libraries(f"{__name__}.WorkerActor")
@@ -67,9 +72,14 @@ class WorkerActor:
         self._counters = Counters(self.ledger.counts)
         name = f"{WorkerName(router_id, worker_id)}#{incarnation}"
         self.state = StateOfSessions(config, worker_id, name, self.ledger, self._origin_of, self._binding_of)
-        host = worker_methods(
-            worker_id, config.name, self.node_id, lambda: self.epoch, self.state.calls.handlers()
+        self.tools = Tools(
+            config.name,
+            lambda request_id: self.supervisor.present(request_id),
+            OtherPools(lambda: self.peers.links),
+            lambda request_id, waits: self.supervisor.waits_for_pool(request_id, waits),
         )
+        more = {**self.state.calls.handlers(), **self.tools.methods}
+        host = worker_methods(worker_id, config.name, self.node_id, lambda: self.epoch, more)
         self.supervisor = Supervisor(
             lambda: interpreter_spec(config, worker_id, self.ledger.descriptor),
             worker_id=worker_id,
@@ -114,6 +124,7 @@ class WorkerActor:
             self._gone,
             self.session_log,
             self.ledger.notes,
+            self.tools.whole,
         )
         links = PeerLinks(self.node_id)
         self.peers = Peers(self.config.name, memory, supervisor, self.pool_link, known, links)
@@ -210,6 +221,14 @@ class WorkerActor:
         not known, whether it may have begun."""
         return await self.requests.recall(pb.Request.FromString(blob))
 
+    async def set_tools(self, table: WholeTable) -> None:
+        """The tools that there are."""
+        self.tools.adopt(table)
+
+    async def change_tools(self, change: Change) -> bool:
+        """What has changed of them; False where the whole table is to be sent."""
+        return self.tools.change(change)
+
     async def recycle(self) -> None:
         """Wishes for a planned replacement of the interpreter."""
         self.supervisor.recycle()
@@ -273,6 +292,10 @@ class WorkerActor:
         """The events of this worker that `patterns` match, for a listener in another process."""
         return await self.listeners.next(listener, patterns, timeout)
 
+    async def describe_commands(self) -> list[CommandInfo]:
+        """The commands of the interpreter; none before the first is ready."""
+        return [info_of(command) for command in self.supervisor.commands]
+
     async def get_story(self) -> list[str]:
         """The last events of this worker's life, the oldest first."""
         return self.supervisor.last_events(50)
@@ -297,6 +320,12 @@ class WorkerActor:
         """(incarnation, number) of the interpreter that serves now."""
         incarnation, number = self.supervisor.epoch
         return incarnation, number
+
+    async def serve_tools(
+        self, owner: str, number: int, answers: Sequence[ToolAnswer], timeout: float
+    ) -> ToolTurn:
+        """A process that runs tools asks what to run, and brings what its tools have come to."""
+        return await self.tools.hosts.serve(owner, number, answers, timeout)
 
     # ---- state of sessions: called by the store -----------------------------------------------------------
 

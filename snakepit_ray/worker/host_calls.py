@@ -4,19 +4,22 @@
   several.
 - A handler that wants JSON reads it on the worker's event loop, so it reads small arguments only.
 - A method that is not there is an error that lists what there is.
+- What follows a colon in a method is its subject, as in `tool.call:lookup`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from snakepit_ray import telemetry
+from snakepit_ray.core.tools.tool import ToolInfo
 from snakepit_ray.errors import PayloadTooLarge, ToolNotFound
 from snakepit_ray.wire.codec import Encoded, encode_value
 from snakepit_ray.wire.host_call import HostCall, HostHandler
 
+TOOL_CALL, TOOL_LIST = "tool.call", "tool.list"
 LONGEST_CALL = 1 << 20  # bytes of JSON, which take about 10 ms to read
 
 
@@ -28,7 +31,7 @@ class HostMethods:
 
     def serve(self, call: HostCall) -> Awaitable[Encoded] | AsyncIterator[Encoded]:
         """Begins one call. Raises ToolNotFound."""
-        handler = self._handlers.get(call.method)
+        handler = self._handlers.get(call.method.partition(":")[0])
         if handler is None:
             available = sorted(self._handlers)
             raise ToolNotFound(
@@ -77,3 +80,20 @@ def read_json(call: HostCall) -> dict[str, Any]:
         )
     args: dict[str, Any] = json.loads(call.payload.json or b"{}")
     return args
+
+
+def described(tools: Iterable[ToolInfo]) -> Encoded:
+    """The tools as `tool.list` gives them."""
+    return encode_value(
+        [
+            {
+                "name": info.name,
+                "description": info.description,
+                "parameters": dict(info.parameters),
+                "session": info.session or None,
+                "where": info.where,
+                "stream": info.is_stream,
+            }
+            for info in tools
+        ]
+    )

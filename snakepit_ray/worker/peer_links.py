@@ -47,16 +47,18 @@ class PeerLinks:
         self._links: dict[str, PeerLink] = {}  # by the socket's path
         self._large = LargeCommands()
 
-    async def run(self, to: lane.Lane | None, request: pb.Request, blob: bytes) -> lane_pb2.LaneAnswer | None:
+    async def run(
+        self, to: lane.Lane | None, request: pb.Request, blob: bytes, kind: int = lane.MOVED
+    ) -> lane_pb2.LaneAnswer | None:
         """Has the worker at the other end of a lane run `request`, which is `blob` serialized: its answer,
         None where the request, or only its answer, must go by Ray. Cancelled, it cancels the command. Raises
-        LaneEnded."""
+        LaneEnded. `kind`: of the frame; lane.CALL for a request of this worker's own."""
         if to is None or to.node_id != self._node_id or len(blob) > lane.LARGEST:
             return None
         if self._large.has(request.command, self._clock()):
             return None
         link = self._link(to)
-        if link is None or (answer := link.send(request.id, blob)) is None:
+        if link is None or (answer := link.send(request.id, blob, kind)) is None:
             return None
         self.sent += 1
         try:
@@ -107,12 +109,12 @@ class PeerLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._is_full = False
 
-    def send(self, request_id: str, blob: bytes) -> Moved | None:
-        """Sends a request that is moved. None where it cannot take this way now."""
+    def send(self, request_id: str, blob: bytes, kind: int = lane.MOVED) -> Moved | None:
+        """Sends a request that is moved, or one of `kind`. None where it cannot take this way now."""
         if self.closed or self._is_full or request_id in self._answers:
             return None
         answer = self._answers[request_id] = asyncio.get_running_loop().create_future()
-        self._write(frames.pack(lane.MOVED, blob))
+        self._write(frames.pack(kind, blob))
         return answer
 
     def cancel(self, request_id: str) -> None:

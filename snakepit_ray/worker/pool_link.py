@@ -17,6 +17,7 @@ from typing import Any
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.core.pool.circuit import Admit
 from snakepit_ray.core.routing.reporting import Decision, Report, Reporter
+from snakepit_ray.core.tools.table import WholeTable
 from snakepit_ray.core.worker.lifecycle import WorkerState
 from snakepit_ray.errors import PoolNotFound
 from snakepit_ray.port import leftovers, ray_port
@@ -41,7 +42,8 @@ HAND_OVER_SECONDS = 0.05  # until the router is asked again for room elsewhere: 
 
 class PoolLink(PoolSide):
     """One worker's membership in its pool. `known` learns the workers that the router names; `log` has the
-    sessions of an earlier process of this worker, `notes` what the router had told it."""
+    sessions of an earlier process of this worker, `notes` what the router had told it. `tools`: the tools
+    that this worker knows."""
 
     def __init__(
         self,
@@ -54,12 +56,14 @@ class PoolLink(PoolSide):
         gone: Callable[[], Awaitable[None]],
         log: SessionLog,
         notes: MutableSequence[int] | memoryview,
+        tools: Callable[[], WholeTable] = WholeTable,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self.reports = 0
         self.pool_load = (0, 1)  # workers with a free slot and with work, as the router said last
         self._notes = notes
+        self._tools = tools
         self.memory = pool_notes.load(notes)
         self.generation = 0  # of the router that answered last
         self.sessions = OwnSessions(supervisor, config, worker_id, log, self._claim)
@@ -88,7 +92,8 @@ class PoolLink(PoolSide):
             try:
                 self._router = self._find_router()
                 self._reporter = Reporter(self._clock())  # a router that restarted counts from 0
-                await self._router.hold.remote(Hello(self._facts(), self.memory, self.sessions.owned()))
+                hello = Hello(self._facts(), self.memory, self.sessions.owned(), self._tools())
+                await self._router.hold.remote(hello)
             except ray_port.ActorUnavailable:
                 await asyncio.sleep(HOLD_AGAIN_SECONDS)
             except (ray_port.RayError, PoolNotFound):

@@ -136,6 +136,17 @@ def test_call_from_a_shell(up: object) -> None:
     assert "Token authentication" not in ran.stderr
 
 
+def test_describe(up: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", GOOD]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "add(a: number, b: number)  a + b." in lines
+    assert any(line.startswith("stream_data(") and ") -> stream  " in line for line in lines)
+    assert main(["describe", GOOD, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["commands"]["add"]["parameters"]["required"] == ["a", "b"]
+    assert said["tools"] == []
+
+
 def test_recycle_and_down(up: object, capsys: pytest.CaptureFixture[str]) -> None:
     pids = {worker["pid"] for worker in _status(capsys)["workers"]}
     assert main(["recycle", GOOD]) == 0

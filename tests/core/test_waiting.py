@@ -38,16 +38,19 @@ class QueueAgainstList(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(lifetime=st.floats(-1, 5) | st.just(FOREVER), movable=st.booleans())
-    def offer(self, lifetime: float, movable: bool) -> None:
+    @rule(lifetime=st.floats(-1, 5) | st.just(FOREVER), movable=st.booleans(), first=st.booleans())
+    def offer(self, lifetime: float, movable: bool, first: bool) -> None:
         name = f"r{len(self.outcomes) + len(self.admitted)}"
         room = len(self.alive()) < self.limit
-        assert self.queue.offer(name, self.now, self.now + lifetime, movable) is room
+        assert self.queue.offer(name, self.now, self.now + lifetime, movable, first=first) is room
         if room:
             self.admitted.add(name)
             seq = 1 + max((w.seq for w in [*self.model, *self.limbo]), default=-1)
             newest = self.queue.waiting.get(name)
             seq = newest.seq if newest else seq
+            others = [w.seq for w in [*self.model, *self.limbo] if (w.seq < 0) == first]
+            assert (seq < 0) == first or newest is None, "those that go first have places of their own"
+            assert newest is None or all(seq > other for other in others), "and keep their order"
             self.model.append(Waiting(name, seq, self.now, self.now + lifetime, movable))
         else:
             self.outcomes[name] = "rejected"

@@ -67,6 +67,19 @@ SAID: dict[str, list[str]] = {
     "sessions": [r"1", r"2", r"crashed", r"1 after rebind", r"2 after a recycle"],
     "streams": [r"line 0", r"line 1", r"2", r"1 of 3 opened", r"\['line 0', 'line 1', 'line 2'\]", r"closed"],
     "telemetry": [r"request\.executed .* add"],
+    "tools": [
+        r"6\.0",
+        r"15\.0",
+        r"\[\{'row': 0\}, \{'row': 1\}\]",
+        r"\['item'\]",
+        r"\{'item': \{'type': 'string'\}\}",
+        r"\['lookup', 'rows'\]",
+        r"\{'item': 'cup', 'price': 12\.0\}",
+        r"1\.2",
+        r"\[\('', 'half', 'worker'\), \('', 'lookup', 'here'\), \('', 'rows', 'here'\), "
+        r"\('bob', 'lookup', 'here'\)\]",
+        r"HostError 'spoon'",
+    ],
     "testing": [r"\{'total': 12\.5\}", r"ok"],
 }
 OTHERS = ("(", "\x1b")  # how lines begin that Ray and the workers print

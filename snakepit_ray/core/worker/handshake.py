@@ -146,7 +146,7 @@ def _ready(said: dict[str, Any]) -> Ready:
         capacity=int(said["capacity"]),
         adapter=str(said.get("adapter", "")),
         features=features,
-        commands={name: _command(name, facts) for name, facts in said["commands"].items()},
+        commands={name: command_of(name, facts) for name, facts in said["commands"].items()},
     )
 
 
@@ -175,7 +175,8 @@ def _seconds(name: str, timeout: Any) -> float | None:
     return seconds
 
 
-def _command(name: str, facts: dict[str, Any]) -> Command:
+def command_of(name: str, facts: dict[str, Any]) -> Command:
+    """What a ready line says of one command. Raises HandshakeError."""
     return Command(
         name=name,
         stream=bool(facts.get("stream")),

@@ -73,6 +73,11 @@ class Slots:
         return len(self._running)
 
     @property
+    def holders(self) -> tuple[str, ...]:
+        """The ids that run."""
+        return tuple(self._running)
+
+    @property
     def free(self) -> int:
         return self.capacity - len(self._running)
 

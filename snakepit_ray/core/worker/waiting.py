@@ -1,6 +1,6 @@
 """Which requests wait at one worker.
 
-- FIFO by `seq`.
+- FIFO by `seq`. Those that a slot waits for (`first`) go before the others.
 - Every id that was admitted leaves exactly once (popped, expired, removed or taken away).
 - An expired request is never handed out to start.
 - The bound is kept at the door (`offer`), and what was admitted once may always come back to its place.
@@ -79,6 +79,7 @@ class WaitingQueue:
         self.limit = limit
         self.waiting: dict[str, Waiting] = {}  # by id; not to be changed from outside
         self.places = count()  # behind all others: the next one, also for who does not wait yet
+        self.first_places = count(-(1 << 62))  # before all of those, behind each other
         self._order = _Index(self.waiting)
         self._movable_order = _Index(self.waiting)
         self._expiry = _Index(self.waiting, by_expiry=True)
@@ -104,8 +105,11 @@ class WaitingQueue:
         """Whether nobody more may wait; `beside`: those that wait elsewhere, and count."""
         return self.limit is not None and len(self.waiting) + beside >= self.limit
 
-    def offer(self, id: str, now: float, expires_at: float, movable: bool, beside: int = 0) -> bool:
-        """Admit a request at the end of the queue; False when the queue is full (see `is_full`).
+    def offer(
+        self, id: str, now: float, expires_at: float, movable: bool, beside: int = 0, *, first: bool = False
+    ) -> bool:
+        """Admit a request at the end of the queue; False when the queue is full (see `is_full`). `first`:
+        at the end of those that go before all others.
 
         Raises ValueError when the id waits already. Those expired by `now` no longer hold a place.
         """
@@ -114,7 +118,8 @@ class WaitingQueue:
             raise ValueError(f"request {id!r} waits already")
         if self.is_full(beside):
             return False
-        self._insert(Waiting(id, next(self.places), now, expires_at, movable))
+        place = next(self.first_places if first else self.places)
+        self._insert(Waiting(id, place, now, expires_at, movable))
         return True
 
     def pop(self, now: float) -> Waiting | None:

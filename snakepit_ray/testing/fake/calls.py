@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from snakepit_ray.client.talks import Access
 from snakepit_ray.config import CallOptions, PoolConfig
 from snakepit_ray.core.pool.worker_ids import WorkerId
+from snakepit_ray.core.worker.command_info import CommandInfo, info_of
+from snakepit_ray.core.worker.handshake import command_of
 from snakepit_ray.errors import PoolClosed, PoolSaturated, QueueTimeout, RequestCancelled, SnakepitError
 from snakepit_ray.port.messages import COUNTED, WorkerFacts
 from snakepit_ray.runtimes import resolve_runtime
@@ -28,6 +30,7 @@ from snakepit_ray.testing.fake.interpreter import SERVED, FakeInterpreter
 from snakepit_ray.testing.fake.refs import FakeRef
 from snakepit_ray.testing.fake.script import Failure, RecordedCall, Script
 from snakepit_ray.testing.fake.state import new_store
+from snakepit_ray.testing.fake.tools import FakeTools
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Envelope, refuse_refs
 from snakepit_ray.wire.requests import Drawn, RequestBuilder, drawn_refs, unpack
@@ -51,7 +54,10 @@ class FakeCalls:
         self.closed = False
         self._began = time.time()
         self.worker_id = str(WorkerId(config.name, 0))
-        host = FakeHost(self.worker_id, config, NODE, lambda: (1, self.epoch), self._store_calls)
+        self.tools = FakeTools(config.name)
+        host = FakeHost(
+            self.worker_id, config, NODE, lambda: (1, self.epoch), self._store_calls, self.tools.methods
+        )
         self.interpreter = FakeInterpreter(source, config, host, self.worker_id)
         self._builder = RequestBuilder(
             config, resolve_runtime(config.runtime), FakeRef, self._new_id, self._declared
@@ -85,6 +91,11 @@ class FakeCalls:
         """Raises PoolClosed."""
         if self.closed:
             raise PoolClosed.named(self.config.name)
+
+    def described(self) -> list[CommandInfo]:
+        """What the adapter's commands are, as a ready line says it."""
+        commands = self.interpreter.commands.items()
+        return [info_of(command_of(name, command.describe())) for name, command in commands]
 
     def draw(self, command: str, args: Any, number: int = 0) -> Drawn:
         """Encodes one call's arguments. Raises EncodingError, InvalidArguments, UnknownCommand."""

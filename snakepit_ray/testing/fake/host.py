@@ -6,8 +6,7 @@ loop already.
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from snakepit_ray.errors import InvalidArguments
 from snakepit_ray.testing.fake import bridge
 from snakepit_ray.wire.codec import Encoded
 from snakepit_ray.wire.failures import failure_of
-from snakepit_ray.wire.host_call import HostCall
+from snakepit_ray.wire.host_call import HostCall, HostHandler
 from snakepit_ray.worker.host_calls import worker_methods
 from snakepit_ray.worker.session_calls import SessionCalls
 from snakepit_ray.worker.session_pins import Pins
@@ -37,12 +36,15 @@ class FakeHost:
         node_id: str,
         epoch: Callable[[], tuple[int, int]],
         store: Callable[[], StoreCalls],
+        tools: Mapping[str, HostHandler],
     ) -> None:
         self._worker_id = worker_id
         creation = Creation(config.name, config.session_ttl, config.max_sessions)
         pins = Pins(config.name, lambda request_id: None, _unbound)
         sessions = SessionCalls(_Link(store), Copies([0]), pins, creation, worker_id)
-        self._methods = worker_methods(worker_id, config.name, node_id, epoch, sessions.handlers())
+        self._methods = worker_methods(
+            worker_id, config.name, node_id, epoch, {**sessions.handlers(), **tools}
+        )
         self.copies = bridge.module("adapter.copies").Copies(None, 0)  # the store is in this process
 
     def call(self, context: Any, method: str, args: dict[str, Any]) -> Any:
@@ -140,9 +142,5 @@ def _value(encoded: Encoded) -> Any:
 
 
 def _refused(error: Exception) -> Exception:
-    failure = failure_of(error)
-    details = json.loads(failure.details_json) if failure.details_json else {}
-    host_error: Exception = bridge.module("adapter.host_errors").error_of(
-        failure.message, failure.kind, failure.type, details, failure.traceback
-    )
+    host_error: Exception = bridge.module("server.host_waiting").error_of(failure_of(error))
     return host_error

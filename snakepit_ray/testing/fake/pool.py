@@ -12,6 +12,8 @@ from snakepit_ray.client.session_talks import begun
 from snakepit_ray.client.sessions import Sessions
 from snakepit_ray.client.status import Status
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions, PoolConfig, checks
+from snakepit_ray.core.tools.tool import HERE, ToolInfo
+from snakepit_ray.core.worker.command_info import PoolDescription
 from snakepit_ray.errors import ConfigError
 from snakepit_ray.port.messages import PoolStats, WorkerCounts, WorkerFacts
 from snakepit_ray.testing.fake.calls import FakeCalls
@@ -240,6 +242,50 @@ class FakePool(_Pool):
                     raise
                 result = error
             yield result
+
+    # ---- tools --------------------------------------------------------------------------------------------
+
+    def register_tool(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        session: str | None = None,
+        where: str = HERE,
+        description: str = "",
+        parameters: Any = None,
+    ) -> None:
+        """As `Pool.register_tool`: it runs in this process, wherever it is registered for. A stream's values
+        are made before the first is taken."""
+        self._calls.check_open()
+        self._calls.tools.register({name: function}, session, where, description, parameters)
+
+    def register_tools(
+        self,
+        functions: Mapping[str, Callable[..., Any]],
+        *,
+        session: str | None = None,
+        where: str = HERE,
+    ) -> None:
+        """As `Pool.register_tools`."""
+        self._calls.check_open()
+        self._calls.tools.register(functions, session, where)
+
+    def unregister_tool(self, name: str, *, session: str | None = None) -> None:
+        """As `Pool.unregister_tool`."""
+        self._calls.check_open()
+        self._calls.tools.unregister(name, session)
+
+    def tools(self) -> list[ToolInfo]:
+        """As `Pool.tools`."""
+        self._calls.check_open()
+        return self._calls.tools.all()
+
+    def describe(self) -> PoolDescription:
+        """As `Pool.describe`."""
+        self._calls.check_open()
+        commands = {info.name: info for info in self._calls.described()}
+        return PoolDescription(self.name, commands, self._calls.tools.all())
 
     # ---- control ------------------------------------------------------------------------------------------
 

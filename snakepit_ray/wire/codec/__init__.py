@@ -38,7 +38,7 @@ from snakepit_ray.wire.codec.envelope import (
     portable_buffers,
 )
 from snakepit_ray.wire.codec.parts import Part, Piece
-from snakepit_ray.wire.codec.tags import LARGEST_INT, MAX_DEPTH, TAG, Progress, Unserializable
+from snakepit_ray.wire.codec.tags import LARGEST_INT, MAX_DEPTH, TAG, Progress, Unserializable, is_progress
 
 __all__ = [
     "INLINE",
@@ -67,6 +67,7 @@ __all__ = [
     "encode_item",
     "encode_items",
     "encode_value",
+    "is_progress",
     "item_bytes",
     "join_items",
     "keep_encoded",

@@ -9,6 +9,12 @@ LARGEST_INT = 2**53 - 1  # larger ones do not survive languages whose numbers ar
 MAX_DEPTH = 200
 
 
+def is_progress(json: bytes) -> bool:
+    """Whether an encoded value is a report of progress."""
+    head = json[:40]
+    return head.startswith(b'{"$snakepit"') and b'"progress"' in head
+
+
 @dataclass(frozen=True)
 class Unserializable:
     """Stands for a result that cannot be carried, in pools with unserializable="marker"; `type` is its

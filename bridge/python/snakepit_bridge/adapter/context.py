@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar
 
+from snakepit_bridge.adapter import tools
 from snakepit_bridge.adapter.host_errors import HostError
 from snakepit_bridge.adapter.older import OlderSpelling
 from snakepit_bridge.adapter.state_methods import StateMethods
@@ -118,6 +119,64 @@ class SessionContext(StateMethods, OlderSpelling):
     def ahost_stream(self, method: str, **args):
         """`host_stream` for async commands: an asynchronous iterator."""
         return self._linked().astream(self, method, args)
+
+    @property
+    def tools(self) -> dict:
+        """The tools that this command may call, by name: {"description", "parameters" (a JSON schema),
+        "stream", ...} of each. Asks the host; in async commands use `await ctx.atools()`.
+        """
+        return tools.listed(self, self.host("tool.list"))
+
+    async def atools(self) -> dict:
+        """`tools` for async commands."""
+        return tools.listed(self, await self.ahost("tool.list"))
+
+    def call_tool(self, tool_name: str, /, **args):
+        """Calls a tool and waits for its value: one that was registered for this session or the pool, or a
+        command of another pool as "pool.command". Raises ToolNotFound, HostError (`type`, `traceback` and
+        the message are those of the tool's own error), Cancelled. In async commands use `await
+        ctx.acall_tool(...)`.
+        """
+        own = tools.find(self.session_id, tool_name)
+        if own is not None:
+            return own.function(**args)
+        return self._linked().call(self, tools.method(tool_name), args)
+
+    async def acall_tool(self, tool_name: str, /, **args):
+        """`call_tool` for async commands."""
+        own = tools.find(self.session_id, tool_name)
+        if own is not None:
+            return await own.awaited(args)
+        return await self._linked().acall(self, tools.method(tool_name), args)
+
+    def stream_tool(self, tool_name: str, /, **args):
+        """Calls a tool that yields: an iterator of its values, as `host_stream` gives one."""
+        own = tools.find(self.session_id, tool_name)
+        if own is not None:
+            return own.values(args)
+        return self._linked().stream(self, tools.method(tool_name), args)
+
+    def astream_tool(self, tool_name: str, /, **args):
+        """`stream_tool` for async commands: an asynchronous iterator."""
+        own = tools.find(self.session_id, tool_name)
+        if own is not None:
+            return own.avalues(args)
+        return self._linked().astream(self, tools.method(tool_name), args)
+
+    def register_tool(self, name, function=None, description: str = "", **metadata) -> None:
+        """Gives the commands of this session in this interpreter a function to call with `call_tool`:
+        `register_tool("name", function)` or `register_tool(function)`. It ends with the interpreter. What the
+        whole pool is to call is registered by `pool.register_tool`. Raises ValueError for a name that is
+        taken.
+        """
+        tools.register(self.session_id, name, function, description, metadata)
+
+    call_elixir_tool = call_tool
+
+    @property
+    def elixir_tools(self) -> dict:
+        """`tools` by its older name."""
+        return self.tools
 
     def emit(self, event: str, measurements: dict | None = None, metadata: dict | None = None) -> None:
         """Sends a telemetry event to the host; does not wait for it."""

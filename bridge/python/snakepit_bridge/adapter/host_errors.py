@@ -3,6 +3,7 @@ HostError, with `details` and `traceback`.
 
 | class | also | when |
 |---|---|---|
+| ToolNotFound | ValueError | there is no tool of that name, or its process has ended |
 | SessionNotFound | | the request has no session, or its session was deleted while it ran |
 | SessionExpired | SessionNotFound | the session was not used for its time to live |
 | SessionQuotaExceeded | | the pool has as many sessions as it may have |
@@ -29,6 +30,10 @@ class HostError(RuntimeError):
         self.type = type
         self.details = details or {}
         self.traceback = traceback
+
+
+class ToolNotFound(HostError, ValueError):
+    """There is no tool of that name; the message lists those that there are."""
 
 
 class SessionNotFound(HostError):
@@ -73,6 +78,7 @@ class VersionConflict(HostError):
 BY_NAME = {
     kind.__name__: kind
     for kind in (
+        ToolNotFound,
         SessionNotFound,
         SessionExpired,
         SessionQuotaExceeded,

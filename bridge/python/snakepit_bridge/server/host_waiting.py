@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
-from snakepit_bridge.adapter.context import HostError
+from snakepit_bridge.adapter import host_errors
+from snakepit_bridge.adapter.host_errors import HostError
 from snakepit_bridge.values.decoding import decode
 from snakepit_bridge.values.failures import ENCODING, InvalidArguments
 
@@ -58,7 +59,7 @@ class Waiter:
 def value_of(reply, calls):
     """The value of a HostReply. Raises HostError for a failure, and for what cannot be decoded."""
     if reply.WhichOneof("outcome") == "failure":
-        raise _error(reply.failure)
+        raise error_of(reply.failure)
     try:
         return decode(reply.value.json, calls.look(reply.value.buffers), root="reply")
     except InvalidArguments as error:
@@ -67,8 +68,17 @@ def value_of(reply, calls):
         calls.forget(reply)
 
 
-def _error(failure) -> HostError:
-    from snakepit_bridge.adapter.host_errors import error_of
-
+def error_of(failure) -> HostError:
+    """What the command is told of a failure at the host."""
     details = json.loads(failure.details_json) if failure.details_json else {}
-    return error_of(failure.message, failure.kind, failure.type, details, failure.traceback)
+    error = host_errors.error_of(failure.message, failure.kind, failure.type, details, failure.traceback)
+    if failure.traceback:
+        error.__cause__ = FarTraceback(failure.traceback)
+    return error
+
+
+class FarTraceback(Exception):
+    """Shows, in the traceback of a HostError, where it was raised at the host."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"

@@ -170,6 +170,11 @@ class ShowcaseAdapter(StreamCommands, ThreadSafeAdapter):
             value = self._counters[ctx.session_id] = self._counters.get(ctx.session_id, 0) + by
         return {"value": value}
 
+    @command
+    def call_host_demo(self, ctx: SessionContext, tool_name: str, **kw):
+        """What a tool of the host gives for these arguments."""
+        return ctx.call_tool(tool_name, **kw)
+
     @command(idempotent=True)
     def get_variable(self, ctx: SessionContext, name: str) -> dict:
         """A variable of this session."""

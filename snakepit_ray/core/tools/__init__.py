@@ -1,0 +1,1 @@
+"""Which tools there are: names, descriptions, whose they are."""
