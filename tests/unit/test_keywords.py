@@ -33,7 +33,7 @@ EXAMPLES: list[Any] = [
     CircuitBreakerConfig(),
     Affinity.HINT,
     *("process", "thread", "spread", "pack", "error", "marker", "hint", "strict_queue"),
-    *("strict_fail_fast", "auto", "off"),
+    *("strict_fail_fast", "auto", "off", "sqlite", "memory"),
     *(b"bytes", ["list"], 1j, object()),
 ]
 
