@@ -13,9 +13,9 @@ import pytest
 
 from snakepit_ray.core.state.asked import Fence, Put
 from snakepit_ray.core.state.leases import LEASE_SECONDS
-from snakepit_ray.errors import CommandError, VersionConflict
+from snakepit_ray.errors import CommandError, DeadlineExceeded, VersionConflict
 from snakepit_ray.store.store import Store
-from tests.supervisor.harness import run, until
+from tests.supervisor.harness import pid_of, run, until
 from tests.supervisor.session_harness import Caller, Worker, stateful
 
 SHOWCASE = "snakepit_bridge.adapters.showcase:ShowcaseAdapter"
@@ -369,6 +369,29 @@ def test_many_reads_at_once(tmp_path: Path) -> None:
         assert await worker.run("at_once", name="x", count=100) == 100 * [1]
 
     with_worker(tmp_path, body)
+
+
+@pytest.mark.parametrize("command", ["reads", "in_loop"])
+def test_a_budget_that_ends_wakes_who_waits_for_the_store(tmp_path: Path, command: str) -> None:
+    """Also where it blocks the interpreter's event loop. The interpreter goes on."""
+
+    async def body(worker: Worker, caller: Caller) -> None:
+        await caller.set_all(x=1)
+        pid = pid_of(worker.supervisor)
+        answers = worker.link.ask
+        worker.link.ask = never  # type: ignore[method-assign]
+        args = {"name": "x"} if command == "reads" else {"method": "__getitem__", "args": ["x"]}
+        with pytest.raises(DeadlineExceeded):
+            await worker.run(command, budget=0.3, **args)
+        worker.link.ask = answers  # type: ignore[method-assign]
+        assert await worker.run("reads", name="x") == [1]
+        assert pid_of(worker.supervisor) == pid
+
+    with_worker(tmp_path, body)
+
+
+async def never(question: Any, seconds: float | None = None) -> None:
+    await asyncio.Event().wait()
 
 
 def test_a_conflict_is_no_write(tmp_path: Path) -> None:
