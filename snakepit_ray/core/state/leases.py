@@ -3,6 +3,7 @@
 - A holder counts its lease from when it asked for it, the store from when it answered. So a lease ends at the
   holder first, provided that their clocks run equally fast: nobody compares the clocks themselves.
 - Each lease has a number, of its store. Who lets go of one says which: words that come late end no newer one.
+- A holder that was told to let go of a number keeps no copy of that number, also none that comes later.
 
 The protocol is that of Gray and Cheriton, "Leases: an efficient fault-tolerant mechanism for distributed file
 cache consistency", 1989.
@@ -43,8 +44,11 @@ class Leases:
         self._before = until
 
     def grant(self, holder: str, now: float) -> Lease:
-        """`holder` may answer from its copy for LEASE_SECONDS since it asked."""
-        number = next(self._numbers)
+        """`holder` may answer from its copy for LEASE_SECONDS since it asked. One that has a lease keeps its
+        number: were it another one, a copy under the first would outlive the word that ends the second."""
+        number, end = self._ends.get(holder, (0, now))
+        if end <= now:
+            number = next(self._numbers)
         self._ends[holder] = number, now + LEASE_SECONDS
         return Lease(holder, number, self._store, self._session)
 
