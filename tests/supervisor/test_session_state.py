@@ -210,6 +210,29 @@ def test_what_was_deleted_is_not_brought_back_by_a_command_that_runs(tmp_path: P
     with_threads(tmp_path, body)
 
 
+def test_a_command_does_not_bring_back_what_was_deleted_before_it_first_asked(tmp_path: Path) -> None:
+    async def body(worker: Worker, caller: Caller) -> None:
+        for is_made_anew in (False, True):
+            await caller.set_all(x=1)
+            waiting = asyncio.ensure_future(worker.run("waits_and_writes", name="x"))
+            await until_waiting(worker)
+            await caller.delete()
+            if is_made_anew:
+                await caller.set_all(x=5)
+                assert await worker.run("reads", name="x", count=2) == [5, 5], "a copy that others may read"
+            await worker.run("proceed", session="")
+            assert await waiting == [None, "SessionNotFound"]
+            assert await caller.delete() is is_made_anew
+        assert await worker.run("writes", name="x", value=6) == 6, "the next command makes one"
+
+    with_threads(tmp_path, body)
+
+
+async def until_waiting(worker: Worker) -> None:
+    while await worker.run("waiting", session="") != 1:
+        pass
+
+
 def test_commands_of_several_threads_see_their_own_sessions(tmp_path: Path) -> None:
     async def body(worker: Worker, caller: Caller) -> None:
         sessions = [f"s{number}" for number in range(20)]

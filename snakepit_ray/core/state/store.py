@@ -43,7 +43,7 @@ from snakepit_ray.core.state.reading import Reading
 from snakepit_ray.core.state.registry import Session
 from snakepit_ray.core.state.room import Asked, Change, Room, Sweeping, Writing
 from snakepit_ray.core.state.session import Accept
-from snakepit_ray.errors import EncodingError, SnakepitError
+from snakepit_ray.errors import EncodingError, SessionNotFound, SnakepitError
 
 KEPT_SECONDS = 600.0
 KEPT_OPS = 100_000
@@ -146,6 +146,9 @@ class StoreCore:
             self._released(question.released)
         if self._changing.is_fenced(room, getattr(question, "fence", None)):
             return STAYS
+        age = getattr(question, "age", 0.0)
+        if age and self._desk.was_deleted(room.id, age):
+            raise SessionNotFound.named(room.id)
         answer = self._handlers[type(question)](room, question, asked.is_use)
         if isinstance(question, Put) and answer is LEFT:
             room.askers.setdefault(question.op, []).append(asked.number)

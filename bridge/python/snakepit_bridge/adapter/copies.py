@@ -21,7 +21,7 @@ class Kept:
     own; None where a value cannot be changed.
     """
 
-    __slots__ = ("ends", "generation", "stamp", "thaw", "value", "version", "word")
+    __slots__ = ("asked", "ends", "generation", "stamp", "thaw", "value", "version", "word")
 
     def __init__(self, value, thaw, version: int, generation: int, lease: dict, asked: float) -> None:
         self.value = value
@@ -30,6 +30,7 @@ class Kept:
         self.generation = generation
         self.word = lease["word"]
         self.stamp = lease["stamp"]
+        self.asked = asked
         self.ends = asked + lease["seconds"]
 
 
