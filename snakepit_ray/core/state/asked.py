@@ -230,7 +230,8 @@ class History:
 class Put:
     """Some changes of variables, which become visible at one moment -> Wrote: what became of each change.
     Values of changes are Data. `creation`: the session is made if there is none, with it; None: it must be
-    there. `is_atomic`: all changes or none. Raises as Get does, SessionQuotaExceeded."""
+    there. `is_atomic`: all changes or none. `released`: the asker's own lease, of which it has let go before
+    it asked. Raises as Get does, SessionQuotaExceeded."""
 
     session: str
     op: str
@@ -239,6 +240,7 @@ class Put:
     fence: Fence | None = None
     generation: int = 0
     creation: Creation | None = None
+    released: Lease | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A thousand changes as plain tuples pickle three times as fast: Ray's pickler asks Python about each

@@ -19,11 +19,12 @@ LEASE_SECONDS = 2.0
 
 
 class Lease(NamedTuple):
-    """One lease, as its holder knows it."""
+    """One lease, as its holder knows it: which of the leases of one session."""
 
     holder: str
     number: int
     store: int = 0
+    session: str = ""
 
 
 class Leases:
@@ -31,10 +32,13 @@ class Leases:
 
     `until`: when the leases have ended that a store before this one may have granted. `store`: which store
     this is, of all that there were. `numbers`: where the numbers of leases come from, so that those of
-    several sessions are different."""
+    several sessions are different. `session`: whose they are."""
 
-    def __init__(self, until: float, store: int, numbers: Iterator[int] | None = None) -> None:
+    def __init__(
+        self, until: float, store: int, numbers: Iterator[int] | None = None, session: str = ""
+    ) -> None:
         self._store = store
+        self._session = session
         self._numbers = count(1) if numbers is None else numbers
         self._ends: dict[str, tuple[int, float]] = {}
         self._before = until
@@ -46,7 +50,7 @@ class Leases:
         if end <= now:
             number = next(self._numbers)
         self._ends[holder] = number, now + LEASE_SECONDS
-        return Lease(holder, number, self._store)
+        return Lease(holder, number, self._store, self._session)
 
     def release(self, lease: Lease) -> None:
         """Its holder has no copy of it any more. Safe to repeat."""
@@ -56,7 +60,9 @@ class Leases:
     def standing(self, now: float) -> tuple[Lease, ...]:
         """The leases that may not have ended."""
         return tuple(
-            Lease(holder, number, self._store) for holder, (number, end) in self._ends.items() if end > now
+            Lease(holder, number, self._store, self._session)
+            for holder, (number, end) in self._ends.items()
+            if end > now
         )
 
     def free_from(self, now: float) -> float:

@@ -142,6 +142,8 @@ class StoreCore:
             return STAYS
         if op and op in room.done:
             return room.done[op].answer
+        if isinstance(question, Put) and question.released is not None:
+            self._released(question.released)
         if self._changing.is_fenced(room, getattr(question, "fence", None)):
             return STAYS
         answer = self._handlers[type(question)](room, question, asked.is_use)
@@ -210,8 +212,7 @@ class StoreCore:
     def released(self, leases: Sequence[Lease], now: float, at: float) -> None:
         """Their holders have no copies any more."""
         self._set_clocks(now, at)
-        for lease in leases:
-            room = self.reading.released(lease) if lease.store == self._desk.store else None
+        for room in map(self._released, leases):
             if room is not None:
                 self._look_again(room)
 
@@ -318,6 +319,10 @@ class StoreCore:
     def _set_clocks(self, now: float, at: float) -> None:
         self._desk.now = max(self._desk.now, now)
         self._desk.at = at
+
+    def _released(self, lease: Lease) -> Room | None:
+        """The room of a lease that has ended; None where it is of another store, or has ended before."""
+        return self.reading.released(lease) if lease.store == self._desk.store else None
 
     def _settle(self, room: Room) -> None:
         """Makes visible, and acknowledges, what may be."""
