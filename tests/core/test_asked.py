@@ -9,12 +9,14 @@ import pytest
 
 from snakepit_ray.core.state.asked import Creation, Data, Fence, Put, Wrote
 from snakepit_ray.core.state.constraints import demanded
+from snakepit_ray.core.state.leases import Lease
 from snakepit_ray.core.state.writes import Delete, Register, Revert, Set, Written
 from snakepit_ray.errors import VersionConflict
 
 CHANGES = (
     Set("a", Data(b"1", (b"x", b"y")), 3),
     Set("b", Data(b"2")),
+    Set("c", Data(b"3"), 0, demanded("integer", {}, "c")),
     Set("c", "no data"),
     Register("d", Data(b"1.5"), demanded("float", {"min": 0}, "d"), {"unit": "m"}),
     Delete("e", 2),
@@ -27,7 +29,7 @@ CHANGES = (
     [
         Put("s", "op", CHANGES),
         Put("s", "op", CHANGES[:1], False, Fence("p", 2), 7, Creation("p", 1.0, 2, {"a": 1})),
-        Put("s", "op", ()),
+        Put("s", "op", (), released=Lease("w", 1, 2, "s")),
         Wrote(3, (Written("a", 1), Written("b", 0))),
         Wrote(3, ()),
     ],

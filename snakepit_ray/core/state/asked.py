@@ -246,18 +246,18 @@ class Put:
         """A thousand changes as plain tuples pickle three times as fast: Ray's pickler asks Python about each
         object that is none."""
         changes = [_packed_change(change) for change in self.changes]
-        rest = self.is_atomic, self.fence, self.generation, self.creation
+        rest = self.is_atomic, self.fence, self.generation, self.creation, self.released
         return _unpacked_put, (self.session, self.op, changes, *rest)
 
 
 def _packed_change(change: Change) -> tuple[Any, ...]:
     if type(change) is Set and type(change.value) is Data:
-        return change.name, *change.value, change.expected
+        return change.name, *change.value, change.expected, change.demand
     return (change,)
 
 
 def _unpacked_put(session: str, op: str, changes: list[tuple[Any, ...]], *rest: Any) -> Put:
-    made = (Set(one[0], Data(*one[1:3]), one[3]) if len(one) > 1 else one[0] for one in changes)
+    made = (Set(one[0], Data(*one[1:3]), *one[3:]) if len(one) > 1 else one[0] for one in changes)
     return Put(session, op, tuple(made), *rest)
 
 
