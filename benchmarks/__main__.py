@@ -22,6 +22,8 @@ NAMES = (
     "soak",
     "tensors",
     "memory",
+    "state",
+    "store",
 )
 
 WITH_ARGUMENTS = ("versions",)  # not among all

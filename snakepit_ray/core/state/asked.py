@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from snakepit_ray.core.state.leases import Lease
-from snakepit_ray.core.state.writes import Change, Outcome
+from snakepit_ray.core.state.writes import Change, Outcome, Set, Written
 
 ANY = "*"
 
@@ -246,12 +246,38 @@ class Put:
     released: Lease | None = None
     age: float = 0.0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A thousand changes as plain tuples pickle three times as fast: Ray's pickler asks Python about each
+        object that is none."""
+        changes = [_packed_change(change) for change in self.changes]
+        rest = self.is_atomic, self.fence, self.generation, self.creation, self.released, self.age
+        return _unpacked_put, (self.session, self.op, changes, *rest)
+
+
+def _packed_change(change: Change) -> tuple[Any, ...]:
+    if type(change) is Set and type(change.value) is Data:
+        return change.name, *change.value, change.expected, change.demand
+    return (change,)
+
+
+def _unpacked_put(session: str, op: str, changes: list[tuple[Any, ...]], *rest: Any) -> Put:
+    made = (Set(one[0], Data(*one[1:3]), *one[3:]) if len(one) > 1 else one[0] for one in changes)
+    return Put(session, op, tuple(made), *rest)
+
 
 class Wrote(NamedTuple):
     """What became of each change, in their order, and of which session."""
 
     generation: int
     outcome: Outcome
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """See Put."""
+        return _unpacked_wrote, (self[0], [(one.name, one.version, one.error) for one in self[1]])
+
+
+def _unpacked_wrote(generation: int, outcome: list[tuple[Any, ...]]) -> Wrote:
+    return Wrote(generation, tuple(Written(*one) for one in outcome))
 
 
 # ---- watching ----------------------------------------------------------------------------------------------

@@ -152,7 +152,8 @@ class StoreCore:
         answer = self._handlers[type(question)](room, question, asked.is_use)
         if isinstance(question, Put) and answer is LEFT:
             room.askers.setdefault(question.op, []).append(asked.number)
-            self._settle(room)
+            if room.state is not None and room.state.may_settle:
+                self._settle(room)
         return answer
 
     # ---- what came of orders ------------------------------------------------------------------------------
