@@ -78,7 +78,7 @@ class Store:
         Questions about one session take effect in their order."""
         disk = self._disk
         if disk is None or not any(map(values.is_large, questions)):
-            answers = await self._put([values.changed(one, values.in_memory) for one in questions])
+            answers = await self._put([_own(question) for question in questions])
         else:
             answers = await asyncio.gather(*(self._ask_filed(disk, question) for question in questions))
         for index, answer in enumerate(answers):
@@ -90,7 +90,7 @@ class Store:
         """Writes the files of a question before it is put; those without files do not wait for it."""
         try:
             is_large = values.is_large(question)
-            plain = await disk.filed(question) if is_large else values.changed(question, values.in_memory)
+            plain = await disk.filed(question) if is_large else _own(question)
         except SnakepitError as error:
             return error
         return (await self._put([plain]))[0]
@@ -276,6 +276,11 @@ class _Message:
         self._left -= 1
         if not self._left and not self.whole.done():
             self.whole.set_result(self._answers)
+
+
+def _own(question: Question) -> Question:
+    """The question with its data in this process."""
+    return question if values.is_in_memory(question) else values.changed(question, values.in_memory)
 
 
 def _anew(clock: Clock, wall: Clock, open_after: float) -> Beginning:

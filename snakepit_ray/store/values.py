@@ -3,7 +3,7 @@ constraints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -70,10 +70,20 @@ def _changed(one: Change, change: Callable[[Data], Data]) -> Change:
     return replace(one, value=change(one.value)) if isinstance(one, Set | Register) else one
 
 
+def is_in_memory(question: Question) -> bool:
+    """Whether nothing in the question is memory of somebody else."""
+    return all(type(buffer) is bytes for data in _data(question) for buffer in data.buffers)
+
+
+def _data(question: Question) -> Iterator[Data]:
+    if isinstance(question, StoreProgram):
+        yield question.program
+    elif isinstance(question, Put):
+        yield from (one.value for one in question.changes if isinstance(one, Set | Register))
+
+
 def in_memory(data: Data) -> Data:
     """The value with its data in this process: a buffer may be memory of somebody who ends."""
-    if all(type(buffer) is bytes for buffer in data.buffers):
-        return data
     return Data(data.json, tuple(bytes(memoryview(buffer)) for buffer in data.buffers))
 
 
@@ -106,12 +116,4 @@ def _opened_one(one: Any, open_: Callable[[Data], Data]) -> Any:
 
 def is_large(question: Question) -> bool:
     """Whether a value in the question has a buffer that is kept as a file."""
-    if isinstance(question, StoreProgram):
-        return _has_file(question.program)
-    return isinstance(question, Put) and any(
-        _has_file(one.value) for one in question.changes if isinstance(one, Set | Register)
-    )
-
-
-def _has_file(data: Data) -> bool:
-    return any(memoryview(buffer).nbytes >= LARGE for buffer in data.buffers)
+    return any(memoryview(buffer).nbytes >= LARGE for data in _data(question) for buffer in data.buffers)

@@ -3,22 +3,22 @@
 - They are looked at when a variable is registered, so that a constraint that no value can meet, or that is no
   constraint of the type, fails there.
 - NaN is neither above nor below anything, so it meets no bound. Infinities are numbers like others.
-- A pattern is searched for in the string, as in JSON Schema: anchor it with ^ and $ to match the whole.
+- A pattern is searched for in the string, as in JSON Schema: anchor it with ^ and $ to match the whole. Its
+  syntax is RE2's (regex.py), so that no pattern can hold up the store.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from snakepit_ray.core.state import regex
 from snakepit_ray.core.state.types import Array, VariableType, accepted, shown
 from snakepit_ray.errors import ConstraintViolation, InvalidArguments, VariableTypeError
 from snakepit_ray.errors.base import did_you_mean, listed
 
 T = VariableType
-LONGEST_PATTERN = 1_000  # characters
 RULES: Mapping[VariableType, tuple[str, ...]] = {
     T.FLOAT: ("min", "max"),
     T.INTEGER: ("min", "max"),
@@ -49,7 +49,7 @@ class Demand:
             if not _MEETS[rule](taken, bound):
                 raise ConstraintViolation(
                     f"variable {name!r}: {shown(value)} breaks {rule}={bound!r}: {_SAYS[rule]}"
-                    f"{_measured(rule, taken)}",
+                    f"{_measured(rule, taken, bound)}",
                     variable=name,
                     rule=rule,
                     bound=bound,
@@ -118,12 +118,10 @@ def _shape(bound: Any) -> str:
 
 
 def _pattern(bound: Any) -> str:
-    if not isinstance(bound, str) or len(bound) > LONGEST_PATTERN:
-        return f"a regular expression of at most {LONGEST_PATTERN} characters"
     try:
-        re.compile(bound)
-    except re.error as error:
-        return f"a regular expression ({error})"
+        regex.compiled(bound if isinstance(bound, str) else "[")
+    except ValueError as error:
+        return f"a regular expression of at most {regex.LONGEST_PATTERN} characters ({error})"
     return ""
 
 
@@ -162,7 +160,7 @@ _MEETS: Mapping[str, Callable[[Any, Any], bool]] = {
     "max": lambda value, bound: value <= bound,
     "min_length": lambda value, bound: len(value) >= bound,
     "max_length": lambda value, bound: len(value) <= bound,
-    "pattern": lambda value, bound: re.search(bound, value) is not None,
+    "pattern": lambda value, bound: len(value) <= regex.longest(bound) and regex.is_in(bound, value),
     "enum": lambda value, bound: value in bound,
     "choices": lambda value, bound: value in bound,
     "allowed_modules": lambda value, bound: value in bound,
@@ -183,7 +181,9 @@ _SAYS: Mapping[str, str] = {
 }
 
 
-def _measured(rule: str, value: Any) -> str:
+def _measured(rule: str, value: Any, bound: Any) -> str:
+    if rule == "pattern" and len(value) > regex.longest(bound):
+        return f" (it has {len(value)} characters, this pattern may see {regex.longest(bound)})"
     if rule in ("min_length", "max_length"):
         return f" ({len(value)})"
     return f" ({list(shape_of(value))})" if rule in ("dimensions", "shape") else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from snakepit_ray.core.state.asked import Data
@@ -41,8 +41,10 @@ class Variable:
 
     def written(self, version: Version) -> Variable:
         """The variable after a write."""
-        before = tuple(one for one in self.versions if size_of(one.value) < LARGE)
-        return replace(self, versions=(*before, version)[-KEPT_VERSIONS:])
+        before = self.versions
+        if before and size_of(before[-1].value) >= LARGE:
+            before = before[:-1]
+        return Variable(self.name, self.demand, self.metadata, (*before, version)[-KEPT_VERSIONS:])
 
     def numbers(self) -> set[int]:
         """Of the versions that are kept."""

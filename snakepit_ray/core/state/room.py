@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from snakepit_ray.core.state.asked import Data, Question, Watch
 from snakepit_ray.core.state.orders import Op, Program
@@ -92,13 +92,11 @@ class Sweeping(NamedTuple):
 
 
 def weight_of(variable: Variable | None) -> int:
-    """Bytes of memory, about."""
+    """Bytes of memory, about: as if all of its versions were as the newest."""
     if variable is None:
         return 0
-    return sum(PER_VERSION + _in_memory(one.value) for one in variable.versions)
-
-
-def _in_memory(value: Any) -> int:
-    if not isinstance(value, Data):
-        return 0
-    return len(value.json) + sum(len(one) for one in value.buffers if isinstance(one, bytes))
+    value = variable.newest.value
+    size = 0
+    if isinstance(value, Data):
+        size = len(value.json) + sum(len(one) for one in value.buffers if isinstance(one, bytes))
+    return len(variable.versions) * (PER_VERSION + size)

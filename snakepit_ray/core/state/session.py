@@ -100,7 +100,7 @@ class SessionState:
         self.name = name
         self.generation = generation
         self.visible: dict[str, Variable] = dict(variables or {})
-        self.leases = Leases(leases_until, store, numbers)
+        self.leases = Leases(leases_until, store, numbers, name)
         self.readable_from = leases_until
         self.story = Story(self.visible, gone or {})
         self._accept = accept
@@ -193,6 +193,11 @@ class SessionState:
         return not self._pending
 
     @property
+    def may_settle(self) -> bool:
+        """The write that came first is durable, so that something may become visible."""
+        return bool(self._pending) and next(iter(self._pending.values())).is_durable
+
+    @property
     def _change(self) -> int:
         return next(reversed(self._pending.values())).change if self._pending else self.story.cursor
 
@@ -253,6 +258,10 @@ class _Draft:
         variable = self._now(change.name)
         if isinstance(change, Register):
             self._rows[change.name] = self._registered(variable, change)
+            return
+        if variable is None and isinstance(change, Set) and change.demand is not None and not change.expected:
+            made = Register(change.name, change.value, change.demand)
+            self._rows[change.name] = self._registered(None, made)
             return
         if variable is None:
             raise VariableNotFound.named(change.name, self._session.name, self._session.names())

@@ -43,7 +43,7 @@ from snakepit_ray.core.state.reading import Reading
 from snakepit_ray.core.state.registry import Session
 from snakepit_ray.core.state.room import Asked, Change, Room, Sweeping, Writing
 from snakepit_ray.core.state.session import Accept
-from snakepit_ray.errors import SnakepitError
+from snakepit_ray.errors import EncodingError, SnakepitError
 
 KEPT_SECONDS = 600.0
 KEPT_OPS = 100_000
@@ -120,6 +120,9 @@ class StoreCore:
                 answer = self._handled(room, asked)
             except SnakepitError as error:
                 answer = error
+            except Exception as error:  # noqa: BLE001 - the questions behind it must not wait for ever
+                what = f"{type(asked.question).__name__} cannot be answered: {type(error).__name__}: {error}"
+                answer = EncodingError(f"the store was asked for what is no question: {what}")
             if answer is STAYS:
                 if not room.is_busy:
                     self._held_up[room.id] = room
@@ -139,12 +142,15 @@ class StoreCore:
             return STAYS
         if op and op in room.done:
             return room.done[op].answer
+        if isinstance(question, Put) and question.released is not None:
+            self._released(question.released)
         if self._changing.is_fenced(room, getattr(question, "fence", None)):
             return STAYS
         answer = self._handlers[type(question)](room, question, asked.is_use)
         if isinstance(question, Put) and answer is LEFT:
             room.askers.setdefault(question.op, []).append(asked.number)
-            self._settle(room)
+            if room.state is not None and room.state.may_settle:
+                self._settle(room)
         return answer
 
     # ---- what came of orders ------------------------------------------------------------------------------
@@ -206,8 +212,7 @@ class StoreCore:
     def released(self, leases: Sequence[Lease], now: float, at: float) -> None:
         """Their holders have no copies any more."""
         self._set_clocks(now, at)
-        for lease in leases:
-            room = self.reading.released(lease) if lease.store == self._desk.store else None
+        for room in map(self._released, leases):
             if room is not None:
                 self._look_again(room)
 
@@ -314,6 +319,10 @@ class StoreCore:
     def _set_clocks(self, now: float, at: float) -> None:
         self._desk.now = max(self._desk.now, now)
         self._desk.at = at
+
+    def _released(self, lease: Lease) -> Room | None:
+        """The room of a lease that has ended; None where it is of another store, or has ended before."""
+        return self.reading.released(lease) if lease.store == self._desk.store else None
 
     def _settle(self, room: Room) -> None:
         """Makes visible, and acknowledges, what may be."""

@@ -12,11 +12,13 @@ from snakepit_ray.errors import SnakepitError
 
 @dataclass(frozen=True)
 class Set:
-    """Gives a variable a value. `expected`: the version that it must have; None: any."""
+    """Gives a variable a value. `expected`: the version that it must have, 0: there must be none; None: any.
+    `demand`: of the variable that is made where there is none; None: it must be there."""
 
     name: str
     value: Any
     expected: int | None = None
+    demand: Demand | None = None
 
 
 @dataclass(frozen=True)
