@@ -129,7 +129,10 @@ class Disk:
 
     async def size(self) -> int:
         """Bytes of all that is kept."""
-        files = await self._loop.run_in_executor(self._writer, self._files.size)
+        try:
+            files = await self._loop.run_in_executor(self._writer, self._files.size)
+        except OSError:  # one was removed meanwhile, by somebody else
+            files = 0
         found = await self._call(lambda database: database.size())
         return files + (found if isinstance(found, int) else 0)
 

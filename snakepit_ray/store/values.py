@@ -57,6 +57,18 @@ def _is_same(taken: Any, value: Any) -> bool:
     return taken is value
 
 
+def refusal(question: Question) -> PayloadTooLarge | None:
+    """Why a program is too large to be kept; None where it is not. Variables are looked at when their turn
+    comes."""
+    if not isinstance(question, StoreProgram):
+        return None
+    try:
+        check_size(question.program, f"program {question.id!r}")
+    except PayloadTooLarge as error:
+        return error
+    return None
+
+
 def changed(question: Question, change: Callable[[Data], Data]) -> Question:
     """The question with other values in it, where it has values."""
     if isinstance(question, StoreProgram):

@@ -27,7 +27,7 @@ from snakepit_ray.core.state.asked import (
 from snakepit_ray.core.state.desk import Desk
 from snakepit_ray.core.state.orders import Program, Row
 from snakepit_ray.core.state.registry import Session
-from snakepit_ray.core.state.room import Change, Room, Writing, weight_of
+from snakepit_ray.core.state.room import Change, Room, Writing, weight_of, weight_of_data
 from snakepit_ray.core.state.session import Told
 from snakepit_ray.core.state.writes import Outcome, Write
 from snakepit_ray.errors import InvalidArguments, VersionConflict
@@ -243,7 +243,7 @@ class Changing:
         changed = replace(session, version=session.version + 1, programs=programs)
 
         def apply() -> None:
-            _keep(room, name, program)
+            self._keep(room, name, program)
 
         return self._replace(room, changed, answer, op, apply, programs={name: program})
 
@@ -253,22 +253,23 @@ class Changing:
 
         def apply() -> None:
             before = len(room.programs)
-            _keep(room, name, program and replace(program, used_at=desk.now))
+            self._keep(room, name, program and replace(program, used_at=desk.now))
             desk.global_programs += len(room.programs) - before
 
         desk.change(Change(room, apply, done=done), programs={name: program}, op=done)
         return STAYS
 
+    def _keep(self, room: Room, name: str, program: Program | None) -> None:
+        old = room.programs.pop(name, None)
+        for one, sign in ((old, -1), (program, 1)):
+            if one is not None:
+                self._desk.weigh(room, sign * weight_of_data(one.data))
+        if program is not None:
+            room.programs[name] = program
+
     def _global(self, room: Room, name: str) -> Program | None:
         found = room.programs.get(name)
         return found if found is not None and self._desk.now - found.used_at <= found.ttl else None
-
-
-def _keep(room: Room, name: str, program: Program | None) -> None:
-    if program is None:
-        room.programs.pop(name, None)
-    else:
-        room.programs[name] = program
 
 
 def _check_existence(question: StoreProgram, exists: bool) -> None:

@@ -13,7 +13,7 @@ from snakepit_ray.core.state.constraints import Demand
 from snakepit_ray.core.state.leases import LEASE_SECONDS
 from snakepit_ray.core.state.orders import Answer, Content, Load, Op, Orders, Transaction
 from snakepit_ray.core.state.registry import Registry, Session
-from snakepit_ray.core.state.room import Change, Room, Sweeping, Writing, weight_of
+from snakepit_ray.core.state.room import Change, Room, Sweeping, Writing, weight_of, weight_of_data
 from snakepit_ray.core.state.session import Accept, SessionState
 from snakepit_ray.errors import SessionNotFound, SessionWorkerLost
 
@@ -114,6 +114,7 @@ class Desk:
             used_at = self.now - max(0.0, idle - program.ttl * SAVED_SHARE)  # uses are written down so late
             room.programs[name] = replace(program, used_at=used_at)
         room.done.update(content.ops)
+        self.weigh(room, sum(weight_of_data(program.data) for program in content.programs.values()))
         if generation:
             room.state = self.make_state(room.id, generation, content)
             self.weigh(room, sum(map(weight_of, content.variables.values())))

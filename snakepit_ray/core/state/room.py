@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from snakepit_ray.core.state.asked import Data, Question, Watch
 from snakepit_ray.core.state.orders import Op, Program
@@ -95,8 +95,12 @@ def weight_of(variable: Variable | None) -> int:
     """Bytes of memory, about: as if all of its versions were as the newest."""
     if variable is None:
         return 0
-    value = variable.newest.value
-    size = 0
-    if isinstance(value, Data):
-        size = len(value.json) + sum(len(one) for one in value.buffers if isinstance(one, bytes))
-    return len(variable.versions) * (PER_VERSION + size)
+    return len(variable.versions) * weight_of_data(variable.newest.value)
+
+
+def weight_of_data(value: Any) -> int:
+    """Bytes of memory of one value, about. What is in files weighs nothing."""
+    if not isinstance(value, Data):
+        return PER_VERSION
+    inline = sum(len(one) for one in value.buffers if isinstance(one, bytes)) if value.buffers else 0
+    return PER_VERSION + len(value.json) + inline
