@@ -33,7 +33,7 @@ def accepted(demand: Demand, data: Data, name: str) -> Data:
 
     Raises VariableTypeError, ConstraintViolation, EncodingError, PayloadTooLarge."""
     check_size(data, f"the value of variable {name!r}")
-    value = outline(data.json, data.buffers, f"variable {name!r}")
+    value = outline(data.json, data.buffers, name)
     taken = demand.accepted(value, name)
     return data if _is_same(taken, value) else Data(encode_value(taken).json)
 

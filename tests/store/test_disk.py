@@ -287,7 +287,8 @@ def test_a_damaged_file_is_set_aside_unless_the_user_named_it(home: Home, damage
         await put(store, "s", register("x", "float", 1))
         aside.append(Path((await ask(store, Usage())).reset_from))
 
-    home.run(body)
+    home.run(body, body)
+    assert aside[0] == aside[1], "it is said as long as it lies there"
     assert aside[0].read_bytes() == damage
     assert aside[0].name.startswith("sessions.db.damaged-")
 
@@ -305,8 +306,9 @@ def test_a_damaged_page_is_an_error_of_its_session(home: Home) -> None:
     database.close()
 
     async def after(store: Store) -> None:
-        with pytest.raises(EncodingError, match="session 's' cannot be read"):
-            await ask(store, Get("s", ("x",)))
+        for _ in range(2):
+            with pytest.raises(EncodingError, match="session 's' cannot be read"):
+                await ask(store, Get("s", ("x",)))
         assert await value_of(store, "t", "x") == (1, 1.0)
 
     home.run(after)
@@ -360,6 +362,23 @@ def test_a_full_disk_fails_what_it_cannot_hold_and_nothing_else(home: Home) -> N
             await ask(store, question)
         assert await value_of(store, "s", "n") == (3, 3)
         assert not (await ask(store, Usage())).full
+
+    home.run(body)
+
+
+def test_what_cannot_be_written_fails_alone(home: Home) -> None:
+    """Callers look at their metadata; what comes past them must not end the store of everybody."""
+
+    async def body(store: Store) -> None:
+        answers = await store.ask(
+            [
+                Join("s", Creation("p", 10.0, 9, {"a": object()}), op()),
+                Join("t", Creation("p", 10.0, 9, {"a": 1}), op()),
+                Join("\ud800", Creation("p", 10.0, 9), op()),
+            ]
+        )
+        assert [type(one).__name__ for one in answers] == ["EncodingError", "Joining", "EncodingError"]
+        assert (await ask(store, Join("s", Creation("p", 10.0, 9), op()))).is_new
 
     home.run(body)
 

@@ -365,6 +365,21 @@ def test_a_lower_binding_is_refused_and_reads_with_it() -> None:
     run(body)
 
 
+def test_a_binding_is_remembered_where_there_is_no_session() -> None:
+    async def body(store: Store, loop: VirtualLoop) -> None:
+        with pytest.raises(SessionNotFound):
+            await ask(store, Get("s", ("x",), Fence("p", 5)))
+        await put(store, "s", register("x", "integer", 1))
+        with pytest.raises(SessionWorkerLost):
+            await put(store, "s", assign("x", 2), fence=Fence("p", 4))
+        await ask(store, Remove("s", op()))
+        with pytest.raises(SessionWorkerLost):
+            await put(store, "s", register("x", "integer", 1), fence=Fence("p", 4))
+        await put(store, "s", register("x", "integer", 1), fence=Fence("p", 5))
+
+    run(body)
+
+
 # ---- programs ----------------------------------------------------------------------------------------------
 
 

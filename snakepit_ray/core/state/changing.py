@@ -62,6 +62,9 @@ class Changing:
             return STAYS
         pool = creation.pool
         desk.registry.check_quota(pool, creation.limit, desk.coming[pool], desk.now)
+        old = desk.registry.last(room.id)
+        if old is not None and old.fences:
+            desk.remember_fences(room.id, old.fences)
         made = Session(
             room.id,
             desk.registry.next_generation(),
@@ -70,6 +73,7 @@ class Changing:
             desk.now,
             metadata=dict(creation.metadata),
             created_at=desk.at,
+            fences=desk.fences.get(room.id, {}),
         )
         answer = Joining(desk.info(made), is_new=True) if op else None
         done = desk.remember(room, op, answer) if op else None
@@ -77,17 +81,16 @@ class Changing:
 
         def apply() -> None:
             desk.coming[pool] -= 1
-            old = desk.registry.add(made)
-            if old is not None:
+            expired = desk.registry.add(made)
+            if expired is not None:
                 desk.counts["expired"] += 1
-                desk.ended(old, "expired")
+                desk.ended(expired, "expired")
             desk.empty(room)
             room.state = desk.make_state(room.id, made.generation)
 
         def undo() -> None:
             desk.coming[pool] -= 1
 
-        old = desk.registry.last(room.id)
         desk.change(
             Change(room, apply, undo, done),
             session=self._row(made),
@@ -155,8 +158,13 @@ class Changing:
     def is_fenced(self, room: Room, fence: Fence | None) -> bool:
         """Whether the fence is a higher one than the store has seen: it is written down before the question
         is looked at, so that no lower one is taken any more, whatever dies."""
+        if fence is None:
+            return False
         session = self._desk.registry.find(room.id, self._desk.now)
-        if fence is None or session is None or fence.binding <= session.fences.get(fence.pool, 0):
+        if session is None:
+            self._desk.remember_fences(room.id, {fence.pool: fence.binding})
+            return False
+        if fence.binding <= session.fences.get(fence.pool, 0):
             return False
         changed = replace(session, fences={**session.fences, fence.pool: fence.binding})
         self._replace(room, changed, None, "")

@@ -18,6 +18,7 @@ from snakepit_ray.core.state.session import Accept, SessionState
 from snakepit_ray.errors import SessionNotFound, SessionWorkerLost
 
 Entry = Change | Writing | Sweeping
+KEPT_FENCES = 10_000
 SAVED_SHARE = 0.1  # of a ttl: so much later at most a use is written down
 
 
@@ -58,6 +59,7 @@ class Desk:
         self.orders = Orders()
         self.now = 0.0
         self.at = 0.0
+        self.fences: OrderedDict[str, dict[str, int]] = OrderedDict()  # of sessions that there are not
         self.under_way: dict[int, Entry] = {}  # by the number of its transaction
         self._accept = accept
         self._numbers = count(1)
@@ -82,8 +84,21 @@ class Desk:
         change.room.is_busy = True
         self.commit(change, **facts)
 
+    def remember_fences(self, session_id: str, fences: Mapping[str, int]) -> None:
+        """The highest bindings that were seen where there is no session: the next one of that id begins with
+        them, so that who was its owner before that is not taken for it."""
+        known = self.fences.pop(session_id, {})
+        self.fences[session_id] = {
+            **known,
+            **{pool: max(n, known.get(pool, 0)) for pool, n in fences.items()},
+        }
+        while len(self.fences) > KEPT_FENCES:
+            self.fences.popitem(last=False)
+
     def ended(self, session: Session, reason: str) -> None:
         """A session is no more."""
+        if session.fences:
+            self.remember_fences(session.id, session.fences)
         self.orders.ended.append(Ended(session.id, session.generation, reason))
         self.orders.woken.add(session.id)
         self.variables.pop(session.generation, None)
