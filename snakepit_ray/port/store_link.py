@@ -43,7 +43,7 @@ class Door(Protocol):
 
 
 class BlockingDoor(Door, Protocol):
-    """A door that a thread can use by itself, too."""
+    """A door that a thread can use by itself, too, and a coroutine on any loop."""
 
     def ask_now(self, questions: Sequence[Question], seconds: float) -> list[Any]:
         """`ask`, which blocks for at most so many seconds. Raises StoreLost, and TimeoutError after that."""

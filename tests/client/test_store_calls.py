@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from snakepit_ray.client.store_calls import THREAD, StoreCalls
-from snakepit_ray.core.state.asked import Changes, Get, Question, Watch
+from snakepit_ray.core.state.asked import Changes, Get, Question, Remove, Watch
 from snakepit_ray.core.state.backlog import READS
 from snakepit_ray.errors import DeadlineExceeded, PoolClosed, SessionNotFound
 from snakepit_ray.port.store_link import StoreLost
@@ -189,13 +189,49 @@ def test_while_a_thread_asks_by_itself_others_ask_by_the_link(own_way: OwnWay, o
 def test_what_is_under_way_is_not_overtaken(own_way: OwnWay, own_calls: StoreCalls) -> None:
     own_way.opened.clear()
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(asyncio.run, own_calls.aask(get("a")))
+        first = threads.submit(asyncio.run, own_calls.aask(Remove("s", "1")))
         wait_until(lambda: len(own_way.messages) == 2)
         second = threads.submit(own_calls.ask, get("b"))
         wait_until(lambda: len(own_way.messages) == 3)
         own_way.opened.set()
-        assert (first.result(20), second.result(20)) == ("a", "b")
+        assert second.result(20) == "b"
+        assert isinstance(first.exception(20), SessionNotFound)
     assert own_way.alone == []
+
+
+def test_a_read_of_a_task_goes_from_its_own_loop_and_writes_by_the_link(
+    own_way: OwnWay, own_calls: StoreCalls
+) -> None:
+    me = threading.current_thread().name
+
+    async def body() -> None:
+        assert await own_calls.aask(get("a")) == "a"
+        assert own_way.threads == {me, THREAD}
+        own_way.threads.clear()
+        with pytest.raises(SessionNotFound):
+            await own_calls.aask(Remove("s", "1"))
+        assert own_way.threads == {THREAD}
+        assert await asyncio.gather(*(own_calls.aask(get(number)) for number in range(50))) == [
+            str(number) for number in range(50)
+        ]
+
+    asyncio.run(body())
+
+
+def test_a_task_that_is_cancelled_lets_others_ask(own_way: OwnWay, own_calls: StoreCalls) -> None:
+    async def body() -> None:
+        own_way.opened.clear()
+        task = asyncio.ensure_future(own_calls.aask(get("a")))
+        await asyncio.to_thread(wait_until, lambda: len(own_way.messages) == 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        own_way.opened.set()
+        assert await own_calls.aask(get("b")) == "b"
+
+    asyncio.run(body())
+    assert own_calls.ask(get("c")) == "c"
+    assert own_way.alone[-1][1] == [get("c")]
 
 
 def test_a_store_that_is_lost_to_a_thread_is_asked_again_by_the_link(
