@@ -23,7 +23,6 @@ NAMES = (
     "tensors",
     "memory",
     "state",
-    "store",
 )
 
 WITH_ARGUMENTS = ("versions",)  # not among all
