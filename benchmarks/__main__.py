@@ -22,6 +22,7 @@ NAMES = (
     "soak",
     "tensors",
     "memory",
+    "state",
 )
 
 WITH_ARGUMENTS = ("versions",)  # not among all

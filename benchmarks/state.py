@@ -1,104 +1,205 @@
-"""What does a session's variable cost a caller? `get` and `set` one by one against a bare async actor, `get`
-from 100 threads and 1,000 tasks, and 1,000 variables set in one batch against one by one, interleaved round
-by round.
+"""What do questions to the store cost? A `get` and a durable `set` of the store's actor as multiples of a
+bare async actor's call, interleaved round by round in one run; 1,000 sets as one batch, as one message and
+singly; the gets of 100 threads, which leave together, against one after the other.
 
-The bare actor keeps its answer in memory; a `set` is on the disk when it returns. CPU is that of all
-processes below this one, by operation."""
+Without Ray: the rows that the committer writes in a second for 100 writers at once, and what a write of a
+session with 10,000 variables costs against one with 10, in processor time.
+
+CPU of the store is the processor time of its actor by question."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
+import concurrent.futures
+import functools
+import itertools
+import resource
+import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import psutil
 import ray
 
-import snakepit_ray as snakepit
-from benchmarks.common import arguments, init_ray, latencies, machine, median, save
+from benchmarks.common import arguments, init_ray, machine, median, save
 from benchmarks.peers import Bare
-from snakepit_ray.client.variables import Variables
+from snakepit_ray.client.store_calls import StoreCalls
+from snakepit_ray.config import PoolConfig
+from snakepit_ray.core.state.asked import Creation, Data, Get, Put, Question
+from snakepit_ray.core.state.constraints import demanded
+from snakepit_ray.core.state.writes import Change, Register, Set
+from snakepit_ray.port.naming import NAMESPACE
+from snakepit_ray.port.store_actor import STORE
+from snakepit_ray.store import spawn
+from snakepit_ray.store.disk import Disk
+from snakepit_ray.store.store import Store
 
+CALLS = 1_000
+BATCH = 1_000
 THREADS = 100
-TASKS = 1000
-ALONE = 500
-BATCH = 1000
+WRITERS = 100
+FLOAT = demanded("float", {}, "x")
+POOL = Creation("bench", 3600.0, 10_000)
 Row = dict[str, float]
+_ops = itertools.count()
 
 
 def main() -> None:
-    args = arguments(__doc__, rounds=5)
+    args = arguments(__doc__, rounds=5, calls=CALLS)
     init_ray()
-    bare = ray.remote(Bare).options(num_cpus=0, enable_task_events=False).remote()
-    with snakepit.start(size=1, interpreter=sys.executable) as pool:
-        variables = pool.session("bench", ttl="1h").variables
-        for number in range(BATCH):
-            variables.register(f"v{number}", "integer", 0)
-        measured: dict[str, Callable[[], Row]] = {
-            "bare actor": lambda: latencies(lambda i: ray.get(bare.add.remote(i, 1)), ALONE),
-            "get": lambda: latencies(lambda i: variables.get("v0"), ALONE),
-            "set": lambda: latencies(lambda i: variables.set("v0", i), ALONE),
-            "get, one by one": lambda: rate(lambda: [variables.get("v0") for _ in range(ALONE)], ALONE),
-            "get, 100 threads": lambda: rate(lambda: from_threads(variables), 20 * THREADS),
-            "get, 1,000 tasks": lambda: rate(lambda: asyncio.run(from_tasks(variables)), TASKS),
-            "set, one by one": lambda: rate(
-                lambda: [variables.set(f"v{number}", number) for number in range(BATCH)], BATCH
-            ),
-            "set_many": lambda: rate(
-                lambda: variables.set_many({f"v{number}": number for number in range(BATCH)}), BATCH
-            ),
-        }
-        header = machine()
-        rows: dict[str, list[Row]] = {name: [] for name in measured}
-        for _ in range(args.rounds):
-            for name, measure in measured.items():
-                rows[name].append(measure())
-        report(rows)
-        save("state", args.json, {"machine": header, "rounds": rows})
-    snakepit.shutdown()
+    header = machine()
+    rows = asyncio.run(rounds(args.rounds, args.calls))
+    with tempfile.TemporaryDirectory() as folder:
+        alone = [asyncio.run(committer(Path(folder) / f"{n}.db", args.calls)) for n in range(args.rounds)]
+    report(rows, alone)
+    save("state", args.json, {"machine": header, "rounds": rows, "committer": alone})
+    ray.shutdown()
 
 
-def from_threads(variables: Variables) -> None:
-    with ThreadPoolExecutor(THREADS) as threads:
-        for _ in threads.map(lambda _: variables.get("v0"), range(20 * THREADS)):
-            pass
+def put(*changes: Change, session: str = "s") -> Put:
+    return Put(session, f"op-{next(_ops)}", changes, creation=POOL)
 
 
-async def from_tasks(variables: Variables) -> None:
-    await asyncio.gather(*(variables.aget("v0") for _ in range(TASKS)))
+def value(number: float) -> Data:
+    return Data(repr(float(number)).encode())
 
 
-def rate(work: Callable[[], object], count: int) -> Row:
-    """Operations a second, and their processor time in microseconds."""
-    before, began = cpu_seconds(), time.perf_counter()
-    work()
-    seconds = time.perf_counter() - began
-    return {"rate": count / seconds, "cpu_us": (cpu_seconds() - before) / count * 1e6}
+async def rounds(count: int, calls: int) -> list[Row]:
+    """The figures of each round, milliseconds a call at the median."""
+    await spawn.connect(PoolConfig(name="bench"))
+    store = ray.get_actor(STORE, NAMESPACE)
+    process = psutil.Process(await store.get_pid.remote())
+    bare = ray.remote(Bare).options(num_cpus=0, max_concurrency=1_000_000, enable_task_events=False).remote()
+    names = [f"x{n}" for n in range(BATCH)]
+    await store.ask.remote([put(*(Register(name, value(0), FLOAT) for name in names))])
+    threads = StoreCalls(functools.partial(spawn.connect, PoolConfig(name="bench")))
+    steps: dict[str, Callable[[int], Awaitable[Any]]] = {
+        "bare": lambda i: bare.add.remote(i, 3),
+        "get": lambda i: store.ask.remote([Get("s", ("x0",))]),
+        "set": lambda i: store.ask.remote([put(Set("x0", value(i)))]),
+    }
+    rows = []
+    for number in range(count + 1):
+        row: Row = {}
+        for name, step in steps.items():
+            row.update(await alone(name, step, calls if number else 100, process))
+        row.update(await batches(store, names))
+        row.update(await asyncio.to_thread(many_threads, threads))
+        rows.append(row)
+    threads.close(RuntimeError("the benchmark is over"))
+    return rows[1:]  # the first one warms
 
 
-def cpu_seconds() -> float:
-    me = psutil.Process()
-    times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
-    return sum(one.user + one.system for one in times)
+async def alone(name: str, step: Callable[[int], Awaitable[Any]], calls: int, process: psutil.Process) -> Row:
+    """One caller that waits for each answer."""
+    times, before = [], sum(process.cpu_times()[:2])
+    for i in range(calls):
+        began = time.perf_counter()
+        await step(i)
+        times.append((time.perf_counter() - began) * 1e3)
+    used = sum(process.cpu_times()[:2]) - before
+    return {f"{name}_ms": sorted(times)[calls // 2], f"{name}_cpu_ms": used / calls * 1e3}
 
 
-def report(rows: dict[str, list[Row]]) -> None:
-    alone = median(rows["bare actor"], "p50_ms")
-    for name in ("bare actor", "get", "set"):
-        p50 = median(rows[name], "p50_ms")
-        print(f"{name:18} p50 {p50:7.3f} ms, {p50 / alone:5.2f} x of a bare actor")
-    for name, against in (
-        ("get, one by one", "get, one by one"),
-        ("get, 100 threads", "get, one by one"),
-        ("get, 1,000 tasks", "get, one by one"),
-        ("set, one by one", "set, one by one"),
-        ("set_many", "set, one by one"),
-    ):
-        each, cpu = median(rows[name], "rate"), median(rows[name], "cpu_us")
-        times = each / median(rows[against], "rate")
-        print(f"{name:18} {each:9,.0f}/s, {times:6.1f} x of {against}, {cpu:7.0f} us of processor time each")
+async def batches(store: Any, names: Sequence[str]) -> Row:
+    """1,000 sets: one change of a thousand names, a message of a thousand questions, singly a tenth of
+    them."""
+    atomic = put(*(Set(name, value(1)) for name in names))
+    message: list[Question] = [put(Set(name, value(2))) for name in names]
+    row = {
+        "batch_ms": await _ms(lambda: store.ask.remote([atomic])),
+        "message_ms": await _ms(lambda: store.ask.remote(message)),
+    }
+    began = time.perf_counter()
+    for name in names[: BATCH // 10]:
+        await store.ask.remote([put(Set(name, value(3)))])
+    return {**row, "singly_ms": (time.perf_counter() - began) * 1e3 * 10}
+
+
+async def _ms(act: Callable[[], Awaitable[Any]]) -> float:
+    began = time.perf_counter()
+    await act()
+    return (time.perf_counter() - began) * 1e3
+
+
+def many_threads(calls: StoreCalls) -> Row:
+    """Gets a second of threads that each wait for their answers, and of one."""
+
+    def get(count: int) -> None:
+        for _ in range(count):
+            calls.ask(Get("s", ("x0",)))
+
+    began = time.perf_counter()
+    get(100)
+    one = 100 / (time.perf_counter() - began)
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        began = time.perf_counter()
+        list(pool.map(get, [20] * THREADS))
+        many = 20 * THREADS / (time.perf_counter() - began)
+    return {"gets_one": one, "gets_threads": many}
+
+
+async def committer(path: Path, calls: int) -> Row:
+    """Without Ray: rows a second of writers at once, and processor time of a write by the session's size."""
+    store = Store(Disk.open(path, True))
+    row: Row = {}
+    for session, count in (("small", 10), ("large", 10_000)):
+        await _checked(
+            store, put(*(Register(f"x{n}", value(0), FLOAT) for n in range(count)), session=session)
+        )
+    for session in ("small", "large", "small", "large"):
+        began = resource.getrusage(resource.RUSAGE_SELF)
+        await writers(store, session, calls)
+        ended = resource.getrusage(resource.RUSAGE_SELF)
+        used = ended.ru_utime - began.ru_utime + ended.ru_stime - began.ru_stime
+        row[f"{session}_cpu_us"] = min(used / calls * 1e6, row.get(f"{session}_cpu_us", 1e9))
+    began_at = time.perf_counter()
+    await writers(store, "small", 10 * calls)
+    row["rows_per_s"] = 10 * calls / (time.perf_counter() - began_at)
+    await store.close()
+    return row
+
+
+async def writers(store: Store, session: str, writes: int) -> None:
+    """So many writes, of WRITERS that each wait for their own."""
+
+    async def write(writer: int) -> None:
+        for number in range(writes // WRITERS):
+            await _checked(store, put(Set(f"x{writer % 10}", value(number)), session=session))
+
+    await asyncio.gather(*map(write, range(WRITERS)))
+
+
+async def _checked(store: Store, question: Put) -> None:
+    (answer,) = await store.ask([question])
+    if isinstance(answer, Exception):
+        raise answer
+
+
+def report(rows: list[Row], alone_rows: list[Row]) -> None:
+    """The ratios; milliseconds beside them."""
+    figure = functools.partial(median, rows)
+    bare = figure("bare_ms")
+    for name in ("get", "set"):
+        print(
+            f"{name}: {figure(f'{name}_ms') / bare:.2f} x a bare async actor's call "
+            f"({figure(f'{name}_ms'):.2f} against {bare:.2f} ms); the store's processor time "
+            f"{figure(f'{name}_cpu_ms'):.2f} ms"
+        )
+    for name in ("batch", "message"):
+        ratio = figure("singly_ms") / figure(f"{name}_ms")
+        print(f"1,000 sets as one {name}: {figure(f'{name}_ms'):.0f} ms, {ratio:.0f} x faster than singly")
+    print(
+        f"gets of {THREADS} threads: {figure('gets_threads'):,.0f}/s, "
+        f"{figure('gets_threads') / figure('gets_one'):.1f} x those of one"
+    )
+    large, small = median(alone_rows, "large_cpu_us"), median(alone_rows, "small_cpu_us")
+    print(f"without Ray: {median(alone_rows, 'rows_per_s'):,.0f} rows/s of {WRITERS} writers")
+    print(
+        f"a write beside 10,000 variables: {large / small:.2f} x one beside 10 ({large:.0f}, {small:.0f} µs)"
+    )
 
 
 if __name__ == "__main__":

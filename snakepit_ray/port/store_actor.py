@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
@@ -50,6 +50,15 @@ class ActorDoor:
         answers: list[Any] = await answer(ray_port.unowned(self._actor.ask, list(questions)))
         return answers
 
+    def ask_now(self, questions: Sequence[Question], seconds: float) -> list[Any]:
+        """See BlockingDoor."""
+        check_session(self._session)
+        with _our_errors():
+            answers: list[Any] = ray.get(
+                ray_port.unowned(self._actor.ask, list(questions)), timeout=max(0.0, seconds)
+            )
+        return answers
+
     async def watch(self, watch: Watch) -> Changes | SnakepitError:
         """See Door."""
         check_session(self._session)
@@ -66,9 +75,17 @@ class ActorDoor:
 
 async def answer(ref: Any) -> Any:
     """What a call of the store's actor comes to. Raises StoreLost, and our own errors."""
-    try:
+    with _our_errors():
         return await ref
+
+
+@contextlib.contextmanager
+def _our_errors() -> Iterator[None]:
+    try:
+        yield
     except LOST as error:
         raise StoreLost(str(error)) from error
+    except ray_port.GetTimeout as error:
+        raise TimeoutError(str(error)) from error
     except ray_port.RayError as error:
         raise ray_port.translate(error, "") or error from None

@@ -12,10 +12,8 @@ from __future__ import annotations
 import contextlib
 import queue
 import sqlite3
-import struct
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,8 +26,6 @@ CHECKPOINT_SECONDS = 1.0
 PORTION = 100  # rows that are removed in one piece
 SWEEP_SECONDS = 10.0  # between two looks for rows to remove
 REMEMBERED = 10_000  # transactions that have failed
-
-DAMAGED = (sqlite3.Error, ValueError, TypeError, KeyError, OverflowError, struct.error)
 
 
 class Durable(NamedTuple):
@@ -86,7 +82,7 @@ class Committer:
         self._wall = wall
         self._committed = committed
         self._jobs: queue.SimpleQueue[Transaction | Load | _Call | None] = queue.SimpleQueue()
-        self._failed: deque[int] = deque(maxlen=REMEMBERED)
+        self._failed: set[int] = set()
         self._is_full = ""
         self._unchecked_since: float | None = None
         self._sweeps_at = time.monotonic()
@@ -108,7 +104,7 @@ class Committer:
         self._jobs.put(load)
 
     def call(self, act: Callable[[Database], Any], give: Callable[[Any], None]) -> None:
-        """Calls `act` with the database in the thread; `give` hears what it gives, or the sqlite3.Error."""
+        """Calls `act` with the database in the thread; `give` hears what it gives, or the exception."""
         self._jobs.put(_Call(act, give))
 
     def close(self) -> None:
@@ -152,27 +148,32 @@ class Committer:
             results += self._commit(group)
         results += [self._call(job) for job in jobs if isinstance(job, _Call)]
         if results:
-            self._hear(results)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody hears any more
+                self._hear(results)
 
     def _commit(self, group: Sequence[Transaction]) -> list[Result]:
-        if not any(one.needs in self._failed for one in group):
-            with contextlib.suppress(*DAMAGED):
+        if not self._failed or not any(one.needs in self._failed for one in group):
+            with contextlib.suppress(Exception):
                 return [self._write(group)]
         return [self._commit_one(one) for one in group]
 
     def _commit_one(self, one: Transaction) -> Result:
         if one.needs in self._failed:
-            self._failed.append(one.number)
-            return Failed(one.number, _cannot_write(self._is_full))
+            return self._fail(one, _cannot_write(self._is_full))
         try:
             return self._write([one])
         except sqlite3.Error as error:
             self._is_full = str(error)
-            found: SnakepitError = _cannot_write(self._is_full)
-        except DAMAGED as error:  # what was asked for is nothing that can be written
-            found = EncodingError(f"the session store cannot write it: {type(error).__name__}: {error}")
-        self._failed.append(one.number)
-        return Failed(one.number, found)
+            return self._fail(one, _cannot_write(self._is_full))
+        except Exception as error:  # noqa: BLE001 - what cannot be written must not end the thread of everybody
+            why = f"the session store cannot write it: {type(error).__name__}: {error}"
+            return self._fail(one, EncodingError(why))
+
+    def _fail(self, one: Transaction, error: SnakepitError) -> Failed:
+        self._failed.add(one.number)
+        if len(self._failed) > REMEMBERED:
+            self._failed = {number for number in self._failed if number > one.number - REMEMBERED}
+        return Failed(one.number, error)
 
     def _write(self, group: Sequence[Transaction]) -> Durable:
         self._database.commit(group)
@@ -185,7 +186,7 @@ class Committer:
     def _load(self, load: Load) -> Loaded:
         try:
             return Loaded(load, self._database.load(load))
-        except DAMAGED as error:
+        except Exception as error:  # noqa: BLE001 - as above
             path = str(self._database.path)
             what = f"session {load.session!r}" if load.session else "the global programs"
             why = f"{what} cannot be read from {path}: {type(error).__name__}: {error}"
@@ -194,7 +195,7 @@ class Committer:
     def _call(self, job: _Call) -> Called:
         try:
             return Called(job.give, job.act(self._database))
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - as above
             return Called(job.give, error)
 
     def _keep_house(self) -> None:

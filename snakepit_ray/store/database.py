@@ -143,37 +143,42 @@ class Database:
         self._db.execute(schema.PUT_SESSION, values)
 
     def _put_variables(self, one: Transaction) -> None:
-        generation, count = one.generation, 0
+        db, generation, count = self._db, one.generation, 0
+        old: list[tuple[Any, ...]] = []
+        new: list[tuple[Any, ...]] = []
         for name, row in one.variables.items():
             count += (row.after is not None) - (row.before is not None)
-            self._put_versions(generation, name, row)
-            if row.after is None:
-                number = 0 if row.before is None else row.before.newest.number
-                self._db.execute(schema.PUT_GONE, (generation, name, number, one.at, one.change))
-                self._db.execute("DELETE FROM variables WHERE generation=? AND name=?", (generation, name))
-            elif not _is_same(row):
-                demand = row.after.demand
-                facts = rows.write_json(demand.constraints), rows.write_json(row.after.metadata)
-                self._db.execute(schema.PUT_VARIABLE, (generation, name, str(demand.type), *facts))
-                self._db.execute("DELETE FROM gone WHERE generation=? AND name=?", (generation, name))
+            before = row.before.versions if row.before is not None else ()
+            after = row.after.versions if row.after is not None else ()
+            numbers, kept = {version.number for version in before}, {version.number for version in after}
+            old += [(generation, name, number) for number in numbers - kept]
+            new += [
+                (generation, name, version.number, version.changed, version.at, *rows.encode(version.value))
+                for version in after
+                if version.number not in numbers
+            ]
+            self._put_variable(one, name, row)
+        if old:
+            db.executemany("DELETE FROM versions WHERE generation=? AND name=? AND number=?", old)
+        db.executemany(schema.PUT_VERSION, new)
         if count or one.floor:
-            self._db.execute(
+            db.execute(
                 "UPDATE sessions SET variables=variables+?, floor=max(floor, ?) WHERE generation=?",
                 (count, one.floor, generation),
             )
 
-    def _put_versions(self, generation: int, name: str, row: Row) -> None:
-        before = set() if row.before is None else row.before.numbers()
-        after = set() if row.after is None else row.after.numbers()
-        self._db.executemany(
-            "DELETE FROM versions WHERE generation=? AND name=? AND number=?",
-            [(generation, name, number) for number in before - after],
-        )
-        for version in row.after.versions if row.after is not None else ():
-            if version.number not in before:
-                encoded = rows.encode(version.value)
-                facts = generation, name, version.number, version.changed, version.at
-                self._db.execute(schema.PUT_VERSION, (*facts, *encoded))
+    def _put_variable(self, one: Transaction, name: str, row: Row) -> None:
+        """What is kept of it beside its versions, where that has changed."""
+        generation = one.generation
+        if row.after is None:
+            number = 0 if row.before is None else row.before.newest.number
+            self._db.execute(schema.PUT_GONE, (generation, name, number, one.at, one.change))
+            self._db.execute("DELETE FROM variables WHERE generation=? AND name=?", (generation, name))
+        elif not _is_same(row):
+            demand = row.after.demand
+            facts = rows.write_json(demand.constraints), rows.write_json(row.after.metadata)
+            self._db.execute(schema.PUT_VARIABLE, (generation, name, str(demand.type), *facts))
+            self._db.execute("DELETE FROM gone WHERE generation=? AND name=?", (generation, name))
 
     def _put_program(self, generation: int, name: str, program: Program | None) -> None:
         if program is None:

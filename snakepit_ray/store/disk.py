@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import sqlite3
+import struct
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +18,19 @@ from snakepit_ray.core.state.desk import Beginning
 from snakepit_ray.core.state.orders import Load, Transaction
 from snakepit_ray.errors import SessionQuotaExceeded
 from snakepit_ray.store import place, values
-from snakepit_ray.store.committer import DAMAGED, Called, Committer, Result
+from snakepit_ray.store.committer import Called, Committer, Result
 from snakepit_ray.store.database import Database
 from snakepit_ray.store.files import LARGE, Filed, Files
 
+DAMAGED = (sqlite3.Error, ValueError, TypeError, KeyError, struct.error)
 Clock = Callable[[], float]
 Said = Callable[[Sequence[Result]], None]
+log = logging.getLogger("snakepit_ray.store")
 
 
 class Disk:
     """Made by `Disk.open`, in the loop of its store. `reset_from`: under which name a damaged file was set
-    aside, "" where none was."""
+    aside, "" where none lies there."""
 
     def __init__(
         self,
@@ -129,12 +133,15 @@ class Disk:
 
     async def size(self) -> int:
         """Bytes of all that is kept."""
-        files = await self._loop.run_in_executor(self._writer, self._files.size)
+        try:
+            files = await self._loop.run_in_executor(self._writer, self._files.size)
+        except OSError:  # one was removed meanwhile, by somebody else
+            files = 0
         found = await self._call(lambda database: database.size())
         return files + (found if isinstance(found, int) else 0)
 
     async def _call(self, act: Callable[[Database], Any]) -> Any:
-        """What `act` gives in the database's thread, or the sqlite3.Error that it raises."""
+        """What `act` gives in the database's thread, or the exception that it raises."""
         given: asyncio.Future[Any] = self._loop.create_future()
         self._committer.call(act, lambda value: None if given.done() else given.set_result(value))
         return await given
@@ -151,13 +158,15 @@ class Disk:
 
 def _opened(path: Path, is_named: bool, clock: Clock, wall: Clock) -> tuple[Database, Beginning, str]:
     try:
-        return (*_begun(path, clock, wall), "")
+        return (*_begun(path, clock, wall), place.aside(path))
     except DAMAGED as error:
         if isinstance(error, sqlite3.OperationalError):
             raise place.cannot_write(path, error) from error
         if is_named:
             raise place.damaged(path, error) from error
+        why = f"{type(error).__name__}: {error}"
     aside = place.set_aside(path, wall())
+    log.warning("the session store %s was damaged (%s); it lies at %s, a new one begins", path, why, aside)
     try:
         return (*_begun(path, clock, wall), str(aside))
     except DAMAGED as error:

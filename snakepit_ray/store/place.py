@@ -23,6 +23,8 @@ from snakepit_ray.process.state_files import Base
 
 FOLDER = "stores"
 FILE = "sessions.db"
+ASIDE = ".damaged-"
+SUFFIXES = ("-wal", "-shm", ".files")  # of what belongs to a database
 UNUSED_SECONDS = 7 * 86_400.0  # after so long, what an ended cluster has left is removed
 LOCK_SECONDS = 3.0  # for a store that was killed to be gone
 
@@ -119,8 +121,14 @@ def damaged(path: Path, error: Exception) -> ConfigError:
 
 def set_aside(path: Path, wall: float) -> Path:
     """Moves a damaged store away, with its logs and its files. Returns its new path."""
-    name = f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(wall))}"
-    for suffix in ("-wal", "-shm", ".files", ""):
+    name = f"{path.name}{ASIDE}{time.strftime('%Y%m%d-%H%M%S', time.gmtime(wall))}"
+    for suffix in (*SUFFIXES, ""):
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(path.with_name(name + suffix))
     return path.with_name(name)
+
+
+def aside(path: Path) -> str:
+    """The newest of the damaged stores that lie here, "" where there is none."""
+    found = [one for one in path.parent.glob(f"{path.name}{ASIDE}*") if not one.name.endswith(SUFFIXES)]
+    return str(max(found)) if found else ""

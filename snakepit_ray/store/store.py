@@ -30,6 +30,8 @@ Clock = Callable[[], float]
 T = TypeVar("T")
 PORTION = 100  # sessions that are looked at in one piece while others wait
 SWEEP_SECONDS = 60.0
+ENDED_SECONDS = 0.05
+TOLD_TOGETHER = 1_000  # sessions that have ended, in one message
 
 
 class Holder(Protocol):
@@ -65,6 +67,7 @@ class Store:
         self._holders: dict[str, Holder] = {}
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._recalled: dict[Lease, float] = {}
+        self._ended: list[Ended] = []  # that nobody was told of yet
         self._timer: asyncio.TimerHandle | None = None
         self._sweeping = asyncio.ensure_future(self._sweep(sweep_seconds))
         if disk is not None:
@@ -77,12 +80,14 @@ class Store:
 
         Questions about one session take effect in their order."""
         disk = self._disk
-        if disk is None or not any(map(values.is_large, questions)):
-            answers = await self._put([values.changed(one, values.in_memory) for one in questions])
-        else:
+        if disk is None:
+            return await self._put([_own(question) for question in questions])
+        if any(map(values.is_large, questions)):
             answers = await asyncio.gather(*(self._ask_filed(disk, question) for question in questions))
+        else:
+            answers = await self._put([_own(question) for question in questions])
         for index, answer in enumerate(answers):
-            if disk is not None and isinstance(answer, StoreStats):
+            if isinstance(answer, StoreStats):
                 answers[index] = replace(answer, bytes=await disk.size())
         return answers
 
@@ -90,7 +95,7 @@ class Store:
         """Writes the files of a question before it is put; those without files do not wait for it."""
         try:
             is_large = values.is_large(question)
-            plain = await disk.filed(question) if is_large else values.changed(question, values.in_memory)
+            plain = await disk.filed(question) if is_large else _own(question)
         except SnakepitError as error:
             return error
         return (await self._put([plain]))[0]
@@ -126,7 +131,11 @@ class Store:
         message = _Message(len(questions))
         now, at = self._clock(), self._wall()
         for index, question in enumerate(questions):
-            self._messages[self._core.ask(question, now, at, is_use)] = message, index
+            refusal = None if isinstance(question, Watch) else values.refusal(question)
+            if refusal is not None:
+                message.answer(index, refusal)
+            else:
+                self._messages[self._core.ask(question, now, at, is_use)] = message, index
         self._perform()
         return await message.whole
 
@@ -180,8 +189,16 @@ class Store:
             numbers = [one.number for one in orders.transactions]
             self._core.durable(numbers, self._clock(), self._wall())
         self._recall(orders.recalls)
-        for holder in list(self._holders.values()) if orders.ended else ():
-            holder.sessions_ended(orders.ended)
+        if orders.ended and not self._ended:
+            self._loop.call_later(ENDED_SECONDS, self._tell_ended)
+        self._ended += orders.ended
+
+    def _tell_ended(self) -> None:
+        """Sessions that end at about the same time are told together: there may be many holders."""
+        ended, self._ended = self._ended, []
+        for begin in range(0, len(ended), TOLD_TOGETHER):
+            for holder in list(self._holders.values()):
+                holder.sessions_ended(ended[begin : begin + TOLD_TOGETHER])
 
     def _hear(self, results: Sequence[Result]) -> None:
         """What has come of orders at the disk."""
@@ -248,7 +265,8 @@ class Store:
                 await asyncio.sleep(0)
             self._perform()
             if self._disk is not None:
-                await self._disk.sweep_files()
+                with contextlib.suppress(OSError):
+                    await self._disk.sweep_files()
             oldest = self._clock() - seconds
             self._recalled = {lease: since for lease, since in self._recalled.items() if since > oldest}
 
@@ -276,6 +294,11 @@ class _Message:
         self._left -= 1
         if not self._left and not self.whole.done():
             self.whole.set_result(self._answers)
+
+
+def _own(question: Question) -> Question:
+    """The question with its data in this process."""
+    return question if values.is_in_memory(question) else values.changed(question, values.in_memory)
 
 
 def _anew(clock: Clock, wall: Clock, open_after: float) -> Beginning:

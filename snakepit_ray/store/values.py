@@ -3,7 +3,7 @@ constraints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +33,7 @@ def accepted(demand: Demand, data: Data, name: str) -> Data:
 
     Raises VariableTypeError, ConstraintViolation, EncodingError, PayloadTooLarge."""
     check_size(data, f"the value of variable {name!r}")
-    value = outline(data.json, data.buffers, f"variable {name!r}")
+    value = outline(data.json, data.buffers, name)
     taken = demand.accepted(value, name)
     return data if _is_same(taken, value) else Data(encode_value(taken).json)
 
@@ -57,6 +57,18 @@ def _is_same(taken: Any, value: Any) -> bool:
     return taken is value
 
 
+def refusal(question: Question) -> PayloadTooLarge | None:
+    """Why a program is too large to be kept; None where it is not. Variables are looked at when their turn
+    comes."""
+    if not isinstance(question, StoreProgram):
+        return None
+    try:
+        check_size(question.program, f"program {question.id!r}")
+    except PayloadTooLarge as error:
+        return error
+    return None
+
+
 def changed(question: Question, change: Callable[[Data], Data]) -> Question:
     """The question with other values in it, where it has values."""
     if isinstance(question, StoreProgram):
@@ -70,10 +82,20 @@ def _changed(one: Change, change: Callable[[Data], Data]) -> Change:
     return replace(one, value=change(one.value)) if isinstance(one, Set | Register) else one
 
 
+def is_in_memory(question: Question) -> bool:
+    """Whether nothing in the question is memory of somebody else."""
+    return all(type(buffer) is bytes for data in _data(question) for buffer in data.buffers)
+
+
+def _data(question: Question) -> Iterator[Data]:
+    if isinstance(question, StoreProgram):
+        yield question.program
+    elif isinstance(question, Put):
+        yield from (one.value for one in question.changes if isinstance(one, Set | Register))
+
+
 def in_memory(data: Data) -> Data:
     """The value with its data in this process: a buffer may be memory of somebody who ends."""
-    if all(type(buffer) is bytes for buffer in data.buffers):
-        return data
     return Data(data.json, tuple(bytes(memoryview(buffer)) for buffer in data.buffers))
 
 
@@ -106,12 +128,4 @@ def _opened_one(one: Any, open_: Callable[[Data], Data]) -> Any:
 
 def is_large(question: Question) -> bool:
     """Whether a value in the question has a buffer that is kept as a file."""
-    if isinstance(question, StoreProgram):
-        return _has_file(question.program)
-    return isinstance(question, Put) and any(
-        _has_file(one.value) for one in question.changes if isinstance(one, Set | Register)
-    )
-
-
-def _has_file(data: Data) -> bool:
-    return any(memoryview(buffer).nbytes >= LARGE for buffer in data.buffers)
+    return any(memoryview(buffer).nbytes >= LARGE for data in _data(question) for buffer in data.buffers)

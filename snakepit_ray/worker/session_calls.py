@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
@@ -64,6 +65,7 @@ class _Asked(NamedTuple):
     args: dict[str, Any]
     pin: Pin
     began: float
+    age: float  # seconds since the request began, 0: not known
 
     @property
     def session(self) -> str:
@@ -156,12 +158,14 @@ class SessionCalls:
     async def _found(self, asked: _Asked, names: Sequence[str]) -> tuple[Found, dict[str, Any] | None]:
         """What there is of these names, and by which lease the interpreter may answer for itself."""
         pin, session, names = asked.pin, asked.session, tuple(names)
-        copy = self._copies.read(session, names, pin.generation, asked.began)
+        request_began = asked.began - asked.age if asked.age else math.inf
+        copy = self._copies.read(session, names, pin.generation, asked.began, request_began)
         if copy is not None:
             pin.generation = copy.found.generation
             return copy.found, self._lease(copy.terms, asked.began)
         terms = self._copies.asks(session, self._clock())
-        question = Get(session, names, pin.fence, pin.generation, self._copies.holder)
+        age = 0.0 if pin.generation else asked.age
+        question = Get(session, names, pin.fence, pin.generation, self._copies.holder, age)
         found = await self._read(asked, question, Found(0, {}, names))
         pin.generation = pin.generation or found.generation
         is_kept = self._copies.keep(session, found, terms)
@@ -266,6 +270,7 @@ class SessionCalls:
             generation=pin.generation,
             creation=self._creation if makes else None,
             released=self._copies.gives_up(session),
+            age=0.0 if pin.generation else asked.age,
         )
         wrote: Wrote = await asked_of(self._store, asked.call, put)
         pin.generation = pin.generation or wrote.generation
@@ -278,7 +283,8 @@ class SessionCalls:
         pin = await self._pins.of(call)
         known = field(args, "generation", int, 0)  # from a copy, of which this worker has not heard
         pin.generation = pin.generation or known
-        return _Asked(call, args, pin, began)
+        age = float(field(args, "age", (int, float), 0.0))
+        return _Asked(call, args, pin, began, age)
 
     async def _read(self, asked: _Asked, question: Question, nothing: Any) -> Any:
         """The answer, or `nothing` where there is no session, and the request has met none."""

@@ -147,9 +147,20 @@ class Stateful(Adapter):
     def meets_and_waits(self, ctx, name: str):
         """Reads, waits until `proceed` is called, and writes."""
         ctx[name]
+        self.wait()
+        return self.fails(ctx, "set", [name, 1])
+
+    @command
+    def waits_and_writes(self, ctx, name: str):
+        """The same, and it reads nothing before."""
+        self.wait()
+        return [ctx.get(name), self.fails(ctx, "set", [name, 1])["is"][0]]
+
+    def wait(self) -> None:
         self.waiting_commands += 1
         self.go_on.wait(30)
-        return self.fails(ctx, "set", [name, 1])
+        self.go_on.clear()
+        self.waiting_commands -= 1
 
     @command
     def waiting(self):

@@ -54,7 +54,7 @@ def histories(seeds: int) -> None:
 
 
 def test_no_history_is_broken() -> None:
-    histories(200)
+    histories(100)
 
 
 @pytest.mark.slow
@@ -70,13 +70,8 @@ def _the_word_does_not_change(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Copies, "_end", lambda self, word: None)
 
 
-def _an_answer_that_was_overtaken_is_kept(patch: pytest.MonkeyPatch) -> None:
-    real = Copies.keep
-
-    def keep(self: Copies, session: str, found: Found, terms: Terms) -> bool:
-        return real(self, session, found, terms._replace(stamp=self._words[terms.word]))
-
-    patch.setattr(Copies, "keep", keep)
+def _what_was_let_go_of_is_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Copies, "_is_gone", lambda self, session, lease: False)
 
 
 def _the_interpreter_looks_at_no_clock(patch: pytest.MonkeyPatch) -> None:
@@ -104,7 +99,7 @@ def _a_new_process_answers_for_the_one_before(patch: pytest.MonkeyPatch) -> None
     "without",
     [
         _the_word_does_not_change,
-        _an_answer_that_was_overtaken_is_kept,
+        _what_was_let_go_of_is_kept,
         _the_interpreter_looks_at_no_clock,
         _the_interpreter_looks_at_no_word,
         _a_copy_outlives_its_lease,
@@ -153,6 +148,23 @@ def test_who_writes_gives_up_the_newest_lease() -> None:
     assert copies.gives_up("s") == Lease("w", 1, session="s")
     assert copies.read("s", ("x",), 0, 0.0) is None
     assert copies.gives_up("s") is None
+
+
+def test_nothing_is_kept_under_a_lease_that_was_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_GONE", 2)
+    copies = Copies([0] * 8, "w")
+
+    def keeps(session: str, number: int, store: int = 0) -> bool:
+        lease = Lease("w", number, store, session)
+        return copies.keep(session, Found(1, {"x": value(1)}, lease=lease), copies.asks(session, 0.0))
+
+    assert keeps("s", 3)
+    copies.let_go([Lease("w", 3, session="s")])
+    assert not keeps("s", 3) and keeps("s", 4) and keeps("other", 1)
+    for number in (7, 8, 9):
+        copies.let_go([Lease("w", number, session=f"s{number}")])
+    assert not keeps("s", 7), "who is not remembered has let go of all that may be"
+    assert keeps("s", 8) and keeps("s", 1, store=1), "numbers of another store"
 
 
 def test_leases_of_others_are_not_let_go_of() -> None:

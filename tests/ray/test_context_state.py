@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 
@@ -56,6 +57,11 @@ def test_callers_and_commands_of_two_pools_share_a_session(pools: Any) -> None:
     assert hint.session(session).variables.get("x") == 1
     strict.session(session).variables.set("x", 2)
     assert reads(strict, session) == reads(hint, session) == [2]
+    array = np.arange(1_000_000, dtype="f8")
+    hint.session(session).variables.register("a", "tensor", array)
+    assert np.array_equal(strict.execute("reads", {"name": "a"}, session=session)[0], array)
+    found = hint.execute("arrays", {"size": 500_000}, session=session)
+    assert found["size"] == len(strict.session(session).variables.get("a")) == 500_000
     with pytest.raises(snakepit.CommandError, match="VariableTypeError"):
         strict.execute("writes", {"name": "x", "value": "text"}, session=session)
 

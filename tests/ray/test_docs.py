@@ -64,6 +64,7 @@ SAID: dict[str, list[str]] = {
         r"True False",
         r"\{'prompt': 'Hello, \{name\}!'\}",
     ],
+    "session-store": [r"sqlite True"],
     "sessions": [r"1", r"2", r"crashed", r"1 after rebind", r"2 after a recycle"],
     "streams": [r"line 0", r"line 1", r"2", r"1 of 3 opened", r"\['line 0', 'line 1', 'line 2'\]", r"closed"],
     "telemetry": [r"request\.executed .* add"],

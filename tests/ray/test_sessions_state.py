@@ -20,7 +20,7 @@ from snakepit_ray.client.records import Change
 from snakepit_ray.port.naming import NAMESPACE
 from snakepit_ray.port.store_actor import STORE
 from tests.conftest import wait_until
-from tests.ray.harness import alive
+from tests.ray.harness import alive, driver
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 
@@ -102,6 +102,27 @@ def test_a_session_that_was_pickled_goes_on_in_a_task(
         pickle.loads(pickle.dumps(session)).variables.get("n")
 
 
+def test_another_job_sees_the_same_and_what_it_forks_is_told_that_it_cannot(
+    shared: snakepit.Pool, session: snakepit.Session
+) -> None:
+    session.variables.register("n", "integer", 1)
+    process = driver(
+        f"variables = snakepit.connect({shared.name!r}).session({session.id!r}).variables\n"
+        "version = variables.set('n', variables.get('n') + 1)\n"
+        "if os.fork() == 0:\n"
+        "    try:\n"
+        "        variables.get('n')\n"
+        "    except snakepit.PoolClosed as error:\n"
+        "        os._exit(7 if 'was forked' in str(error) else 8)\n"
+        "    os._exit(9)\n"
+        "_, status = os.wait()\n"
+        "print(json.dumps([version, os.waitstatus_to_exitcode(status), variables.get('n')]))"
+    )
+    said, _ = process.communicate(timeout=100)
+    assert said.splitlines()[-1:] == ["[2, 7, 2]"]
+    assert session.variables.get("n") == 2
+
+
 def increment(variables: Any, times: int, versions: list[int]) -> None:
     for _ in range(times):
         while True:
@@ -120,10 +141,10 @@ def exact_increments(shared: snakepit.Pool, session: snakepit.Session, times: in
         writers = [threads.submit(increment, session.variables, times, versions) for _ in range(8)]
         for number in range(kills):
             reached = 8 * times * (number + 1) // (kills + 1)
-            wait_until(lambda reached=reached: len(versions) >= reached, 60)
+            wait_until(lambda reached=reached: len(versions) >= reached, 300)
             kill_store()
         for writer in writers:
-            writer.result(60)
+            writer.result(300)
     assert sorted(versions) == [*range(2, 8 * times + 2)]
     assert session.variables.get_versioned("n") == (8 * times, 8 * times + 1)
 
@@ -135,6 +156,7 @@ def test_increments_are_exact_while_the_store_is_killed(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_many_increments_are_exact_while_the_store_is_killed(
     shared: snakepit.Pool, session: snakepit.Session
 ) -> None:
@@ -164,7 +186,6 @@ def test_a_watcher_goes_on_when_the_store_was_killed(session: snakepit.Session) 
     versions = [change.version for change in seen]
     assert versions == sorted({*versions})
     assert (versions[0], versions[-1]) == (1, 21)
-    assert sum(change.skipped + 1 for change in seen) == 21
 
 
 def test_closing_a_watcher_ends_its_question_at_the_store(

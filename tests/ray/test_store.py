@@ -183,6 +183,7 @@ def test_workers_and_watchers_find_the_next_store(no_store: None) -> None:
             leases.extend([] if lease is None else [lease])
             return lease is not None
 
+        await link.ask(Remove("s", op()))  # an earlier test has left it on the disk
         await link.ask(Put("s", op(), (register("x", "integer", 0),), creation=POOL))
         await until(leased)
         first = await link.watch(Watch("s"))

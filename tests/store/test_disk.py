@@ -4,10 +4,13 @@ said."""
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -39,7 +42,9 @@ from snakepit_ray.errors import (
     SessionNotFound,
     SessionWorkerLost,
 )
+from snakepit_ray.store import place
 from snakepit_ray.store.disk import Disk
+from snakepit_ray.store.files import Files
 from snakepit_ray.store.store import Store
 from tests.store.harness import (
     POOL,
@@ -282,7 +287,8 @@ def test_a_damaged_file_is_set_aside_unless_the_user_named_it(home: Home, damage
         await put(store, "s", register("x", "float", 1))
         aside.append(Path((await ask(store, Usage())).reset_from))
 
-    home.run(body)
+    home.run(body, body)
+    assert aside[0] == aside[1], "it is said as long as it lies there"
     assert aside[0].read_bytes() == damage
     assert aside[0].name.startswith("sessions.db.damaged-")
 
@@ -300,8 +306,9 @@ def test_a_damaged_page_is_an_error_of_its_session(home: Home) -> None:
     database.close()
 
     async def after(store: Store) -> None:
-        with pytest.raises(EncodingError, match="session 's' cannot be read"):
-            await ask(store, Get("s", ("x",)))
+        for _ in range(2):
+            with pytest.raises(EncodingError, match="session 's' cannot be read"):
+                await ask(store, Get("s", ("x",)))
         assert await value_of(store, "t", "x") == (1, 1.0)
 
     home.run(after)
@@ -357,6 +364,79 @@ def test_a_full_disk_fails_what_it_cannot_hold_and_nothing_else(home: Home) -> N
         assert not (await ask(store, Usage())).full
 
     home.run(body)
+
+
+def test_what_cannot_be_written_fails_alone(home: Home) -> None:
+    """Callers look at their metadata; what comes past them must not end the store of everybody."""
+
+    async def body(store: Store) -> None:
+        answers = await store.ask(
+            [
+                Join("s", Creation("p", 10.0, 9, {"a": object()}), op()),
+                Join("t", Creation("p", 10.0, 9, {"a": 1}), op()),
+                Join("\ud800", Creation("p", 10.0, 9), op()),
+            ]
+        )
+        assert [type(one).__name__ for one in answers] == ["EncodingError", "Joining", "EncodingError"]
+        assert (await ask(store, Join("s", Creation("p", 10.0, 9), op()))).is_new
+
+    home.run(body)
+
+
+def test_a_full_disk_fails_values_that_need_a_file(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Files, path: Path, view: memoryview) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def body(store: Store) -> None:
+        await put(store, "s", register("x", "tensor", np.ones(3)))
+        with monkeypatch.context() as patch:
+            patch.setattr(Files, "_write", full)
+            large = Put("s", op(), (assign("x", np.ones(10_000)),))
+            answers = await store.ask([large, Put("s", op(), (register("y", "float", 1),))])
+            assert [type(one).__name__ for one in answers] == ["SessionQuotaExceeded", "Wrote"]
+            assert (await value_of(store, "s", "x"))[0] == 1
+        await ask(store, large)
+        assert (await value_of(store, "s", "x"))[0] == 2
+
+    home.run(body)
+
+
+# ---- memory, and other clusters ----------------------------------------------------------------------------
+
+
+def test_what_was_not_used_for_long_is_not_in_memory(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snakepit_ray.core.state.store.MEMORY", 20_000)
+    names = [f"s{number}" for number in range(20)]
+
+    async def body(store: Store) -> None:
+        core, writes = store._core, {}
+        for name in names:
+            await put(store, name, register("x", "string", "x" * 2_000))
+            writes[name] = Put(name, op(), (assign("x", name),))
+            await ask(store, writes[name])
+        core.sweep(100, home.clocks.now(), home.clocks.at())
+        assert core._desk.weight <= 20_000
+        assert [*core._desk.rooms][-1] == "s19" and "s0" not in core._desk.rooms
+        for name in names:
+            assert await value_of(store, name, "x") == (2, name)
+            assert (await ask(store, writes[name])).outcome[0].version == 2
+        assert core._desk.weight == sum(room.weight for room in core._desk.rooms.values())
+
+    home.run(body)
+
+
+def test_each_cluster_has_a_folder_which_goes_when_it_is_old(tmp_path: Path) -> None:
+    old, new, used = (place.default_path(name, tmp_path) for name in ("session/1", "session/2", "session/3"))
+    assert len({old.parent, new.parent, used.parent}) == 3
+    locks = [place.Lock(path, 0.0) for path in (old, new, used)]
+    for lock in locks[:2]:
+        lock.release()
+    for path in (old, used):
+        for one in (path.parent, *path.parent.iterdir()):
+            os.utime(one, (1_000, 1_000))
+    assert place.sweep(time.time(), tmp_path) == [old.parent]
+    assert not old.parent.exists() and new.exists() and used.exists()
+    locks[2].release()
 
 
 # ---- SIGKILL -----------------------------------------------------------------------------------------------

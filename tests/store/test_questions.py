@@ -263,6 +263,7 @@ def test_a_session_that_is_not_used_expires_and_a_use_keeps_it() -> None:
         with pytest.raises(SessionExpired):
             await ask(store, Look("s"))
         assert (await ask(store, Sessions()), await ask(store, Cleanup())) == ((), 1)
+        await asyncio.sleep(1)
         assert [(one.session, one.reason) for one in copies.ended] == [("s", "expired")]
         assert (await ask(store, Join("s", POOL, op()))).is_new
 
@@ -292,6 +293,29 @@ def test_the_quota_is_a_pools_and_counts_what_is_being_made() -> None:
         assert (stats.by_pool, stats.crowded) == ({"few": 3, "pool": 1}, ("few",))
         await ask(store, Remove("s0", op()))
         assert (await ask(store, Join("s4", few, op()))).is_new
+
+    run(body)
+
+
+def test_the_10001st_session_of_a_pool() -> None:
+    async def body(store: Store, loop: VirtualLoop) -> None:
+        answers = await store.ask([Join(f"s{number}", POOL, op()) for number in range(10_001)])
+        assert all(one.is_new for one in answers[:10_000])
+        assert isinstance(answers[10_000], SessionQuotaExceeded)
+        assert (answers[10_000].used, answers[10_000].limit) == (10_000, 10_000)
+
+    run(body)
+
+
+def test_ends_of_many_sessions_are_told_together() -> None:
+    async def body(store: Store, loop: VirtualLoop) -> None:
+        copies = Copies(store, "w")
+        told: list[int] = []
+        copies.sessions_ended = lambda ended: told.append(len(ended))  # type: ignore[method-assign]
+        await store.ask([Join(f"s{number}", POOL, op()) for number in range(1_500)])
+        await store.ask([Remove(f"s{number}", op()) for number in range(1_500)])
+        await asyncio.sleep(1)
+        assert told == [1_000, 500]
 
     run(body)
 
@@ -341,6 +365,21 @@ def test_a_lower_binding_is_refused_and_reads_with_it() -> None:
     run(body)
 
 
+def test_a_binding_is_remembered_where_there_is_no_session() -> None:
+    async def body(store: Store, loop: VirtualLoop) -> None:
+        with pytest.raises(SessionNotFound):
+            await ask(store, Get("s", ("x",), Fence("p", 5)))
+        await put(store, "s", register("x", "integer", 1))
+        with pytest.raises(SessionWorkerLost):
+            await put(store, "s", assign("x", 2), fence=Fence("p", 4))
+        await ask(store, Remove("s", op()))
+        with pytest.raises(SessionWorkerLost):
+            await put(store, "s", register("x", "integer", 1), fence=Fence("p", 4))
+        await put(store, "s", register("x", "integer", 1), fence=Fence("p", 5))
+
+    run(body)
+
+
 # ---- programs ----------------------------------------------------------------------------------------------
 
 
@@ -354,6 +393,8 @@ def test_programs_of_a_session() -> None:
             await ask(store, StoreProgram("s", "q", data(2), op(), must_exist=True))
         await ask(store, StoreProgram("s", "p", data(2), op(), must_exist=True))
         assert plain(await ask(store, GetProgram("s", "p"))) == 2
+        with pytest.raises(PayloadTooLarge):
+            await ask(store, StoreProgram("s", "p", Data(b"1" * (4 * 1024 * 1024 + 1)), op()))
         info = await ask(store, Look("s"))
         assert (info.programs, info.version) == (("p",), 3)
         assert await ask(store, RemoveProgram("s", "p", op())) is True

@@ -56,7 +56,7 @@ class Seen:
 
 @dataclass
 class Asked:
-    """A question. `answers`: of all the times that it was sent."""
+    """A question. `answers`: of all the times that it was sent, where it had an effect."""
 
     question: Question
     began: int
@@ -163,10 +163,9 @@ class World:
             isinstance(answer, Wrote) and any(one.error for one in answer.outcome)
         ):
             return
-        took_effect = [one for one in asked.answers if one is not False]
-        if took_effect and not (isinstance(answer, Joining) and not answer.is_new):
-            assert answer == took_effect[0], "one change, two answers"
-        asked.answers.append(answer)
+        if answer is not False and not (isinstance(answer, Joining) and not answer.is_new):
+            assert answer == (asked.answers or [answer])[0], "one change, two answers"
+            asked.answers.append(answer)
         if isinstance(answer, Joining):
             self.of_generation(question.session, answer.info.generation, asked.began)  # type: ignore[union-attr]
         elif isinstance(question, Remove) and answer is True:

@@ -13,9 +13,9 @@ import pytest
 
 from snakepit_ray.core.state.asked import Fence, Put
 from snakepit_ray.core.state.leases import LEASE_SECONDS
-from snakepit_ray.errors import CommandError, VersionConflict
+from snakepit_ray.errors import CommandError, DeadlineExceeded, VersionConflict
 from snakepit_ray.store.store import Store
-from tests.supervisor.harness import run, until
+from tests.supervisor.harness import pid_of, run, until
 from tests.supervisor.session_harness import Caller, Worker, stateful
 
 SHOWCASE = "snakepit_bridge.adapters.showcase:ShowcaseAdapter"
@@ -210,6 +210,29 @@ def test_what_was_deleted_is_not_brought_back_by_a_command_that_runs(tmp_path: P
     with_threads(tmp_path, body)
 
 
+def test_a_command_does_not_bring_back_what_was_deleted_before_it_first_asked(tmp_path: Path) -> None:
+    async def body(worker: Worker, caller: Caller) -> None:
+        for is_made_anew in (False, True):
+            await caller.set_all(x=1)
+            waiting = asyncio.ensure_future(worker.run("waits_and_writes", name="x"))
+            await until_waiting(worker)
+            await caller.delete()
+            if is_made_anew:
+                await caller.set_all(x=5)
+                assert await worker.run("reads", name="x", count=2) == [5, 5], "a copy that others may read"
+            await worker.run("proceed", session="")
+            assert await waiting == [None, "SessionNotFound"]
+            assert await caller.delete() is is_made_anew
+        assert await worker.run("writes", name="x", value=6) == 6, "the next command makes one"
+
+    with_threads(tmp_path, body)
+
+
+async def until_waiting(worker: Worker) -> None:
+    while await worker.run("waiting", session="") != 1:
+        pass
+
+
 def test_commands_of_several_threads_see_their_own_sessions(tmp_path: Path) -> None:
     async def body(worker: Worker, caller: Caller) -> None:
         sessions = [f"s{number}" for number in range(20)]
@@ -369,6 +392,29 @@ def test_many_reads_at_once(tmp_path: Path) -> None:
         assert await worker.run("at_once", name="x", count=100) == 100 * [1]
 
     with_worker(tmp_path, body)
+
+
+@pytest.mark.parametrize("command", ["reads", "in_loop"])
+def test_a_budget_that_ends_wakes_who_waits_for_the_store(tmp_path: Path, command: str) -> None:
+    """Also where it blocks the interpreter's event loop. The interpreter goes on."""
+
+    async def body(worker: Worker, caller: Caller) -> None:
+        await caller.set_all(x=1)
+        pid = pid_of(worker.supervisor)
+        answers = worker.link.ask
+        worker.link.ask = never  # type: ignore[method-assign]
+        args = {"name": "x"} if command == "reads" else {"method": "__getitem__", "args": ["x"]}
+        with pytest.raises(DeadlineExceeded):
+            await worker.run(command, budget=0.3, **args)
+        worker.link.ask = answers  # type: ignore[method-assign]
+        assert await worker.run("reads", name="x") == [1]
+        assert pid_of(worker.supervisor) == pid
+
+    with_worker(tmp_path, body)
+
+
+async def never(question: Any, seconds: float | None = None) -> None:
+    await asyncio.Event().wait()
 
 
 def test_a_conflict_is_no_write(tmp_path: Path) -> None:

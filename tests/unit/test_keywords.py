@@ -33,7 +33,8 @@ EXAMPLES: list[Any] = [
     CircuitBreakerConfig(),
     Affinity.HINT,
     *("process", "thread", "spread", "pack", "error", "marker", "hint", "strict_queue"),
-    *("strict_fail_fast", "auto", "off", "sqlite", "memory"),
+    *("strict_fail_fast", "auto", "off"),
+    *("memory", "sqlite:/var/sessions.db"),
     *(b"bytes", ["list"], 1j, object()),
 ]
 

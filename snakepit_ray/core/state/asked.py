@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from snakepit_ray.core.state.leases import Lease
-from snakepit_ray.core.state.writes import Change, Outcome
+from snakepit_ray.core.state.writes import Change, Outcome, Set, Written
 
 ANY = "*"
 
@@ -185,13 +185,16 @@ class VariableInfo:
 @dataclass(frozen=True)
 class Get:
     """The newest values of some variables, all of one moment -> Found. `holder`: who wants a lease and keeps
-    what it reads, "" for nobody. Raises SessionNotFound, SessionExpired, SessionWorkerLost."""
+    what it reads, "" for nobody. `age`: for how many seconds the asker has meant the session by its id alone:
+    one that was deleted since then is not there, and no later one is meant. Raises SessionNotFound,
+    SessionExpired, SessionWorkerLost."""
 
     session: str
     names: tuple[str, ...]
     fence: Fence | None = None
     generation: int = 0
     holder: str = ""
+    age: float = 0.0
 
 
 class Found(NamedTuple):
@@ -231,7 +234,7 @@ class Put:
     """Some changes of variables, which become visible at one moment -> Wrote: what became of each change.
     Values of changes are Data. `creation`: the session is made if there is none, with it; None: it must be
     there. `is_atomic`: all changes or none. `released`: the asker's own lease, of which it has let go before
-    it asked. Raises as Get does, SessionQuotaExceeded."""
+    it asked. `age`: as in Get. Raises as Get does, SessionQuotaExceeded."""
 
     session: str
     op: str
@@ -241,6 +244,25 @@ class Put:
     generation: int = 0
     creation: Creation | None = None
     released: Lease | None = None
+    age: float = 0.0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A thousand changes as plain tuples pickle three times as fast: Ray's pickler asks Python about each
+        object that is none."""
+        changes = [_packed_change(change) for change in self.changes]
+        rest = self.is_atomic, self.fence, self.generation, self.creation, self.released, self.age
+        return _unpacked_put, (self.session, self.op, changes, *rest)
+
+
+def _packed_change(change: Change) -> tuple[Any, ...]:
+    if type(change) is Set and type(change.value) is Data:
+        return change.name, *change.value, change.expected, change.demand
+    return (change,)
+
+
+def _unpacked_put(session: str, op: str, changes: list[tuple[Any, ...]], *rest: Any) -> Put:
+    made = (Set(one[0], Data(*one[1:3]), *one[3:]) if len(one) > 1 else one[0] for one in changes)
+    return Put(session, op, tuple(made), *rest)
 
 
 class Wrote(NamedTuple):
@@ -248,6 +270,14 @@ class Wrote(NamedTuple):
 
     generation: int
     outcome: Outcome
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """See Put."""
+        return _unpacked_wrote, (self[0], [(one.name, one.version, one.error) for one in self[1]])
+
+
+def _unpacked_wrote(generation: int, outcome: list[tuple[Any, ...]]) -> Wrote:
+    return Wrote(generation, tuple(Written(*one) for one in outcome))
 
 
 # ---- watching ----------------------------------------------------------------------------------------------

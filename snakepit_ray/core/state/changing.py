@@ -27,7 +27,7 @@ from snakepit_ray.core.state.asked import (
 from snakepit_ray.core.state.desk import Desk
 from snakepit_ray.core.state.orders import Program, Row
 from snakepit_ray.core.state.registry import Session
-from snakepit_ray.core.state.room import Change, Room, Writing, weight_of
+from snakepit_ray.core.state.room import Change, Room, Writing, weight_of, weight_of_data
 from snakepit_ray.core.state.session import Told
 from snakepit_ray.core.state.writes import Outcome, Write
 from snakepit_ray.errors import InvalidArguments, VersionConflict
@@ -62,6 +62,9 @@ class Changing:
             return STAYS
         pool = creation.pool
         desk.registry.check_quota(pool, creation.limit, desk.coming[pool], desk.now)
+        old = desk.registry.last(room.id)
+        if old is not None and old.fences:
+            desk.remember_fences(room.id, old.fences)
         made = Session(
             room.id,
             desk.registry.next_generation(),
@@ -70,6 +73,7 @@ class Changing:
             desk.now,
             metadata=dict(creation.metadata),
             created_at=desk.at,
+            fences=desk.fences.get(room.id, {}),
         )
         answer = Joining(desk.info(made), is_new=True) if op else None
         done = desk.remember(room, op, answer) if op else None
@@ -77,17 +81,16 @@ class Changing:
 
         def apply() -> None:
             desk.coming[pool] -= 1
-            old = desk.registry.add(made)
-            if old is not None:
+            expired = desk.registry.add(made)
+            if expired is not None:
                 desk.counts["expired"] += 1
-                desk.ended(old, "expired")
+                desk.ended(expired, "expired")
             desk.empty(room)
             room.state = desk.make_state(room.id, made.generation)
 
         def undo() -> None:
             desk.coming[pool] -= 1
 
-        old = desk.registry.last(room.id)
         desk.change(
             Change(room, apply, undo, done),
             session=self._row(made),
@@ -155,8 +158,13 @@ class Changing:
     def is_fenced(self, room: Room, fence: Fence | None) -> bool:
         """Whether the fence is a higher one than the store has seen: it is written down before the question
         is looked at, so that no lower one is taken any more, whatever dies."""
+        if fence is None:
+            return False
         session = self._desk.registry.find(room.id, self._desk.now)
-        if fence is None or session is None or fence.binding <= session.fences.get(fence.pool, 0):
+        if session is None:
+            self._desk.remember_fences(room.id, {fence.pool: fence.binding})
+            return False
+        if fence.binding <= session.fences.get(fence.pool, 0):
             return False
         changed = replace(session, fences={**session.fences, fence.pool: fence.binding})
         self._replace(room, changed, None, "")
@@ -243,7 +251,7 @@ class Changing:
         changed = replace(session, version=session.version + 1, programs=programs)
 
         def apply() -> None:
-            _keep(room, name, program)
+            self._keep(room, name, program)
 
         return self._replace(room, changed, answer, op, apply, programs={name: program})
 
@@ -253,22 +261,23 @@ class Changing:
 
         def apply() -> None:
             before = len(room.programs)
-            _keep(room, name, program and replace(program, used_at=desk.now))
+            self._keep(room, name, program and replace(program, used_at=desk.now))
             desk.global_programs += len(room.programs) - before
 
         desk.change(Change(room, apply, done=done), programs={name: program}, op=done)
         return STAYS
 
+    def _keep(self, room: Room, name: str, program: Program | None) -> None:
+        old = room.programs.pop(name, None)
+        for one, sign in ((old, -1), (program, 1)):
+            if one is not None:
+                self._desk.weigh(room, sign * weight_of_data(one.data))
+        if program is not None:
+            room.programs[name] = program
+
     def _global(self, room: Room, name: str) -> Program | None:
         found = room.programs.get(name)
         return found if found is not None and self._desk.now - found.used_at <= found.ttl else None
-
-
-def _keep(room: Room, name: str, program: Program | None) -> None:
-    if program is None:
-        room.programs.pop(name, None)
-    else:
-        room.programs[name] = program
 
 
 def _check_existence(question: StoreProgram, exists: bool) -> None:

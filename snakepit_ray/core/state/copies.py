@@ -7,6 +7,8 @@ store.
   them. A word that changes for one session ends the copies of the others that share it, which is safe.
 - A word changes before the store hears that its lease was released, and nothing is kept of an answer whose
   question began under another word: it was overtaken.
+- A holder that has a lease gets the same number again. So nothing is kept under a number that was let go of:
+  the store may hear of that after it has answered.
 - Each value has the end that its own lease had. A later lease says nothing of what was read before it.
 - What was granted to an earlier process of the worker is not this one's to release: its interpreter may still
   read. Holders of two processes have two names.
@@ -14,6 +16,7 @@ store.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, MutableSequence, Sequence
@@ -23,6 +26,7 @@ from typing import NamedTuple
 from snakepit_ray.core.state.asked import Data, Ended, Found, Versioned
 from snakepit_ray.core.state.leases import LEASE_SECONDS, Lease
 
+MOST_GONE = 10_000  # sessions of which it is remembered which lease was let go of
 MOST_BYTES = 32 << 20  # of values that are kept
 EACH = 200  # bytes that a name costs beside its value, about
 FULL = 2**64
@@ -73,25 +77,31 @@ class Copies:
         self._most = most
         self._bytes = 0
         self._sessions: OrderedDict[str, _Session] = OrderedDict()  # the least recently read first
+        self._gone: OrderedDict[str, tuple[int, int]] = OrderedDict()  # store and number that was let go of
+        self._gone_before = (0, 0)  # of sessions that are not remembered
 
     # ---- reads --------------------------------------------------------------------------------------------
 
-    def read(self, session: str, names: Sequence[str], generation: int, now: float) -> Copy | None:
-        """The answer, if all of it is here. `generation`: of the session that is meant, 0: any."""
+    def read(
+        self, session: str, names: Sequence[str], generation: int, now: float, began: float = math.inf
+    ) -> Copy | None:
+        """The answer, if all of it is here. `generation`: of the session that is meant, 0: the one that there
+        was when the request `began`. A copy that was asked for after that may be of a later one."""
         kept = self._sessions.get(session)
         if kept is None or not self._is_good(session, kept) or generation not in (0, kept.generation):
             self.misses += 1
             return None
         found = [kept.kept.get(name) for name in names]
         known = [one for one in found if one is not None and now < one.terms.ends]
-        if not known or len(known) < len(found):
+        first = min(known, key=lambda one: one.terms.ends, default=None)
+        is_later = not generation and first is not None and first.terms.ends - LEASE_SECONDS > began
+        if first is None or is_later or len(known) < len(found):
             self.misses += 1
             return None
         self._sessions.move_to_end(session)
         self.hits += 1
         there = {name: one.value for name, one in zip(names, known, strict=True) if one.value is not None}
         missing = tuple(name for name in names if name not in there)
-        first = min(known, key=lambda one: one.terms.ends)
         return Copy(Found(kept.generation, there, missing), first.terms)
 
     def asks(self, session: str, now: float) -> Terms:
@@ -101,7 +111,11 @@ class Copies:
 
     def keep(self, session: str, found: Found, terms: Terms) -> bool:
         """The store has answered a question that began with `terms`. Whether that is kept."""
-        if found.lease is None or self._words[terms.word] != terms.stamp:
+        if (
+            found.lease is None
+            or self._words[terms.word] != terms.stamp
+            or self._is_gone(session, found.lease)
+        ):
             return False
         kept = self._sessions.get(session)
         if kept is None or not self._is_good(session, kept) or kept.generation != found.generation:
@@ -128,15 +142,17 @@ class Copies:
         own = tuple(lease for lease in leases if lease.holder == self.holder)
         for lease in own:
             self._let_go(lease.session)
+            self._remember(lease)
         return own
 
     def gives_up(self, session: str) -> Lease | None:
         """The interpreter is about to write: its copies of the session end now, so that the store need not
         ask for that. Returns: the lease that they were kept under, None where there was none."""
         kept = self._sessions.get(session)
-        if kept is None or not self._is_good(session, kept):
+        if kept is None:
             return None
         self._let_go(session)
+        self._remember(kept.lease)
         return kept.lease
 
     def ended(self, ended: Iterable[Ended]) -> None:
@@ -161,6 +177,15 @@ class Copies:
     def _let_go(self, session: str) -> None:
         self._end(self.word_of(session))
         self._drop(session)
+
+    def _remember(self, lease: Lease) -> None:
+        """Nothing is kept under that lease from now on."""
+        self._gone[lease.session] = max(self._gone.pop(lease.session, (0, 0)), (lease.store, lease.number))
+        while len(self._gone) > MOST_GONE:
+            self._gone_before = max(self._gone_before, self._gone.popitem(last=False)[1])
+
+    def _is_gone(self, session: str, lease: Lease) -> bool:
+        return (lease.store, lease.number) <= self._gone.get(session, self._gone_before)
 
     def _end(self, word: int) -> None:
         self._words[word] = (self._words[word] + 1) % FULL

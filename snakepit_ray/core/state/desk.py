@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,11 +14,13 @@ from snakepit_ray.core.state.constraints import Demand
 from snakepit_ray.core.state.leases import LEASE_SECONDS
 from snakepit_ray.core.state.orders import Answer, Content, Load, Op, Orders, Transaction
 from snakepit_ray.core.state.registry import Registry, Session
-from snakepit_ray.core.state.room import Change, Room, Sweeping, Writing, weight_of
+from snakepit_ray.core.state.room import Change, Room, Sweeping, Writing, weight_of, weight_of_data
 from snakepit_ray.core.state.session import Accept, SessionState
 from snakepit_ray.errors import SessionNotFound, SessionWorkerLost
 
 Entry = Change | Writing | Sweeping
+KEPT_FENCES = 10_000
+MOST_DELETED = 10_000  # sessions, of which it is remembered when they were deleted
 SAVED_SHARE = 0.1  # of a ttl: so much later at most a use is written down
 
 
@@ -58,11 +61,13 @@ class Desk:
         self.orders = Orders()
         self.now = 0.0
         self.at = 0.0
+        self.fences: OrderedDict[str, dict[str, int]] = OrderedDict()  # of sessions that there are not
         self.under_way: dict[int, Entry] = {}  # by the number of its transaction
         self._accept = accept
         self._numbers = count(1)
         self._leases = count(1)
         self._saved: dict[str, tuple[int, float]] = {}  # which use of a session was written down last
+        self._deleted: OrderedDict[str, float] = OrderedDict()  # when, the last ones
 
     # ---- orders -------------------------------------------------------------------------------------------
 
@@ -82,12 +87,34 @@ class Desk:
         change.room.is_busy = True
         self.commit(change, **facts)
 
+    def remember_fences(self, session_id: str, fences: Mapping[str, int]) -> None:
+        """The highest bindings that were seen where there is no session: the next one of that id begins with
+        them, so that who was its owner before that is not taken for it."""
+        known = self.fences.pop(session_id, {})
+        self.fences[session_id] = {
+            **known,
+            **{pool: max(n, known.get(pool, 0)) for pool, n in fences.items()},
+        }
+        while len(self.fences) > KEPT_FENCES:
+            self.fences.popitem(last=False)
+
     def ended(self, session: Session, reason: str) -> None:
         """A session is no more."""
+        if session.fences:
+            self.remember_fences(session.id, session.fences)
         self.orders.ended.append(Ended(session.id, session.generation, reason))
         self.orders.woken.add(session.id)
         self.variables.pop(session.generation, None)
         self._saved.pop(session.id, None)
+        if reason == "deleted":
+            self._deleted[session.id] = self.now
+            self._deleted.move_to_end(session.id)
+            if len(self._deleted) > MOST_DELETED:
+                self._deleted.popitem(last=False)
+
+    def was_deleted(self, session_id: str, seconds: float) -> bool:
+        """Whether a session of that id was deleted within the last seconds, as far as is remembered."""
+        return self._deleted.get(session_id, -math.inf) > self.now - seconds
 
     # ---- rooms --------------------------------------------------------------------------------------------
 
@@ -114,6 +141,7 @@ class Desk:
             used_at = self.now - max(0.0, idle - program.ttl * SAVED_SHARE)  # uses are written down so late
             room.programs[name] = replace(program, used_at=used_at)
         room.done.update(content.ops)
+        self.weigh(room, sum(weight_of_data(program.data) for program in content.programs.values()))
         if generation:
             room.state = self.make_state(room.id, generation, content)
             self.weigh(room, sum(map(weight_of, content.variables.values())))

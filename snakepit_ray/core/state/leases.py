@@ -67,4 +67,6 @@ class Leases:
 
     def free_from(self, now: float) -> float:
         """When nobody holds a copy any more, if nobody lets go of one before."""
+        if not self._ends:
+            return max(now, self._before)
         return max([now, self._before, *(end for _, end in self._ends.values())])

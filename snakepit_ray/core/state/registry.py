@@ -232,7 +232,9 @@ class Registry:
     def _used(self, session: Session, now: float) -> Session:
         if now <= session.used_at:
             return session
-        self._sessions[session.id] = used = replace(session, used_at=now)
+        used = object.__new__(Session)  # a tenth of what `replace` costs, with every question
+        used.__dict__.update(session.__dict__, used_at=now)
+        self._sessions[session.id] = used
         return used
 
     def _put(self, session: Session) -> None:

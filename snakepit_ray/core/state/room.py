@@ -92,13 +92,15 @@ class Sweeping(NamedTuple):
 
 
 def weight_of(variable: Variable | None) -> int:
-    """Bytes of memory, about."""
+    """Bytes of memory, about: as if all of its versions were as the newest."""
     if variable is None:
         return 0
-    return sum(PER_VERSION + _in_memory(one.value) for one in variable.versions)
+    return len(variable.versions) * weight_of_data(variable.newest.value)
 
 
-def _in_memory(value: Any) -> int:
+def weight_of_data(value: Any) -> int:
+    """Bytes of memory of one value, about. What is in files weighs nothing."""
     if not isinstance(value, Data):
-        return 0
-    return len(value.json) + sum(len(one) for one in value.buffers if isinstance(one, bytes))
+        return PER_VERSION
+    inline = sum(len(one) for one in value.buffers if isinstance(one, bytes)) if value.buffers else 0
+    return PER_VERSION + len(value.json) + inline

@@ -193,6 +193,11 @@ class SessionState:
         return not self._pending
 
     @property
+    def may_settle(self) -> bool:
+        """The write that came first is durable, so that something may become visible."""
+        return bool(self._pending) and next(iter(self._pending.values())).is_durable
+
+    @property
     def _change(self) -> int:
         return next(reversed(self._pending.values())).change if self._pending else self.story.cursor
 

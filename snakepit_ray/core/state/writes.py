@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from snakepit_ray.core.state.constraints import Demand
 from snakepit_ray.errors import SnakepitError
@@ -65,8 +65,7 @@ class Write:
     generation: int = 0
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """What became of one change: the variable's version from now on, or why nothing changed."""
 
     name: str

@@ -33,6 +33,7 @@ class SessionContext(StateMethods, OlderSpelling):
         "_event",
         "_link",
         "_outlet",
+        "_started",
         "_variables",
         "attempt",
         "command",
@@ -71,6 +72,7 @@ class SessionContext(StateMethods, OlderSpelling):
         self._cancelled = False
         self._event = None
         self._outlet = None  # of a stream
+        self._started = 0  # time.perf_counter_ns() when its command began
         self._variables = None  # made when they are first asked for
 
     @property

@@ -21,7 +21,7 @@ class Kept:
     own; None where a value cannot be changed.
     """
 
-    __slots__ = ("ends", "generation", "stamp", "thaw", "value", "version", "word")
+    __slots__ = ("asked", "ends", "generation", "stamp", "thaw", "value", "version", "word")
 
     def __init__(self, value, thaw, version: int, generation: int, lease: dict, asked: float) -> None:
         self.value = value
@@ -30,6 +30,7 @@ class Kept:
         self.generation = generation
         self.word = lease["word"]
         self.stamp = lease["stamp"]
+        self.asked = asked
         self.ends = asked + lease["seconds"]
 
 
@@ -75,8 +76,15 @@ class Copies:
             return (len(value) if type(value) in (str, bytes) else 32) + 200, value, None
         if type(value).__module__ == "numpy":  # it is read-only
             return (value.nbytes if value.nbytes <= self._small else LARGEST) + 200, value, None
-        try:
-            data = marshal.dumps(value)
-        except ValueError:  # an array inside of it
+        if not _is_plain(value):  # marshal would take an array inside of it for its bytes
             return LARGEST + 1, None, None
+        data = marshal.dumps(value)
         return len(data) + 200, data, marshal.loads
+
+
+def _is_plain(value) -> bool:
+    """Whether it is made of lists, dicts and values that cannot be changed."""
+    kind = type(value)
+    if kind is list:
+        return all(map(_is_plain, value))
+    return all(map(_is_plain, value.values())) if kind is dict else kind in _PLAIN

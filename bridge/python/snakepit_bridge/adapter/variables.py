@@ -8,7 +8,7 @@ the answer.
 from __future__ import annotations
 
 import sys
-from time import monotonic
+from time import perf_counter
 
 from snakepit_bridge.adapter.host_errors import SessionNotFound, VariableNotFound, error_of
 
@@ -47,6 +47,7 @@ class Variables:
         self._words = link.copies.words
         self._kept = link.copies.of(context.session_id)
         self._generation = 0  # of the session that the request has met
+        self._began = context._started / 1e9  # of perf_counter
         self.batch = None  # of the writes that are gathered: values by name
 
     # ---- asking ------------------------------------------------------------------------------------------
@@ -82,6 +83,8 @@ class Variables:
             )
         if self._generation:
             args["generation"] = self._generation
+        elif self._began:
+            args["age"] = perf_counter() - self._began
         return Ask(method, args, take or _itself)
 
     # ---- reads -------------------------------------------------------------------------------------------
@@ -89,11 +92,11 @@ class Variables:
     def look(self, name: str):
         """What may be read again of a variable: Kept, or None."""
         kept = self._kept.get(name)
-        if kept is None or self._words[kept.word] != kept.stamp or monotonic() >= kept.ends:
+        if kept is None or self._words[kept.word] != kept.stamp or perf_counter() >= kept.ends:
             return None
         if kept.generation != self._generation:
-            if self._generation:
-                return None
+            if self._generation or kept.asked > self._began:
+                return None  # it may be another session than the one that there was when the request began
             self._generation = kept.generation
         return kept
 
@@ -162,7 +165,7 @@ class Variables:
         return self._ask("session.history", {"name": name})
 
     def _get_many(self, names, take) -> Ask:
-        asked = monotonic()
+        asked = perf_counter()
 
         def keep(answer):
             generation, lease = answer["generation"], answer["lease"]
