@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -167,7 +168,7 @@ class VariableTalks:
         kept = naming.metadata({} if metadata is None else metadata)
         if constraints is not None and not isinstance(constraints, Mapping):
             raise _wrong("constraints", constraints, "a mapping from names to bounds")
-        demand = demanded(type_, constraints, name)
+        demand = copy.deepcopy(demanded(type_, constraints, name))
         return Register(name, self.access.data(value, f'variables["{name}"]'), demand, kept)
 
     # ---- all of them --------------------------------------------------------------------------------------

@@ -266,6 +266,21 @@ def test_a_value_is_what_it_was_when_it_was_given(variables: Any) -> None:
     assert variables.get("l") == [1, 2]
 
 
+def test_what_is_given_and_what_is_got_shares_nothing_with_the_store(pool: Any, variables: Any) -> None:
+    choices, metadata = ["a", "b"], {"by": ["me"]}
+    variables.register("c", "choice", "a", {"choices": choices}, metadata)
+    pool.sessions.update("s", metadata=metadata)
+    choices.append("c")
+    metadata["by"].append("you")
+    variables.list()[0].constraints["choices"].append("d")
+    pool.sessions.get("s").metadata["by"].append("them")
+    for wrong in ("c", "d"):
+        with pytest.raises(snakepit.ConstraintViolation):
+            variables.set("c", wrong)
+    assert variables.list()[0].metadata == {"by": ["me"]}
+    assert pool.sessions.get("s").metadata == {"by": ["me"]}
+
+
 def test_many_at_one_moment(variables: Any) -> None:
     for name in ("a", "b"):
         variables.register(name, "integer", 0)
