@@ -13,6 +13,7 @@ NAMES = (
     "batches",
     "growth",
     "streams",
+    "tools",
     "startup",
     "starts",
     "routing_sim",
