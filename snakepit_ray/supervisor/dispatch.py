@@ -222,6 +222,8 @@ class Dispatch:
         attempt.is_back = False
         if self.must_not_run_again(request):
             raise attempt.begun_elsewhere()
+        inside = self.admission.inside
+        request.inside = inside.get(request.id, "") if inside else ""
         undo = None if on_slot is None else on_slot()
         now, interpreter = self._clock(), self._serving.interpreter
         if now >= attempt.ends_at:
@@ -265,6 +267,21 @@ class Dispatch:
         """Whether a command has made the request, and holds a slot while it waits for that."""
         attempt = self.present.get(request_id)
         return attempt is not None and attempt.request.HasField("chain")
+
+    def outer_of(self, request_id: str) -> str:
+        """The request of the same chain that waits in the interpreter that serves, the last of them: its
+        command runs this one meanwhile. "" for none."""
+        attempt, interpreter = self.present[request_id], self._serving.interpreter
+        if interpreter is None or not interpreter.nests or not attempt.may_nest:
+            return ""
+        age = _age(attempt)
+        waiting = [
+            (len(other.request.chain.calls), one)
+            for one, count in self._waiting_for.items()
+            if count > 0 and (other := self.present.get(one)) is not None
+            if _age(other) == age and self.runs.are_in(one, interpreter)
+        ]
+        return max(waiting, default=(0, ""))[1]
 
     def may_wait(self, request_id: str, holders: Sequence[str]) -> bool:
         """Whether the chain of a nested request may wait while those requests have the slots."""

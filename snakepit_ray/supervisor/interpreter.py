@@ -56,6 +56,7 @@ class Interpreter:
         self.condemned_for: Why | None = None
         self.ready: Ready
         self.has_marks = False  # it says what it has begun
+        self.nests = False  # it runs a request inside of one that waits
         self.lacks: frozenset[str] = frozenset()  # kinds of requests that its bridge does not know
         self.client: InterpreterClient
         self._ending: asyncio.Future[Exit] | None = None
@@ -93,6 +94,7 @@ class Interpreter:
             await self.child.connect(begun[0].line)
             self.ready = await self._handshake(deadline - clock())
             self.has_marks, self.lacks = "marks" in self.ready.features, self.ready.lacks
+            self.nests = "nesting" in self.ready.features
             await self._attach(secret, epoch, on_host_call, deadline - clock())
             self.start_seconds = clock() - began
         except BaseException:

@@ -14,7 +14,16 @@ from typing import Any
 PROTOCOL = 2  # of protos/snakepit/v1/interpreter.proto and bridge/README.md
 OF_REQUESTS = frozenset({"batches", "streams", "refs"})
 # What a bridge may leave out: bridge/README.md section 2 says what each means.
-FEATURES = OF_REQUESTS | {"arena", "forks", "frames", "host_calls", "host_streams", "marks", "traces"}
+FEATURES = OF_REQUESTS | {
+    "arena",
+    "forks",
+    "frames",
+    "host_calls",
+    "host_streams",
+    "marks",
+    "nesting",
+    "traces",
+}
 SHOWN = 200
 LONGEST_SECONDS = 4_000_000.0  # 46 days: a budget travels as a 32-bit number of milliseconds
 
