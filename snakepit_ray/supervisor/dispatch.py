@@ -293,9 +293,10 @@ class Dispatch:
         attempt = self.present.get(request_id)
         if attempt is None:
             return None
-        # A stream that a command takes may wait for that command to take.
-        is_taken = attempt.sink is not None and attempt.request.HasField("chain")
-        return Holder(_age(attempt), is_taken or self._waiting_for[request_id] > 0)
+        # A stream that a command takes waits for that command.
+        sink = attempt.sink if attempt.request.HasField("chain") else None
+        is_held_up = sink is not None and sink.is_held_up
+        return Holder(_age(attempt), is_held_up or self._waiting_for[request_id] > 0)
 
     def waits_for_pool(self, request_id: str, waits: bool) -> None:
         """A command waits for a pool that it has called; or one such wait is over."""

@@ -273,6 +273,18 @@ def test_a_tool_of_the_interpreter_itself(tools: snakepit.Pool) -> None:
     assert tools.execute("own", {"name": "twice"}, session="own") == [42, ["twice"]]
 
 
+def test_calls_of_tools_are_events(tools: snakepit.Pool) -> None:
+    seen: list[Any] = []
+    tools.register_tools({"good": os.getpid, "bad": lambda: 1 / 0})
+    with snakepit.telemetry.attach("tool.*", lambda *event: seen.append(event)) as handle:
+        assert handle.connected(30)
+        use(tools, "good")
+        use(tools, "bad", command="fails")
+        wait_until(lambda: len(seen) >= 2, 30, "both are told")
+    told = sorted((event[2]["tool"], event[2]["success"], event[2]["where"]) for event in seen)
+    assert told == [("bad", False, "here"), ("good", True, "here")]
+
+
 def test_a_pool_describes_its_commands_and_tools(shared: snakepit.Pool) -> None:
     shared.register_tool("shout", lambda text: text.upper(), session="s", description="Says it loudly.")
     said = shared.describe()
