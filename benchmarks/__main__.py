@@ -14,6 +14,7 @@ NAMES = (
     "batches",
     "growth",
     "streams",
+    "tools",
     "startup",
     "starts",
     "routing_sim",

@@ -40,7 +40,9 @@ class ToolHost:
         self._lines: dict[str, _Line] = {}
         self._threads = ToolThreads()
         self._loop = _loop()
-        self._routers = 0
+        self._routers = max(
+            1, directory.routers
+        )  # whom the tools were told: the first hears it from `register`
         directory.follow(self._look_soon)
 
     @property
@@ -80,7 +82,7 @@ class ToolHost:
         for worker_id, actor in directory.actors():
             if worker_id not in self._lines or self._lines[worker_id].is_over:
                 self._lines[worker_id] = _Line(self, worker_id, actor, directory.id, self._threads)
-        if directory.routers != self._routers:
+        if directory.routers > self._routers:
             self._routers = directory.routers
             directory.router.add_tools.remote([tool for tool, _ in self._tools.values()])
 

@@ -276,6 +276,13 @@ class RouterActor:
         return await self.tools.remove(name, session)
 
     @ray_port.survives_restarts
+    async def end_tools_of(self, sessions: Sequence[str]) -> None:
+        """Takes the tools of sessions away that have ended, and returns when the workers know."""
+        self.calls["end_tools_of"] += 1
+        await self.updates.known.wait()
+        await self.tools.end_sessions(sessions)
+
+    @ray_port.survives_restarts
     async def list_tools(self) -> list[ToolInfo]:
         """The tools that there are, by session and name."""
         self.calls["list_tools"] += 1

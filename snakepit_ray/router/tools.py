@@ -50,6 +50,10 @@ class RouterTools:
         await self._tell(change)
         return change is not None
 
+    async def end_sessions(self, sessions: Sequence[str]) -> None:
+        """The tools of sessions that have ended are no more."""
+        await self._tell(self._table.without_sessions(sessions, _now_ms()))
+
     def all(self) -> list[ToolInfo]:
         """Every tool, by session and name."""
         return self._table.all()

@@ -44,6 +44,9 @@ class Interpreters(Protocol):
     def is_nested(self, request_id: str) -> bool:
         """Whether a command has made the request, and holds a slot while it waits for that."""
 
+    def outer_of(self, request_id: str) -> str:
+        """The request of its own chain inside of which a nested one can run, "" for none."""
+
     def may_wait(self, request_id: str, holders: Sequence[str]) -> bool:
         """Whether a nested request may wait while those requests have the slots."""
 
@@ -76,6 +79,9 @@ class Admission:
         self._starting: set[str] = set()  # requests whose verdict is to start, and that have not heard it
         self._recalled: set[str] = set()  # requests that are expected back, before those that came after them
         self._nested: set[str] = set()  # waiting requests that commands have made
+        self.inside: dict[
+            str, str
+        ] = {}  # requests that start without a slot, and those that they run inside of
         self._closed = False
         self._recalling: asyncio.TimerHandle | None = None
         self._renewed: asyncio.TimerHandle | None = None
@@ -132,7 +138,7 @@ class Admission:
     def holds(self, request_id: str) -> bool:
         """Whether a request that was started may be sent: it has a slot, or a place ahead of one, of the
         interpreter that serves now."""
-        return self.is_open and request_id in self.slots
+        return self.is_open and (request_id in self.slots or request_id in self.inside)
 
     def wait(self, request_id: str, expires_at: float, movable: bool) -> asyncio.Future[Verdict] | None:
         """Queues a request at the end; the future gets the verdict. None when the queue is full."""
@@ -181,7 +187,7 @@ class Admission:
 
     def release(self, request_id: str) -> None:
         """Gives the slot back; the next that waits starts."""
-        if request_id not in self.slots.ahead:
+        if request_id not in self.slots.ahead and request_id not in self.inside:
             self._moved_at, self._is_stuck = self._clock(), False
         self._forget(request_id)
         self._settle()
@@ -189,6 +195,7 @@ class Admission:
     def _forget(self, request_id: str) -> None:
         self.slots.release(request_id)
         self._places.pop(request_id, None)
+        self.inside.pop(request_id, None)
         if self._recalled:
             self._recalled.discard(request_id)
 
@@ -219,6 +226,7 @@ class Admission:
             loop = asyncio.get_running_loop()
             self._renewed = loop.call_later(RECALL_SECONDS, self._interpreters.recall, list(self.slots.ahead))
         self._recalled.clear()  # they are expected from the interpreter before, which may be hung
+        self.inside.clear()
         self.slots = Slots(self.slots.capacity)
         self.prefetch = Prefetch(MOST_AHEAD if may_go_ahead else 0)
         self._is_stuck = False
@@ -260,7 +268,7 @@ class Admission:
         if self.queue.waiting or self._aside:
             self._decide_who_goes(self._clock())
             if self._nested:
-                self._end_hopeless_waits()
+                self._look_at_nested()
         try:
             self._pool.queue_changed()
         except Exception:  # who listens cannot break what it listens to: a request is being settled
@@ -281,12 +289,23 @@ class Admission:
                 self._pool.queue_progressed()
         self._arm(now)
 
-    def _end_hopeless_waits(self) -> None:
-        """Those of chains that may not wait: they could for ever."""
+    def _look_at_nested(self) -> None:
+        """Of the requests that commands have made: those that can run inside of one that waits for them
+        start, and those of chains that may not wait do no longer, because they could for ever."""
         holders = self.slots.holders
         for request_id in [one for one in self._nested if one in self.queue]:
-            if not self._interpreters.may_wait(request_id, holders) and self._decide(request_id, HOPELESS):
-                self.queue.remove(request_id)
+            outer = self._interpreters.outer_of(request_id) if self.is_open else ""
+            if outer and self._decide(request_id, START):
+                self.inside[request_id] = outer
+                self._take_out(request_id)
+            elif not self._interpreters.may_wait(request_id, holders) and self._decide(request_id, HOPELESS):
+                self._take_out(request_id)
+
+    def _take_out(self, request_id: str) -> None:
+        waiting = self.queue.remove(request_id)
+        if waiting is not None:
+            self._places[request_id] = waiting.seq
+        self._nested.discard(request_id)
 
     def _let_in(self, now: float) -> None:
         """Those aside that are held up no longer, and those whose time is up, are in their old places

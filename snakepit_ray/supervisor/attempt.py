@@ -56,6 +56,7 @@ class Attempt:
         self.number = max(1, request.attempt)
         self.is_back = False  # it waits in the queue already: it was there, or ran, before
         self.may_move = False
+        self.may_nest = True  # until an interpreter has given it back
         self.losses = 0  # interpreters that died with it in them and had not begun it
         self.crash: WorkerCrashed | None = None  # of the last interpreter that may have begun it
         self._begun_before = begun_before

@@ -228,6 +228,8 @@ class Dispatch:
         attempt.is_back = False
         if self.must_not_run_again(request):
             raise attempt.begun_elsewhere()
+        inside = self.admission.inside
+        request.inside = inside.get(request.id, "") if inside else ""
         undo = None if on_slot is None else on_slot()
         now, interpreter = self._clock(), self._serving.interpreter
         if now >= attempt.ends_at:
@@ -278,6 +280,21 @@ class Dispatch:
         attempt = self.present.get(request_id)
         return attempt is not None and attempt.request.HasField("chain")
 
+    def outer_of(self, request_id: str) -> str:
+        """The request of the same chain that waits in the interpreter that serves, the last of them: its
+        command runs this one meanwhile. "" for none."""
+        attempt, interpreter = self.present[request_id], self._serving.interpreter
+        if interpreter is None or not interpreter.nests or not attempt.may_nest:
+            return ""
+        age = _age(attempt)
+        waiting = [
+            (len(other.request.chain.calls), one)
+            for one, count in self._waiting_for.items()
+            if count > 0 and (other := self.present.get(one)) is not None
+            if _age(other) == age and self.runs.are_in(one, interpreter)
+        ]
+        return max(waiting, default=(0, ""))[1]
+
     def may_wait(self, request_id: str, holders: Sequence[str]) -> bool:
         """Whether the chain of a nested request may wait while those requests have the slots."""
         held = [holder for one in holders if (holder := self._holder(one)) is not None]
@@ -288,9 +305,10 @@ class Dispatch:
         attempt = self.present.get(request_id)
         if attempt is None:
             return None
-        # A stream that a command takes may wait for that command to take.
-        is_taken = attempt.sink is not None and attempt.request.HasField("chain")
-        return Holder(_age(attempt), is_taken or self._waiting_for[request_id] > 0)
+        # A stream that a command takes waits for that command.
+        sink = attempt.sink if attempt.request.HasField("chain") else None
+        is_held_up = sink is not None and sink.is_held_up
+        return Holder(_age(attempt), is_held_up or self._waiting_for[request_id] > 0)
 
     def waits_for_pool(self, request_id: str, waits: bool) -> None:
         """A command waits for a pool that it has called; or one such wait is over."""

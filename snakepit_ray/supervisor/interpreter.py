@@ -57,6 +57,7 @@ class Interpreter:
         self.condemned_for: Why | None = None
         self.ready: Ready
         self.has_marks = False  # it says what it has begun
+        self.nests = False  # it runs a request inside of one that waits
         self.lacks: frozenset[str] = frozenset()  # kinds of requests that its bridge does not know
         self.moves_sessions = self.ends_sessions = False  # its adapter has the hooks
         self.sessions: dict[str, None] = {}  # those that have entered it, where it has hooks for them
@@ -105,6 +106,7 @@ class Interpreter:
 
     def _learn(self, ready: Ready) -> None:
         self.has_marks, self.lacks = "marks" in ready.features, ready.lacks
+        self.nests = "nesting" in ready.features
         self.moves_sessions = "session_moves" in ready.features
         self.ends_sessions = "session_ends" in ready.features
 

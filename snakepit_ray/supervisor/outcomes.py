@@ -30,6 +30,10 @@ class Sink(Protocol):
     def opened(self, interpreter: Interpreter) -> Callable[[pb.Chunk], None]:
         """The stream is about to run there; what is to be called with each of its chunks."""
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether its producer waits until somebody takes what has come."""
+
 
 class Recalled(Exception):
     """A request is back from an interpreter, and has not begun there. It waits in its old place already."""

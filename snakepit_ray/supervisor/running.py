@@ -118,6 +118,11 @@ class Running:
             for run in self._runs.values()
         )
 
+    def are_in(self, request_id: str, interpreter: Interpreter) -> bool:
+        """Whether a request is in that interpreter."""
+        run = self._runs.get(request_id)
+        return run is not None and run.interpreter is interpreter
+
     def works(self, interpreter: Interpreter, now: float) -> bool:
         """Whether something runs in it that is within its budget and was not told to stop."""
         return any(
@@ -210,6 +215,8 @@ class Running:
         if began:
             run.interpreter.served += max(1, reply.items)
             self._took(reply.ran_us / 1e6)
+        elif run.request.inside:
+            run.attempt.may_nest = False  # the command that it was to run inside of did not wait
         elif reply.failure.kind == pb.Failure.Kind.CANCELLED and run.state is RunState.SENT:
             run.interpreter.client.leave()  # it refuses what nobody has cancelled: it ends
         self._over(run, self._outcome(run, reply, began))

@@ -36,6 +36,8 @@ class Stream:
         self._window = Window()
         request.stream = True
         request.credit, request.credit_bytes = self._window.first
+        self._left_chunks, self._left_bytes = self._window.first  # what its producer may send
+        self._look_again = supervisor.admission.look_again if request.HasField("chain") else None
         self._pieces: deque[Piece] = deque()
         self._held_chunks = self._held_bytes = 0
         self._sent_at = float("-inf")
@@ -65,12 +67,21 @@ class Stream:
             buffers = ()
         piece = Piece(chunk.value.json, buffers, chunk.packed)
         self.chunks += piece.chunks
+        self._left_chunks -= piece.chunks
+        self._left_bytes -= piece.size
         if self._closed:
             return  # its buffers are released with it
         self._held_chunks += piece.chunks
         self._held_bytes += piece.size
         self._pieces.append(piece)
         self._changed.set()
+        if self._look_again is not None and self.is_held_up:
+            self._look_again()
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether its producer waits until somebody takes what has come."""
+        return not self._closed and (self._left_chunks <= 0 or self._left_bytes <= 0)
 
     def _ended(self, call: asyncio.Task[Any]) -> None:
         if telemetry.listening["stream.ended"]:
@@ -128,6 +139,8 @@ class Stream:
         self._held_bytes -= piece.size
         grant = self._window.taken(piece.chunks, piece.size, not self._pieces)
         if grant is not None and self._interpreter is not None and not self._call.done():
+            self._left_chunks += grant.chunks
+            self._left_bytes += grant.bytes
             self._interpreter.client.grant(self.request.id, *grant)
         return piece
 

@@ -141,6 +141,7 @@ class WaitingRoom:
         if attempt.may_move:
             relayed = await self.unless_closed(self._others.overflow(attempt.request))
         if relayed is None:
+            self._counters.saturated += 1
             raise PoolSaturated.by_older_calls(self._pool, _calls(attempt.request, self._pool))
         self._counters.delegated += 1
         relayed.unwrap()

@@ -106,6 +106,11 @@ EVENTS: dict[str, Event] = {
     "stream.ended": _event(
         "duration chunks", "command pool worker_id session result", "it ended, or was closed"
     ),
+    "tool.executed": _event(
+        "duration_us",
+        "tool where success pool worker_id session",
+        "a command's call of a tool has its outcome; of a command of another pool, `where` is that pool",
+    ),
     "session.lost": _event(
         "", "session pool worker_id reason", "its interpreter is gone, and the state in it"
     ),

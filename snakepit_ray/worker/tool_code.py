@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from contextvars import Context
@@ -54,7 +54,7 @@ class ToolCode:
             job = self._pool().submit(Context().run, self._run, tool, call, calls_pool)
             return _value(await asyncio.wrap_future(job))
 
-    async def stream(self, tool: Tool, call: ToolCall) -> AsyncIterator[Encoded]:
+    async def stream(self, tool: Tool, call: ToolCall) -> AsyncGenerator[Encoded]:
         """The values of a tool that yields. Raises Failed."""
         values = self._task_values if tool.info.where == TASK else self._values
         with self._watched(tool, call) as calls_pool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
 from snakepit_ray.core.tools.tool import Tool
 from snakepit_ray.errors import ToolNotFound
@@ -48,7 +48,7 @@ class ToolHosts:
         finally:
             host.end(opened)
 
-    async def stream(self, tool: Tool, call: ToolCall) -> AsyncIterator[Encoded]:
+    async def stream(self, tool: Tool, call: ToolCall) -> AsyncGenerator[Encoded]:
         """The values of a tool that yields. Raises Failed, ToolNotFound."""
         host = self._host(tool.owner)
         opened = host.begin(call)

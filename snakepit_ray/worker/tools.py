@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 
+from snakepit_ray import telemetry
 from snakepit_ray.core.tools.table import Change, ToolTable, WholeTable
 from snakepit_ray.core.tools.tool import HERE, Tool
 from snakepit_ray.errors import InvalidArguments, ToolNotFound
@@ -85,16 +86,44 @@ class Tools:
         if tool.info.is_stream and not call.stream:
             raise InvalidArguments(f"the tool {name!r} yields values: take them with stream_tool")
         made, runs = self._made(tool, call), self.hosts if tool.info.where == HERE else self._code
-        return runs.stream(tool, made) if tool.info.is_stream else runs.call(tool, made)
+        if tool.info.is_stream:
+            return self._streamed(call, tool.info.where, runs.stream(tool, made))
+        return self._called(call, tool.info.where, runs.call(tool, made))
+
+    async def _called(self, call: HostCall, where: str, value: Awaitable[Encoded]) -> Encoded:
+        with self._told(call, where):
+            return await value
+
+    async def _streamed(
+        self, call: HostCall, where: str, values: AsyncGenerator[Encoded]
+    ) -> AsyncGenerator[Encoded]:
+        with self._told(call, where):
+            async with aclosing(values):
+                async for value in values:
+                    yield value
+
+    @contextmanager
+    def _told(self, call: HostCall, where: str) -> Iterator[None]:
+        """The outcome of this block is an event."""
+        began, success = time.monotonic(), False
+        try:
+            yield
+            success = True
+        finally:
+            if telemetry.listening["tool.executed"]:
+                about = {"pool": self._pool, "worker_id": call.worker_id, "session": call.session or None}
+                tool = {"tool": call.method.partition(":")[2], "where": where, "success": success}
+                took = {"duration_us": int((time.monotonic() - began) * 1e6)}
+                telemetry.emit("tool.executed", took, {**tool, **about})
 
     async def _call_command(self, name: str, call: HostCall) -> Encoded:
         pool, command = await self._command(name, call.session)
-        with self._waiting(call.request_id):
+        with self._told(call, pool.name), self._waiting(call.request_id):
             return await pool.call(command, call, self._chain(call))
 
     async def _stream_command(self, name: str, call: HostCall) -> AsyncIterator[Encoded]:
         pool, command = await self._command(name, call.session)
-        with self._waiting(call.request_id):
+        with self._told(call, pool.name), self._waiting(call.request_id):
             async with aclosing(pool.stream(command, call, self._chain(call))) as values:
                 async for value in values:
                     yield value

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 
-from snakepit_bridge import Adapter, Cancelled, HostError, command
+from snakepit_bridge import Adapter, Cancelled, HostError, command, current
 from snakepit_bridge.server.arena import Arena
 
 
@@ -128,3 +129,18 @@ class Asking(Adapter):
         (arena,) = [one for one in gc.get_objects() if type(one) is Arena]
         looked_at = arena._arguments._watched if arena.usable else ()
         return {"results": arena._gaps.used, "arguments": len(looked_at)}
+
+    @command
+    def asks_here(self, ctx, method: str):
+        """Its thread before and after a call, the answer, and whose command this thread says that it runs."""
+        before, answer = threading.get_ident(), ctx.host(method)
+        return {"threads": [before, threading.get_ident()], "answer": answer, "current": current().request_id}
+
+    @command
+    def here(self):
+        return threading.get_ident()
+
+    @command
+    async def ahere(self, ctx, method: str = ""):
+        answer = await ctx.ahost(method) if method else None
+        return {"thread": threading.get_ident(), "answer": answer}

@@ -73,3 +73,15 @@ class Tools(Adapter):
     @command
     def in_turn(self, ctx, tools: list):
         return [ctx.call_tool(tool, **args) for tool, args in tools]
+
+    @command
+    async def sleeps(self):
+        await asyncio.sleep(0.01)
+        return "slept"
+
+    @command
+    async def afails(self, ctx, tool: str, args: dict = {}):  # noqa: B006
+        try:
+            await ctx.acall_tool(tool, **args)
+        except HostError as error:
+            return {"message": str(error), "type": error.type}

@@ -260,7 +260,7 @@ def test_host_calls_bring_values_and_failures(commands) -> None:
         )
         assert value == {"payload": [1, {"$snakepit": "int", "value": str(2**60)}]}
         failed = stream.failure(command, {"method": "nothing"})
-        assert (failed.type, failed.message) == ("HostError", "there is: echo")
+        assert (failed.type, failed.message) == ("ToolNotFound", "there is: echo")
     call = stream.host_calls[0]
     assert (call.method, call.session, call.request_id) == ("echo", "s", "id-ask")
     assert "await ctx.ahost" in stream.failure("ask_async", {"method": "echo", "wrongly": True}).message

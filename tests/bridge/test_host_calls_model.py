@@ -13,6 +13,8 @@ from tests.bridge import harness  # noqa: F401 - puts the bridge's modules on th
 
 from snakepit_bridge.adapter.context import SessionContext  # isort: skip
 from snakepit_bridge.server import host_calls  # isort: skip
+from snakepit_bridge.server.nesting import Nesting
+
 from snakepit_bridge.server.host_frames import Call, Dropped  # isort: skip
 from snakepit_bridge.server.host_streams import HostStream, Inflow  # isort: skip
 from snakepit_bridge.server.host_waiting import Waiter  # isort: skip
@@ -20,6 +22,9 @@ from snakepit_bridge.server.payloads import Placed  # isort: skip
 
 BOUND = 3
 REQUESTS = ("a", "b")
+
+
+NESTING = Nesting(lambda run: None)
 
 
 class FakeArena:
@@ -51,7 +56,7 @@ class Calls(RuleBasedStateMachine):
         self.sent: list[Any] = []
         self.owed: set[str] = set()  # segments of answers
         self.calls = host_calls.HostCalls(
-            self.sent.append, self.arena, lambda places: (), self.owed.discard, 1000
+            self.sent.append, self.arena, lambda places: (), self.owed.discard, 1000, NESTING
         )
         self.contexts = {name: self.context(name) for name in REQUESTS}
         self.waiting: dict[str, tuple[Any, list[Any]]] = {}  # by id: who waits, and what it was told
@@ -194,7 +199,7 @@ class Calls(RuleBasedStateMachine):
         self.settle()
         self.at_host.clear()
         self.calls = host_calls.HostCalls(
-            self.sent.append, self.arena, lambda places: (), self.owed.discard, 1000
+            self.sent.append, self.arena, lambda places: (), self.owed.discard, 1000, NESTING
         )
         self.contexts = {name: self.context(name) for name in REQUESTS}
 
@@ -227,7 +232,7 @@ TestCalls = Calls.TestCase
 def test_an_answer_that_comes_while_its_audience_leaves_is_released() -> None:
     """The reader has looked up who waits, and hands the answer over when nobody does any more."""
     arena, owed = FakeArena(), {"s"}
-    calls = host_calls.HostCalls([].append, arena, lambda places: (), owed.discard, 1000)
+    calls = host_calls.HostCalls([].append, arena, lambda places: (), owed.discard, 1000, NESTING)
     context = SessionContext(request_id="a", link=calls)
     reply = pb.HostReply(value=pb.Payload(json=b"1", buffers=[pb.Buffer(segment=pb.Segment(id="s"))]))
     waiter = Waiter(calls, lambda: None)

@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,10 +27,12 @@ class Chain:
 
 @dataclass
 class World:
-    """Pools of one worker each. `rule`: of the requests that may wait."""
+    """Pools of one worker each. `rule`: of the requests that may wait. `nests`: a chain that comes back to a
+    worker runs inside of its command that waits there."""
 
     slots: list[int]
     rule: object = may_wait
+    nests: bool = False
     holders: list[list[tuple[Chain, int]]] = field(init=False)
     waiting: list[list[Chain]] = field(init=False)
 
@@ -44,7 +45,9 @@ class World:
         chain.depth += 1
         chain.is_running = False
         pool = chain.path[chain.depth]
-        if len(self.holders[pool]) < self.slots[pool]:
+        if self.nests and any(one is chain for one, _ in self.holders[pool]):
+            chain.is_running = True
+        elif len(self.holders[pool]) < self.slots[pool]:
             self.enter(chain)
         elif chain.depth:
             self.waiting[pool].insert(0, chain)  # before those that no command has made
@@ -66,6 +69,8 @@ class World:
 
     def leave(self, chain: Chain, depth: int) -> None:
         pool = chain.path[depth]
+        if (chain, depth) not in self.holders[pool]:
+            return  # it ran inside of another one
         self.holders[pool].remove((chain, depth))
         if self.waiting[pool]:
             self.enter(self.waiting[pool].pop(0))
@@ -88,14 +93,15 @@ class World:
         return self.rule(chain.age, holders, self.slots[pool])
 
 
-def simulated(rule: object, seed: int, chains: int = 60) -> Counter[str]:
+def simulated(rule: object, seed: int, chains: int = 60, *, nests: bool = False) -> Counter[str]:
     """Random paths over 2 to 4 pools of 1 or 2 slots, at a load of about a half."""
     pick = random.Random(seed)
-    world = World([pick.randint(1, 2) for _ in range(pick.randint(2, 4))], rule)
+    world = World([pick.randint(1, 2) for _ in range(pick.randint(2, 4))], rule, nests)
     paths = [
         tuple(pick.randrange(len(world.slots)) for _ in range(pick.randint(1, 4))) for _ in range(chains)
     ]
-    work = sum(map(len, paths)) / chains
+    # A command of a step keeps its slot through all that come after it.
+    work = sum(len(path) * (len(path) + 1) / 2 for path in paths) / chains
     every = work / (0.5 * sum(world.slots))
     events: list[tuple[float, int, Chain]] = []
     at = 0.0
@@ -130,24 +136,25 @@ def test_without_the_rule_chains_wait_for_ever() -> None:
     assert sum(simulated(always, seed)["stuck"] for seed in range(20)) > 100
 
 
-@pytest.mark.parametrize("seeds", [range(start, start + 40) for start in range(0, 160, 40)])
-def test_with_it_none_does(seeds: range) -> None:
-    total: Counter[str] = sum((simulated(may_wait, seed) for seed in seeds), Counter())
-    assert total["stuck"] == 0
-    assert total["done"] > 0.4 * total.total()
+def test_with_it_none_does_and_few_fail_where_chains_come_back_inside() -> None:
+    plain: Counter[str] = sum((simulated(may_wait, seed) for seed in range(80)), Counter())
+    nested: Counter[str] = sum((simulated(may_wait, seed, nests=True) for seed in range(80)), Counter())
+    assert plain["stuck"] == nested["stuck"] == 0
+    assert nested["failed"] < 0.7 * plain["failed"]
 
 
 CHAINS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=2, max_size=8)
 
 
-@given(
-    CHAINS, st.lists(st.integers(1, 2), min_size=4, max_size=4), st.randoms(use_true_random=False), st.data()
-)
+SLOTS = st.lists(st.integers(1, 2), min_size=4, max_size=4)
+
+
+@given(CHAINS, SLOTS, st.booleans(), st.randoms(use_true_random=False), st.data())
 @settings(deadline=None)
 def test_whatever_goes_first_each_chain_ends(
-    paths: list[list[int]], slots: list[int], pick: random.Random, data: st.DataObject
+    paths: list[list[int]], slots: list[int], nests: bool, pick: random.Random, data: st.DataObject
 ) -> None:
-    world = World(slots)
+    world = World(slots, nests=nests)
     ages = data.draw(st.permutations(range(len(paths))))
     chains = [Chain(Age(age, str(age)), tuple(path)) for age, path in zip(ages, paths, strict=True)]
     turned: set[int] = set()
@@ -167,7 +174,7 @@ def test_whatever_goes_first_each_chain_ends(
     assert {one.outcome for one in chains} <= {"done", "failed"}
     assert not any(world.holders)
     oldest = min(chains, key=lambda one: one.age)
-    if len(set(oldest.path)) == len(oldest.path):  # else it may wait for itself
+    if nests or len(set(oldest.path)) == len(oldest.path):  # else it may wait for itself
         assert oldest.outcome == "done"
 
 

@@ -33,8 +33,8 @@ def tools(pool: snakepit.Pool) -> Iterator[snakepit.Pool]:
         pool.unregister_tool(tool.name, session=tool.session or None)
 
 
-def use(pool: snakepit.Pool, tool: str, command: str = "use", **args: Any) -> Any:
-    return pool.execute(command, {"tool": tool, "args": args})
+def use(pool: snakepit.Pool, name: str, /, command: str = "use", **args: Any) -> Any:
+    return pool.execute(command, {"tool": name, "args": args})
 
 
 def test_a_tool_here_runs_in_this_process_with_its_objects(tools: snakepit.Pool) -> None:
@@ -273,6 +273,18 @@ def test_a_tool_of_the_interpreter_itself(tools: snakepit.Pool) -> None:
     assert tools.execute("own", {"name": "twice"}, session="own") == [42, ["twice"]]
 
 
+def test_calls_of_tools_are_events(tools: snakepit.Pool) -> None:
+    seen: list[Any] = []
+    tools.register_tools({"good": os.getpid, "bad": lambda: 1 / 0})
+    with snakepit.telemetry.attach("tool.*", lambda *event: seen.append(event)) as handle:
+        assert handle.connected(30)
+        use(tools, "good")
+        use(tools, "bad", command="fails")
+        wait_until(lambda: len(seen) >= 2, 30, "both are told")
+    told = sorted((event[2]["tool"], event[2]["success"], event[2]["where"]) for event in seen)
+    assert told == [("bad", False, "here"), ("good", True, "here")]
+
+
 def test_a_pool_describes_its_commands_and_tools(shared: snakepit.Pool) -> None:
     shared.register_tool("shout", lambda text: text.upper(), session="s", description="Says it loudly.")
     said = shared.describe()
@@ -365,11 +377,23 @@ def test_crosswise_calls_end_and_say_why(start: Any) -> None:
     assert use(left, f"{right.name}.add", a=1, b=2) == 3
 
 
-def test_a_pool_that_calls_itself_through_a_tool_fails_at_once(start: Any) -> None:
+def test_a_chain_that_comes_back_runs_inside_of_the_command_that_waits(start: Any) -> None:
     pool = start(size=1, adapter=adapter("tools.py:Tools"), queue_timeout=60)
+    itself = f"{pool.name}.use"
     pool.register_tool("again", lambda: pool.execute("add", {"a": 1, "b": 2}))
-    failed = use(pool, "again", command="fails")
-    assert failed["type"] == "PoolSaturated"
-    assert f"{pool.name}.fails -> {pool.name}.add: all slots" in failed["message"]
-    pool.scale(2)
     assert use(pool, "again") == 3
+    assert use(pool, itself, tool="again") == 3
+    assert use(pool, f"{pool.name}.ause", command="ause", tool=f"{pool.name}.sleeps") == "slept"
+    failed = use(pool, f"{pool.name}.add", command="afails", a=1, b=2)
+    assert failed["type"] == "PoolSaturated", "a command that is not async cannot run beside one that is"
+    assert f"{pool.name}.afails -> {pool.name}.add: all slots" in failed["message"]
+    (worker,) = pool.workers()
+    assert (worker.running, worker.waiting, worker.restarts) == (0, 0, 0)
+    nested: dict[str, Any] = {"tool": f"{pool.name}.add", "args": {"a": 1, "b": 2}}
+    for _ in range(13):
+        nested = {"tool": itself, "args": nested}
+    assert pool.execute("use", nested) == 3
+    for _ in range(3):
+        nested = {"tool": itself, "args": nested}
+    with pytest.raises(snakepit.CommandError, match="17 deep, at most 16"):
+        pool.execute("use", nested)

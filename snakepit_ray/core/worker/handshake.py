@@ -21,6 +21,7 @@ FEATURES = OF_REQUESTS | {
     "host_calls",
     "host_streams",
     "marks",
+    "nesting",
     "session_ends",
     "session_moves",
     "traces",

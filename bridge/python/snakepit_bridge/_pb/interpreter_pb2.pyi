@@ -89,7 +89,7 @@ class Epoch(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "command", "args", "refs", "session", "budget_ms", "attempt", "mark", "options", "batch", "stream", "credit", "credit_bytes", "pack", "traceparent", "tracestate", "item_traces", "chain")
+    __slots__ = ("id", "command", "args", "refs", "session", "budget_ms", "attempt", "mark", "options", "batch", "stream", "credit", "credit_bytes", "pack", "traceparent", "tracestate", "item_traces", "chain", "inside")
     ID_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
     ARGS_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +108,7 @@ class Request(_message.Message):
     TRACESTATE_FIELD_NUMBER: _ClassVar[int]
     ITEM_TRACES_FIELD_NUMBER: _ClassVar[int]
     CHAIN_FIELD_NUMBER: _ClassVar[int]
+    INSIDE_FIELD_NUMBER: _ClassVar[int]
     id: str
     command: str
     args: Payload
@@ -126,7 +127,8 @@ class Request(_message.Message):
     tracestate: str
     item_traces: ItemTraces
     chain: Chain
-    def __init__(self, id: _Optional[str] = ..., command: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ..., refs: _Optional[_Iterable[_Union[NamedPayload, _Mapping]]] = ..., session: _Optional[str] = ..., budget_ms: _Optional[int] = ..., attempt: _Optional[int] = ..., mark: _Optional[int] = ..., options: _Optional[_Union[CallOptions, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., stream: bool = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., pack: bool = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., item_traces: _Optional[_Union[ItemTraces, _Mapping]] = ..., chain: _Optional[_Union[Chain, _Mapping]] = ...) -> None: ...
+    inside: str
+    def __init__(self, id: _Optional[str] = ..., command: _Optional[str] = ..., args: _Optional[_Union[Payload, _Mapping]] = ..., refs: _Optional[_Iterable[_Union[NamedPayload, _Mapping]]] = ..., session: _Optional[str] = ..., budget_ms: _Optional[int] = ..., attempt: _Optional[int] = ..., mark: _Optional[int] = ..., options: _Optional[_Union[CallOptions, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., stream: bool = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., pack: bool = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., item_traces: _Optional[_Union[ItemTraces, _Mapping]] = ..., chain: _Optional[_Union[Chain, _Mapping]] = ..., inside: _Optional[str] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("first", "count", "share_ms")

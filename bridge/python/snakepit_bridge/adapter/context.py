@@ -227,3 +227,8 @@ def current() -> SessionContext:
 def bind(context: SessionContext) -> None:
     """Makes `context` what `current()` gives in this thread or task."""
     _current.set(context)
+
+
+def is_bound(context: SessionContext) -> bool:
+    """Whether the command of `context` runs in this thread or task."""
+    return _current.get(None) is context

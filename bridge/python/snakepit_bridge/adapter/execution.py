@@ -86,10 +86,18 @@ class MainThread:
                 if not taken:
                     self._take(taken)
                 if taken[0] is not None:
-                    self._perform(taken[0])
+                    self.perform(taken[0])
                 taken.clear()
             except BaseException as late:  # noqa: BLE001 - e.g. of a signal handler, after its command ended
                 error = late
+
+    def beside(self, run) -> bool:
+        """Runs an async command on the loop in which another one waits; False where no loop runs."""
+        loop = self._loop
+        if loop is None or not loop.is_running() or loop is self._sleeps_in:
+            return False
+        call(loop, lambda: run.execute() and run.start_task(loop))
+        return True
 
     def finish(self) -> None:
         """Has `serve` return once the command that runs has ended. Called from another thread."""
@@ -119,7 +127,8 @@ class MainThread:
                 self._sleeps_in = None
         get(self._queue, taken)
 
-    def _perform(self, run) -> None:
+    def perform(self, run) -> None:
+        """Runs it here, in the main thread."""
         self._awaited = False
         while run.execute():
             self._awaited = True

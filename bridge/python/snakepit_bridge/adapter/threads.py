@@ -45,6 +45,15 @@ class Threads:
         self._waiting.append(run)
         self._fill()
 
+    def perform(self, run) -> None:
+        """Runs it here, in a thread whose command waits."""
+        if run.execute():
+            self._on_loop(run)
+
+    def beside(self, run) -> bool:
+        """Runs an async command on the loop, without a slot: another one waits there, and has one."""
+        return bool(run.begin() and self._on_loop(run))
+
     def cancel(self, run, kind: int) -> None:
         """Cancels a run, wherever it is."""
         cancel(run, kind, self._loop)

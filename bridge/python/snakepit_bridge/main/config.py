@@ -88,7 +88,7 @@ def _marks(given, numbers: dict) -> int | None:
     return descriptor
 
 
-FEATURES = ("batches", "host_calls", "host_streams", "refs", "streams", "traces")
+FEATURES = ("batches", "host_calls", "host_streams", "nesting", "refs", "streams", "traces")
 
 
 def ready_line(config: Config, commands: dict, *, arena: bool, forks: bool, moves: bool, ends: bool) -> bytes:

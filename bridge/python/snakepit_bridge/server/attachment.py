@@ -19,6 +19,7 @@ from snakepit_bridge.adapter.context import SessionContext
 from snakepit_bridge.adapter.runs import Run
 from snakepit_bridge.server.answers import LEAVING, WELCOME, Answer, Released
 from snakepit_bridge.server.host_calls import HostCalls
+from snakepit_bridge.server.nesting import Nesting
 from snakepit_bridge.server.outlet import Outlet
 from snakepit_bridge.server.payloads import Buffers, arguments, segment_ids
 from snakepit_bridge.values.encoding import encode
@@ -48,12 +49,14 @@ class Attachment:
         self._look = partial(Buffers, arena=self._arena, release=self._released)
         out.epoch = hello.epoch if hello.HasField("epoch") else None
         self.live: dict[str, Run] = {}
+        self._nesting = Nesting(dispatcher.executor.perform)
         self.host = HostCalls(
             self._out.put,
             self._arena,
             self._look,
             self._released,
             self._config.max_message_size,
+            self._nesting,
             dispatcher.copies,
         )
         self._closed = False
@@ -111,7 +114,10 @@ class Attachment:
                 self.live[request.id] = run
                 if run.context.deadline is not None:
                     self._dispatcher.deadlines.watch(run)
-                self._dispatcher.executor.submit(run)
+                if request.inside:
+                    self._nest(request.inside, run)
+                else:
+                    self._dispatcher.executor.submit(run)
                 return
         except BaseException as error:  # noqa: BLE001 - the reader serves everybody
             if run is not None and self.live.get(request.id) is run:
@@ -120,6 +126,15 @@ class Attachment:
             refusal = _failure(error)
         self._out.put(Answer(request.id, refusal, 0))
         self._release(request)
+
+    def _nest(self, request_id: str, run: Run) -> None:
+        """Runs it inside of that request, where that waits, or gives it back."""
+        outer = self.live.get(request_id)
+        if self._nesting.offer(request_id, run):
+            return
+        is_async = outer is not None and outer.asynchronous and run.asynchronous
+        if not (is_async and self._dispatcher.executor.beside(run)):
+            run.recall()
 
     def _run_of(self, request: pb.Request, command) -> Run:
         budget = request.budget_ms

@@ -15,6 +15,8 @@ import itertools
 import sys
 import threading
 from collections import deque
+from functools import partial
+from queue import SimpleQueue
 
 from snakepit_bridge.adapter.context import Cancelled, HostError
 from snakepit_bridge.server.host_frames import Call, Dropped
@@ -28,10 +30,12 @@ IN_FLIGHT = 256
 
 class HostCalls:
     """The calls of one attachment; `send` queues an item for the host, `look(places)` gives the Buffers of an
-    answer, and `release(id)` says that a segment of it is not wanted any more.
+    answer, and `release(id)` says that a segment of it is not wanted any more. A command waits in
+    `nesting`.
     """
 
-    def __init__(self, send, arena, look, release, max_message_size: int, copies=None) -> None:
+    def __init__(self, send, arena, look, release, max_message_size: int, nesting, copies=None) -> None:
+        self._nesting = nesting
         self.send = send
         self.copies = copies  # of what the host has answered about sessions
         self.look = look
@@ -57,11 +61,11 @@ class HostCalls:
         """The host's answer; blocks this thread, and with it an event loop that runs here. The request's end
         ends the wait.
         """
-        done = threading.Event()
-        waiter = Waiter(self, done.set)
+        done: SimpleQueue = SimpleQueue()
+        waiter = Waiter(self, partial(done.put, None))
         call = self._start(self._made(context, method, args), waiter)
         try:
-            done.wait()
+            self._nesting.wait(context, done)
         except BaseException:  # of a signal handler
             self._leave(call, waiter)
             raise
