@@ -91,7 +91,6 @@ class WorkerActor:
             ports=partial(self._ports, router_id, memory),
             counters=self._counters,
         )
-        self.pool_link.sessions.moved_here = self.state.fence
         if self.ledger.found:
             self._counters.restarts += 1
         else:
@@ -125,6 +124,7 @@ class WorkerActor:
             self.session_log,
             self.ledger.notes,
             self.tools.whole,
+            self.state.fence,
         )
         links = PeerLinks(self.node_id)
         self.peers = Peers(self.config.name, memory, supervisor, self.pool_link, known, links)
@@ -334,8 +334,10 @@ class WorkerActor:
         return self.state.let_go(leases)
 
     async def sessions_ended(self, ended: list[Ended]) -> None:
-        """These sessions are no more."""
+        """These sessions are no more. Their adapter frees what belongs to them."""
         self.state.ended(ended)
+        for reason in ("deleted", "expired"):
+            await self.supervisor.end_sessions([one.session for one in ended if one.reason == reason], reason)
 
     # ---- data ---------------------------------------------------------------------------------------------
 

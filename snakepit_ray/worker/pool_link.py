@@ -43,7 +43,7 @@ HAND_OVER_SECONDS = 0.05  # until the router is asked again for room elsewhere: 
 class PoolLink(PoolSide):
     """One worker's membership in its pool. `known` learns the workers that the router names; `log` has the
     sessions of an earlier process of this worker, `notes` what the router had told it. `tools`: the tools
-    that this worker knows."""
+    that this worker knows. `moved_here`: see OwnSessions."""
 
     def __init__(
         self,
@@ -56,7 +56,8 @@ class PoolLink(PoolSide):
         gone: Callable[[], Awaitable[None]],
         log: SessionLog,
         notes: MutableSequence[int] | memoryview,
-        tools: Callable[[], WholeTable] = WholeTable,
+        tools: Callable[[], WholeTable],
+        moved_here: Callable[[str, int], Awaitable[None]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -66,7 +67,7 @@ class PoolLink(PoolSide):
         self._tools = tools
         self.memory = pool_notes.load(notes)
         self.generation = 0  # of the router that answered last
-        self.sessions = OwnSessions(supervisor, config, worker_id, log, self._claim)
+        self.sessions = OwnSessions(supervisor, config, worker_id, log, self._claim, moved_here)
         self._supervisor = supervisor
         self._config = config
         self._worker_id = worker_id

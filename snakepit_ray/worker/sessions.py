@@ -43,7 +43,8 @@ class Ownership(NamedTuple):
 
 class OwnSessions:
     """The sessions of one worker. `ask(session, strict, rebind, life)` claims one at the router; a strict one
-    waits for a router that is being restarted, another gets RayError."""
+    waits for a router that is being restarted, another gets RayError. `moved_here(session, version)` is told
+    of a strict session that has come from another worker, before its first request runs here."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class OwnSessions:
         worker_id: str,
         log: SessionLog,
         ask: Ask,
+        moved_here: Callable[[str, int], Awaitable[None]],
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -65,8 +67,7 @@ class OwnSessions:
         self._ask = ask
         self._claims: dict[str, asyncio.Future[Claimed]] = {}
         self._telling: set[asyncio.Task[None]] = set()
-        # Told of a strict session that has come from another worker, before its first request runs here.
-        self.moved_here: Callable[[str, int], Awaitable[None]] = _nobody_is_told
+        self._moved_here = moved_here
         self._mine: dict[str, Ownership] = {}
         self._recall()
 
@@ -84,7 +85,7 @@ class OwnSessions:
                     self._ended([session])
                 return claimed
             if strict and rebind and claimed.version != (mine.version if mine else 0):
-                await self.moved_here(session, claimed.version)
+                await self._moved_here(session, claimed.version)
             epoch = mine.epoch if mine else self._earlier(claimed, rebind)
             self._keep(session, Ownership(now, epoch, claimed.version, strict or bool(mine and mine.strict)))
         return None
@@ -237,7 +238,3 @@ class OwnSessions:
             limit = self._config.max_sessions
             raise SessionQuotaExceeded.of("max_sessions", limit, limit)
         return claimed
-
-
-async def _nobody_is_told(session: str, version: int) -> None:
-    pass

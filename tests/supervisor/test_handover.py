@@ -200,6 +200,19 @@ async def replaced_at_once(worker: Supervisor) -> None:
     await until(lambda: pid_of(worker) != before)
 
 
+def test_the_adapter_is_told_of_sessions_that_have_ended_and_begins_them_anew(tmp_path: Path) -> None:
+    async def body(worker: Supervisor, pool: Pool) -> None:
+        for session in ("raises", "a", "b"):
+            await count(worker, session)
+        await worker.end_sessions(["raises", "a", "never"], "deleted")
+        await worker.end_sessions(["a"], "deleted")
+        assert hooks(tmp_path)[3:] == ["end raises deleted", "end a deleted"]
+        assert (await count(worker, "a"))["count"] == 1
+        assert (await count(worker, "b"))["count"] == 2
+
+    moving(tmp_path, body, {"raises": "end_raises"})
+
+
 def test_an_adapter_that_saves_what_it_cannot_restore_does_not_start(tmp_path: Path) -> None:
     async def never(worker: Supervisor, pool: Pool) -> None:
         raise AssertionError

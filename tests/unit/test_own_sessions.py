@@ -47,7 +47,14 @@ class Worker:
         self.answer = Claimed(owner, None, 7, life_of_state)
         self.log = SessionLog.open("w-0", 100, base)
         config = PoolConfig(name="w", size=1, session_ttl=100.0)
-        self.sessions = OwnSessions(self.supervisor, config, "w-0", self.log, self.ask, clock, wall_clock)
+        self.told: list[tuple[str, int]] = []
+        self.sessions = OwnSessions(
+            self.supervisor, config, "w-0", self.log, self.ask, self.moved_here, clock, wall_clock
+        )
+
+    async def moved_here(self, session: str, version: int) -> None:
+        assert session not in [one.session for one in self.sessions.owned()]
+        self.told.append((session, version))
 
     async def end_sessions(self, sessions: list[str], reason: str) -> None:
         self.ended += [(session, reason) for session in sessions]
@@ -117,21 +124,15 @@ def test_the_binding_of_a_session_that_another_worker_has_sent_is_asked_for_once
 
 def test_a_strict_session_that_has_come_from_another_worker_is_told_before_it_runs(tmp_path: Path) -> None:
     async def body() -> None:
-        worker, told = Worker(tmp_path, 1), []
-
-        async def moved_here(session: str, version: int) -> None:
-            assert worker.sessions.owned() == []
-            told.append((session, version))
-
-        worker.sessions.moved_here = moved_here
+        worker = Worker(tmp_path, 1)
         await worker.call("a", strict=False, rebind=True)
         await worker.call("b", strict=True)
-        assert told == [], "nobody had them before"
+        assert worker.told == [], "nobody had them before"
         worker.sessions.disown(["a", "b"])
         await worker.call("c", rebind=True)
-        assert told == [("c", 7)]
+        assert worker.told == [("c", 7)]
         await worker.call("c", rebind=True)
-        assert told == [("c", 7)], "it is here already"
+        assert worker.told == [("c", 7)], "it is here already"
 
     run(body)
 
