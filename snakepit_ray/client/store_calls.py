@@ -1,10 +1,9 @@
 """The questions of one process to the store: of all its threads and event loops, by one thread and one link.
 
 - Threads block, coroutines await, and neither holds up the link: questions of both leave together.
-- Who finds nothing under way asks by itself, in the own thread or on the own loop. That costs two thirds of
-  the way by the link, whose thread would only be woken twice for it. If the store is lost meanwhile the link
-  asks again. Writes of coroutines always go by the link: it keeps their order where nobody awaits the first
-  before the second begins.
+- Who finds nothing under way asks by itself, in the own thread or on the own loop: the link's thread would
+  only be woken twice for it. If the store is lost meanwhile the link asks again. Writes of coroutines always
+  go by the link: it keeps their order where nobody awaits the first before the second begins.
 - The thread begins with the first question. A process that was forked begins its own.
 - An interrupt of a thread that waits ends the wait. What it has asked for may happen all the same.
 """
