@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ray
@@ -94,3 +96,14 @@ def stats_or_none(pool: Any) -> Any:
         return pool.stats()
     except (snakepit.SnakepitError, ray.exceptions.RayError):
         return None
+
+
+def job(name: str) -> ModuleType:
+    """The program cluster/jobs/NAME.py as a module, which does not run yet."""
+    path = Path(__file__).parents[2] / "cluster" / "jobs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"jobs_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
 
+from snakepit_ray.port import ray_port
+from snakepit_ray.store import place, spawn
 from tests.docs.pages import PAGES, Block, blocks, commands, pattern
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -111,11 +115,22 @@ def run_console(block: Block) -> None:
         assert pattern(shows).fullmatch(ran.stdout), f"$ {words}\n{ran.stdout}"
 
 
+@pytest.fixture
+def without_sessions(cluster: None) -> Iterator[None]:
+    """No page finds the sessions of another one."""
+    yield
+    if ray.is_initialized():
+        spawn.end()
+        path = place.default_path(ray_port.session_id()[0])
+        place.Lock(path, 20.0).release()  # when its process has gone
+        shutil.rmtree(path.parent)
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python", "console")], ids=lambda page: page.stem
 )
 def test_a_page_does_what_it_says(
-    cluster: None,
+    without_sessions: None,
     page: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
