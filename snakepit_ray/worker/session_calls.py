@@ -209,7 +209,9 @@ class SessionCalls:
 
     async def _set(self, call: HostCall) -> Encoded:
         asked = await self._opened(call)
-        change = self._assignment(asked, asked.name(), field(asked.args, "value", object), asked.expected())
+        change = await self._assignment(
+            asked, asked.name(), field(asked.args, "value", object), asked.expected()
+        )
         return await self._wrote_one(asked, change)
 
     async def _set_many(self, call: HostCall) -> Encoded:
@@ -217,7 +219,9 @@ class SessionCalls:
         values = field(asked.args, "values", dict)
         expected = field(asked.args, "expected_versions", dict, {})
         is_atomic = field(asked.args, "atomic", bool, True)
-        changes = [self._assignment(asked, name, value, expected.get(name)) for name, value in values.items()]
+        changes = [
+            await self._assignment(asked, name, value, expected.get(name)) for name, value in values.items()
+        ]
         wrote = await self._put(asked, changes, is_atomic) if changes else Wrote(asked.pin.generation, ())
         failed = {one.name: one.error for one in wrote.outcome if one.error is not None}
         if is_atomic and failed:
@@ -232,7 +236,7 @@ class SessionCalls:
         constraints = field(args, "constraints", (dict, type(None)), None)
         demand = demanded(field(args, "type", str), constraints, name)
         metadata = naming.metadata(field(args, "metadata", (dict, type(None)), None) or {})
-        value = data_of(field(args, "value", object), call.payload.buffers)
+        value = await data_of(field(args, "value", object), call.payload.buffers)
         return await self._wrote_one(asked, Register(name, value, demand, metadata))
 
     async def _delete(self, call: HostCall) -> Encoded:
@@ -247,11 +251,12 @@ class SessionCalls:
             raise written.error
         return encode_value(written.error is None)
 
-    def _assignment(self, asked: _Asked, name: str, value: Any, expected: Any) -> Set:
+    async def _assignment(self, asked: _Asked, name: str, value: Any, expected: Any) -> Set:
         if not isinstance(expected, _NUMBER):
             raise InvalidArguments(f"the version that is expected must be an integer, got {expected!r:.80}")
         demand = demanded(type_of(value), None, naming.variable_name(name))
-        return Set(name, data_of(value, asked.call.payload.buffers), expected, demand)
+        data = await data_of(value, asked.call.payload.buffers)
+        return Set(name, data, expected, demand)
 
     async def _wrote_one(self, asked: _Asked, change: Change) -> Encoded:
         wrote = await self._put(asked, [change])
