@@ -1,7 +1,8 @@
 """How long is something gone that was killed? From SIGKILL until it serves again, over --kills kills of each.
 
 Interpreter and worker actor: idle, in a pool of 1, until a request is answered by the next interpreter (sent
-again at once where it fails). Router: of a pool of 4, until stats() answers with all workers."""
+again at once where it fails). Router: of a pool of 4, until stats() answers with all workers. Session store:
+until a variable is set; no worker has copies, for which the next store would wait 2 s."""
 
 from __future__ import annotations
 
@@ -14,8 +15,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import ray
+
 import snakepit_ray as snakepit
 from benchmarks.common import arguments, init_ray, machine, router_pid, save
+from snakepit_ray.port.naming import NAMESPACE
+from snakepit_ray.port.store_actor import STORE
 
 ROUTER_WORKERS = 4
 AGAIN_SECONDS = 0.005
@@ -31,10 +36,12 @@ def main() -> None:
     one = snakepit.start(name="one", size=1, interpreter=sys.executable)
     four = snakepit.start(name="four", size=ROUTER_WORKERS, interpreter=sys.executable)
     one.execute("ping"), four.execute("ping")
+    one.session("s").variables.register("x", "float", 0.0)
     kills = {
         "interpreter": lambda: after_kill(one, one.workers()[0].pid),
         "worker actor": lambda: after_kill(one, one.workers()[0].actor_pid),
         "router": lambda: router_gone(four),
+        "session store": lambda: store_gone(one),
     }
     seconds: dict[str, list[float]] = {}
     print("| killed | back after, median s | p90 s | longest s | kills |\n|---|---|---|---|---|")
@@ -65,6 +72,12 @@ def router_gone(pool: Any) -> float:
     pid = router_pid(pool.name)
     os.kill(pid, signal.SIGKILL)
     return until(lambda: pool.stats().available == ROUTER_WORKERS and router_pid(pool.name) != pid)
+
+
+def store_gone(pool: Any) -> float:
+    pid = ray.get(ray.get_actor(STORE, NAMESPACE).get_pid.remote())
+    os.kill(pid, signal.SIGKILL)
+    return until(lambda: pool.session("s").variables.set("x", 1.0) > 0)
 
 
 def until(condition: Callable[[], bool]) -> float:

@@ -31,7 +31,13 @@ for profile, examples in EXAMPLES.items():
 hypothesis.settings.load_profile(os.environ.get("SNAKEPIT_EXAMPLES", "quick"))
 
 GONE_SECONDS = 8.0
-PURE = ("client", "core", "docs", "unit")  # folders of tests that start nothing, unless they are marked
+PURE = (
+    "client",
+    "core",
+    "docs",
+    "store",
+    "unit",
+)  # folders of tests that start nothing, unless they are marked
 MARK = b"SNAKEPIT_TOKEN="
 RUN = tempfile.mkdtemp(prefix="sp-", dir="/tmp")  # short: a socket's path has 108 bytes at most
 os.environ["TMPDIR"] = RUN

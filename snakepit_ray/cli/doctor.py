@@ -22,9 +22,11 @@ from typing import NamedTuple
 from snakepit_ray.cli.interpreters import Interpreter, ask
 from snakepit_ray.config import environment_default
 from snakepit_ray.config.languages import TABLE
+from snakepit_ray.core.state.asked import StoreStats
 from snakepit_ray.errors import ConfigError, SnakepitError
 from snakepit_ray.runtimes.python import VARIABLE
 
+STORE_SECONDS = 10.0
 SHM_WARN_BYTES = 512 * 1024 * 1024
 LOCAL = os.path.join(".venv", "bin", "python")
 
@@ -98,6 +100,7 @@ def pools(address: str | None) -> Iterator[Finding]:
     cluster is named and none runs here."""
     try:
         from snakepit_ray.cli import clusters, status
+        from snakepit_ray.store import spawn
     except ImportError:  # `packages` has said so
         return
     if address is None and not os.environ.get("RAY_ADDRESS") and not clusters.running():
@@ -107,8 +110,24 @@ def pools(address: str | None) -> Iterator[Finding]:
             clusters.join(address)
             for name, reasons in status.lanes().items():
                 yield from _of_pool(name, reasons)
+            yield from _of_store(spawn.ask_stats(STORE_SECONDS))
     except SnakepitError as error:
         yield Finding("note", f"the pools were not looked at: {error}")
+
+
+def _of_store(stats: StoreStats | SnakepitError | None) -> Iterator[Finding]:
+    """What the store of sessions says of itself; None where the cluster has none."""
+    if isinstance(stats, SnakepitError):
+        yield Finding("note", f"session store: {stats}")
+    elif stats is not None:
+        where = f"{stats.kind}{' at ' if stats.path else ''}{stats.path}"
+        yield Finding("ok", f"session store: {where}, {stats.sessions} sessions, {stats.bytes / 1e6:.1f} MB")
+        if stats.full:
+            yield Finding(
+                "bad", f"session store: the last write failed: {stats.full}", "make room on its disk"
+            )
+        if stats.reset_from:
+            yield Finding("note", f"session store: a damaged one was set aside as {stats.reset_from}")
 
 
 def _of_pool(name: str, reasons: dict[str, str] | str) -> Iterator[Finding]:

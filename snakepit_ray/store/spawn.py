@@ -14,7 +14,8 @@ from typing import Any
 import ray
 
 from snakepit_ray.config import PoolConfig
-from snakepit_ray.errors import ConfigError, WorkerStartError
+from snakepit_ray.core.state.asked import StoreStats, Usage
+from snakepit_ray.errors import ConfigError, SnakepitError, WorkerStartError
 from snakepit_ray.port import control, ray_port, store_actor
 from snakepit_ray.port.naming import NAMESPACE
 from snakepit_ray.port.ray_port import UNBOUNDED
@@ -84,6 +85,19 @@ def is_there() -> bool:
     except ValueError:
         return False
     return True
+
+
+def ask_stats(seconds: float) -> StoreStats | SnakepitError | None:
+    """What the cluster's store says of itself, None where there is none. Blocks."""
+    try:
+        actor = ray.get_actor(STORE, NAMESPACE)
+        (stats,) = ray_port.get(actor.ask.remote([Usage()]), seconds, "")
+    except ValueError:
+        return None
+    except SnakepitError as error:
+        return error
+    found: StoreStats | SnakepitError = stats
+    return found
 
 
 def end() -> None:

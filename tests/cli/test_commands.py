@@ -9,12 +9,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from snakepit_ray.cli import clusters, doctor, main, parser
 from snakepit_ray.cli.doctor import Finding
+from snakepit_ray.core.state.asked import StoreStats
+from snakepit_ray.errors import DeadlineExceeded
 from snakepit_ray.process import lanes
 from snakepit_ray.runtimes.python import bridge_directory
 
@@ -134,6 +137,17 @@ def test_packages(
     first, *others = doctor.packages()
     assert first == Finding(level, what, advice)
     assert [finding.level for finding in others] == ["ok"] * 3
+
+
+def test_the_store_of_sessions() -> None:
+    stats = StoreStats(3, 4, 0, 0, {}, (), 0, 0, 0, 0, 0, 0, 0, 2_500_000, "sqlite", "/a/sessions.db")
+    assert list(doctor._of_store(None)) == []
+    assert list(doctor._of_store(stats)) == [
+        Finding("ok", "session store: sqlite at /a/sessions.db, 3 sessions, 2.5 MB")
+    ]
+    levels = [one.level for one in doctor._of_store(replace(stats, full="disk is full", reset_from="/a/b"))]
+    assert levels == ["ok", "bad", "note"]
+    assert [one.level for one in doctor._of_store(DeadlineExceeded("too late"))] == ["note"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snakepit_ray.core.state.changing import Changing
 from snakepit_ray.core.state.desk import Desk
@@ -31,6 +33,11 @@ WEIGHTS = {
 def happens(world: World, rng: random.Random) -> None:
     """One step."""
     (what,) = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))
+    step(world, what, rng)
+
+
+def step(world: World, what: str, rng: random.Random) -> None:
+    """One of that kind."""
     session = rng.choice(SESSIONS)
     creation = rng.choice([POOL, POOL, SHORT])
     fence = rng.choice([None, None, 0, 0, 1])
@@ -77,6 +84,15 @@ def histories(seeds: range) -> None:
 
 def test_no_history_is_broken() -> None:
     histories(range(150))
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(WEIGHTS)), st.integers(0, 1_000)), max_size=60))
+def test_no_short_history_is_broken(steps: list[tuple[str, int]]) -> None:
+    """Found ones are made as short as they can be."""
+    world = World()
+    for what, seed in steps:
+        step(world, what, random.Random(seed))
+    world.finish()
 
 
 @pytest.mark.slow
