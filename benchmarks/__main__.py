@@ -10,6 +10,7 @@ NAMES = (
     "frames",
     "unary",
     "lane",
+    "context_state",
     "batches",
     "growth",
     "streams",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from snakepit_ray.client.halt import HALT
     from snakepit_ray.client.pool import Pool
     from snakepit_ray.client.session import Session
+    from snakepit_ray.client.session_helpers import SessionHelpers
     from snakepit_ray.client.start import Pools, connect, get_stats, run_as_script, shutdown, start, start_all
     from snakepit_ray.config import Affinity, CallOptions, PoolConfig
     from snakepit_ray.errors import (
@@ -92,6 +93,7 @@ __all__ = [
     "Runtime",
     "Session",
     "SessionExpired",
+    "SessionHelpers",
     "SessionNotFound",
     "SessionQuotaExceeded",
     "SessionWorkerLost",
@@ -127,6 +129,7 @@ _HOMES = {
     "Pools": "client.start",
     "Pool": "client.pool",
     "Session": "client.session",
+    "SessionHelpers": "client.session_helpers",
     "PoolConfig": "config",
     "CallOptions": "config",
     "Affinity": "config",

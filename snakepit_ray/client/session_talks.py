@@ -84,6 +84,8 @@ class SessionTalks:
         return info
 
     def list(self, pattern: str, pool: str | None) -> Talk[list[SessionInfo]]:
+        if pool is not None and not isinstance(pool, str):
+            raise InvalidArguments(f"pool: got {naming.shown(pool)}, expected a pool's name, or None")
         found: list[SessionInfo] = []
         while True:
             after = found[-1].generation if found else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -125,9 +126,9 @@ class VariableTalks:
 
     def set_many(self, values: Mapping[str, Any], atomic: bool) -> Talk[dict[str, Any]]:
         if not isinstance(values, Mapping):
-            raise InvalidArguments(
-                f"values: got {naming.shown(values)}, expected a mapping from names to values"
-            )
+            raise _wrong("values", values, "a mapping from names to values")
+        if not isinstance(atomic, bool):
+            raise _wrong("atomic", atomic, "True or False")
         changes = [self._setting(naming.variable_name(name), value) for name, value in values.items()]
         outcome = yield from self._put(changes, atomic)
         if atomic:
@@ -141,7 +142,7 @@ class VariableTalks:
     def rollback(self, name: str, version: int) -> Talk[int]:
         versions = yield from self._versions(name)
         by_number = {one.version: one.value for one in versions}
-        if _checked_version(version) not in by_number:
+        if version is None or _checked_version(version) not in by_number:
             kept = ", ".join(map(str, by_number))
             raise InvalidArguments(f"variable {name!r} has no version {version} any more: it keeps {kept}")
         written = yield from self._one(Set(name, packed(by_number[version])))
@@ -164,8 +165,10 @@ class VariableTalks:
 
     def _registration(self, name: str, type_: str, value: Any, constraints: Any, metadata: Any) -> Register:
         naming.variable_name(name)
-        kept = naming.metadata(metadata or {})
-        demand = demanded(type_, constraints, name)
+        kept = naming.metadata({} if metadata is None else metadata)
+        if constraints is not None and not isinstance(constraints, Mapping):
+            raise _wrong("constraints", constraints, "a mapping from names to bounds")
+        demand = copy.deepcopy(demanded(type_, constraints, name))
         return Register(name, self.access.data(value, f'variables["{name}"]'), demand, kept)
 
     # ---- all of them --------------------------------------------------------------------------------------
@@ -197,7 +200,11 @@ def _versions_of(outcome: Outcome) -> dict[str, Any]:
 def _checked_version(version: Any) -> int | None:
     if version is None or (isinstance(version, int) and not isinstance(version, bool) and version > 0):
         return version
-    raise InvalidArguments(f"a version: got {naming.shown(version)}, expected a whole number from 1")
+    raise _wrong("a version", version, "a whole number from 1")
+
+
+def _wrong(what: str, value: Any, expected: str) -> InvalidArguments:
+    return InvalidArguments(f"{what}: got {naming.shown(value)}, expected {expected}")
 
 
 def _entries(document: Any) -> Mapping[str, Any]:
@@ -207,16 +214,11 @@ def _entries(document: Any) -> Mapping[str, Any]:
     )
     head = (FORMAT, FORMAT_VERSION)
     if not isinstance(document, Mapping) or (document.get("format"), document.get("version")) != head:
-        raise InvalidArguments(f"the document: got {naming.shown(document)}, expected {expected}")
+        raise _wrong("the document", document, expected)
     variables = document.get("variables")
     if not isinstance(variables, Mapping):
-        raise InvalidArguments(
-            f"variables of the document: got {naming.shown(variables)}, expected a mapping"
-        )
+        raise _wrong("variables of the document", variables, "a mapping")
     for name, one in variables.items():
         if not isinstance(one, Mapping) or {*one} != {*PARTS}:
-            raise InvalidArguments(
-                f"variable {name!r} of the document: got {naming.shown(one)}, expected a mapping with "
-                f"{', '.join(PARTS)}"
-            )
+            raise _wrong(f"variable {name!r} of the document", one, f"a mapping with {', '.join(PARTS)}")
     return variables

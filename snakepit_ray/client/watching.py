@@ -2,6 +2,7 @@
 
 - A watcher asks one question at a time, which waits at the store, and only while somebody waits for the next
   change. A store that is restarted is asked again from where the watcher is.
+- A watcher whose pool has ended hears of that within LOOK_SECONDS: the store goes on without the pool.
 - The error with which a session ends is raised once; after it there is nothing more.
 """
 
@@ -20,6 +21,7 @@ from snakepit_ray.core.state import naming
 from snakepit_ray.core.state.asked import Changes, Watch
 
 POLL_SECONDS = 30.0  # that a question waits at the store
+LOOK_SECONDS = 1.0
 
 
 class _Cursor:
@@ -84,12 +86,11 @@ class Watcher(Iterator[Change]):
             if self._is_closed:
                 return
             self._asked = asked = self._talks.access.watch(self._cursor.question)
-        try:
+        while not (asked.done() or self._is_closed):
+            concurrent.futures.wait([asked], LOOK_SECONDS)
+            self._talks.access.calls()  # raises PoolClosed
+        if not asked.cancelled() and not self._is_closed:
             self._cursor.moved(asked.result())
-        except concurrent.futures.CancelledError:
-            if not self._is_closed:
-                self._talks.access.calls()  # the pool has ended: its error
-                raise
 
 
 class AsyncWatcher(AsyncIterator[Change]):
@@ -132,8 +133,8 @@ class AsyncWatcher(AsyncIterator[Change]):
 
     async def _ask(self) -> None:
         self._asked = asyncio.wrap_future(self._talks.access.watch(self._cursor.question))
-        await asyncio.wait([self._asked])
-        if not self._asked.cancelled():
+        while not (self._asked.done() or self._is_closed):
+            await asyncio.wait([self._asked], timeout=LOOK_SECONDS)
+            self._talks.access.calls()  # raises PoolClosed
+        if not self._asked.cancelled() and not self._is_closed:
             self._cursor.moved(self._asked.result())
-        elif not self._is_closed:
-            self._talks.access.calls()  # the pool has ended: its error

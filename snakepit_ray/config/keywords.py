@@ -78,6 +78,8 @@ class PoolSettings(TypedDict, total=False):
     affinity: AffinityName
     session_ttl: Seconds
     max_sessions: int
+    session_store: str
+    session_sweep_interval: Seconds
 
     num_cpus: float
     num_gpus: float

@@ -138,7 +138,8 @@ class PoolConfig:
 
     Sessions:
         affinity: when a session's worker is busy: "hint" runs elsewhere, "strict_queue" waits for it
-        session_ttl: a session that is not used for so long has no worker any more
+        session_ttl: a session that is not used for so long has no worker any more; so long the store keeps
+            one whose maker says no ttl
         max_sessions: sessions with a worker, and sessions in the store that this pool has made
         session_store: where the store of sessions, one for the whole cluster, keeps them: "sqlite": on the
             head's disk; "sqlite:/path/of/a/file": there; "memory": nowhere else

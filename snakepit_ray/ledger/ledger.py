@@ -58,12 +58,16 @@ MOST_AT_ONCE = 16 * 1024  # entries that the file grows by at most, for the same
 class Ledger(state_files.MappedFile):
     """The ledger of one worker. Make it with `Ledger.open`. `words` are those of its file; an entry is called
     by the number of its first word. `counts` and `notes` are words for the worker's own use, which its next
-    process finds as they were."""
+    process finds as they were. `leases` are those that interpreters read (core/state/copies.py), the first of
+    which is word `first_lease` of the file."""
+
+    first_lease = layout.LEASES.start
 
     def __init__(self, path: Path, opened: Opened, clock: Callable[[], float]) -> None:
         super().__init__(path, opened)
         self.words = self._words
         self.counts, self.notes = self._words[layout.COUNTS], self._words[layout.NOTES]
+        self.leases = self._words[layout.LEASES]
         self.outcomes = Outcomes(self._map)
         self._table = self._map  # another mapping of the same file when that has grown
         self._clock = clock
@@ -101,6 +105,7 @@ class Ledger(state_files.MappedFile):
     def close(self) -> None:
         self.counts.release()
         self.notes.release()
+        self.leases.release()
         if self._table is not self._map:
             self.words.release()
             self._table.close()

@@ -42,6 +42,13 @@ class Door(Protocol):
         """Its answer. Cancelling it ends the question at the store."""
 
 
+class BlockingDoor(Door, Protocol):
+    """A door that a thread can use by itself, too, and a coroutine on any loop."""
+
+    def ask_now(self, questions: Sequence[Question], seconds: float) -> list[Any]:
+        """`ask`, which blocks for at most so many seconds. Raises StoreLost, and TimeoutError after that."""
+
+
 Future: TypeAlias = asyncio.Future[Any] | concurrent.futures.Future[Any]
 
 
@@ -147,6 +154,11 @@ class StoreLink:
         if isinstance(answer, SnakepitError):
             raise answer
         return answer
+
+    @property
+    def idle_door(self) -> Door | None:
+        """The door, where it is open and nothing is under way. Any thread may look."""
+        return None if self._asked else self._door
 
     def close(self, error: Exception) -> None:
         """Nothing is answered any more: `error` is what everything that waits comes to."""

@@ -4,7 +4,7 @@
 - It ends with its cluster, and Ray starts it again where it dies. Every question may come twice: Ray sends
   what was not answered to the next process, and ops make that safe.
 - A worker that asks for a lease is found by its actor's name, so that a store that was started again finds
-  the workers without being told.
+  the workers without being told. A holder is one process of a worker: the actor's name, `#`, and a number.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class StoreActor:
         return answer
 
     async def attach(self, holder: str, actor: Any) -> int:
-        """The actor may have leases; its `let_go` and `sessions_ended` are called. See `Store.attach`."""
+        """The actor may have leases. Its `let_go` is called, which gives those of which nobody has a copy any
+        more, and its `sessions_ended`. See `Store.attach`."""
         store = await self._opened()
         return store.attach(holder, _Worker(store, holder, actor))
 
@@ -121,7 +122,7 @@ class StoreActor:
 
     async def _find(self, store: Store, holder: str) -> None:
         try:
-            actor = await asyncio.to_thread(ray.get_actor, holder, NAMESPACE)
+            actor = await asyncio.to_thread(ray.get_actor, holder.partition("#")[0], NAMESPACE)
         except ValueError:
             return
         self._unknown.pop(holder, None)
@@ -138,15 +139,21 @@ class _Worker:
         self._actor = actor
 
     def let_go(self, leases: Sequence[Lease]) -> None:
-        ray_port.unowned_task(self._tell("let_go", list(leases)))
+        ray_port.unowned_task(self._let_go(list(leases)))
+
+    async def _let_go(self, leases: list[Lease]) -> None:
+        released = await self._tell("let_go", leases)
+        if released:
+            self._store.released(released)
 
     def sessions_ended(self, ended: Sequence[Ended]) -> None:
         ray_port.unowned_task(self._tell("sessions_ended", list(ended)))
 
-    async def _tell(self, method: str, *args: Any) -> None:
-        """A worker that is gone for good is forgotten. One that does not hear loses nothing but time."""
+    async def _tell(self, method: str, *args: Any) -> Any:
+        """What it answers. A worker that is gone for good is forgotten. One that does not hear loses nothing
+        but time."""
         try:
-            await getattr(self._actor, method).remote(*args)
+            return await getattr(self._actor, method).remote(*args)
         except ray_port.ActorUnavailable:
             pass
         except ray_port.ActorDied:

@@ -78,6 +78,15 @@ def make(settings: Settings) -> Any:
     )
 
 
+def is_there() -> bool:
+    """Whether the cluster has a store."""
+    try:
+        ray.get_actor(STORE, NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
 def ask_stats(seconds: float) -> StoreStats | SnakepitError | None:
     """What the cluster's store says of itself, None where there is none. Blocks."""
     try:

@@ -98,6 +98,11 @@ class Running:
     def __len__(self) -> int:
         return len(self._runs)
 
+    def attempt_of(self, request_id: str) -> Attempt | None:
+        """The request of that id; None where it is in no interpreter."""
+        run = self._runs.get(request_id)
+        return None if run is None else run.attempt
+
     def of(self, interpreter: Interpreter) -> list[Run]:
         """What runs in one interpreter."""
         return [run for run in self._runs.values() if run.interpreter is interpreter]

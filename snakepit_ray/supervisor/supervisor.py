@@ -16,6 +16,7 @@ from snakepit_ray.core.worker.lifecycle import WorkerEvent, WorkerState
 from snakepit_ray.core.worker.recycling import Reason
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.supervisor.accounts import Accounts, Counters
+from snakepit_ray.supervisor.attempt import Attempt
 from snakepit_ray.supervisor.care import Care
 from snakepit_ray.supervisor.cargo import Cargo
 from snakepit_ray.supervisor.dispatch import Dispatch, OnSlot
@@ -256,6 +257,10 @@ class Supervisor:
     def beside(self, request: pb.Request) -> Sequence[Any]:
         """The buffers that `request` names by index; none for most."""
         return self.cargo.beside(request)
+
+    def attempt_of(self, request_id: str) -> Attempt | None:
+        """The request of that id; None where it is in no interpreter."""
+        return self._runs.attempt_of(request_id)
 
     def is_idempotent(self, request: pb.Request) -> bool:
         """Whether running it twice does no harm: its caller or its command says so."""

@@ -14,17 +14,20 @@ import logging
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from functools import partial
 from typing import Any
 
 from snakepit_ray.config import PoolConfig
+from snakepit_ray.core.state.asked import Ended
+from snakepit_ray.core.state.leases import Lease
 from snakepit_ray.core.work.request_ids import made_by
 from snakepit_ray.errors import SnakepitError
 from snakepit_ray.ledger import Ledger
 from snakepit_ray.port import ray_port, sparing
 from snakepit_ray.port.listeners import Listeners, Told
 from snakepit_ray.port.messages import Delegated, MoveOrder, PoolMemory, WorkerFacts
+from snakepit_ray.port.naming import WorkerName
 from snakepit_ray.process import registry, state_files
 from snakepit_ray.process.session_log import SessionLog
 from snakepit_ray.supervisor import Counters, Ports, Supervisor
@@ -39,6 +42,8 @@ from snakepit_ray.worker.peer_links import Peer, PeerLinks
 from snakepit_ray.worker.peers import Peers
 from snakepit_ray.worker.pool_link import PoolLink
 from snakepit_ray.worker.requests import Requests
+from snakepit_ray.worker.session_pins import Origin
+from snakepit_ray.worker.session_state import StateOfSessions
 from snakepit_ray.worker.specs import interpreter_spec, worker_policy
 
 log = logging.getLogger("snakepit_ray.worker")
@@ -60,7 +65,11 @@ class WorkerActor:
         incarnation = self.ledger.next_incarnation(time.time_ns() // 1_000_000)
         memory = Memory(About(worker_id, self.node_id), self.ledger, incarnation)
         self._counters = Counters(self.ledger.counts)
-        host = worker_methods(worker_id, config.name, self.node_id, lambda: self.epoch)
+        name = f"{WorkerName(router_id, worker_id)}#{incarnation}"
+        self.state = StateOfSessions(config, worker_id, name, self.ledger, self._origin_of, self._binding_of)
+        host = worker_methods(
+            worker_id, config.name, self.node_id, lambda: self.epoch, self.state.calls.handlers()
+        )
         self.supervisor = Supervisor(
             lambda: interpreter_spec(config, worker_id, self.ledger.descriptor),
             worker_id=worker_id,
@@ -72,6 +81,7 @@ class WorkerActor:
             ports=partial(self._ports, router_id, memory),
             counters=self._counters,
         )
+        self.pool_link.sessions.moved_here = self.state.fence
         if self.ledger.found:
             self._counters.restarts += 1
         else:
@@ -108,6 +118,13 @@ class WorkerActor:
         links = PeerLinks(self.node_id)
         self.peers = Peers(self.config.name, memory, supervisor, self.pool_link, known, links)
         return Ports(self.peers, self.pool_link, memory)
+
+    def _origin_of(self, request_id: str) -> Origin | None:
+        attempt = self.supervisor.attempt_of(request_id)
+        return None if attempt is None else Origin(attempt.number, bool(attempt.request.options.affinity))
+
+    def _binding_of(self, session: str) -> Awaitable[int | None]:
+        return self.pool_link.sessions.binding(session)
 
     def _open_lane(self) -> Lane | None:
         """A worker that can have no lane is reached by Ray alone."""
@@ -272,6 +289,7 @@ class WorkerActor:
             "stderr_tail": interpreter.child.stderr.tail if interpreter is not None else "",
             "reports": self.pool_link.reports,
             "moved_by_lane": self.peers.links.sent,
+            "copies": (self.state.copies.hits, self.state.copies.misses),
         }
 
     @property
@@ -279,6 +297,16 @@ class WorkerActor:
         """(incarnation, number) of the interpreter that serves now."""
         incarnation, number = self.supervisor.epoch
         return incarnation, number
+
+    # ---- state of sessions: called by the store -----------------------------------------------------------
+
+    async def let_go(self, leases: list[Lease]) -> list[Lease]:
+        """Ends the copies of these leases; those of which nobody has a copy any more."""
+        return self.state.let_go(leases)
+
+    async def sessions_ended(self, ended: list[Ended]) -> None:
+        """These sessions are no more."""
+        self.state.ended(ended)
 
     # ---- data ---------------------------------------------------------------------------------------------
 

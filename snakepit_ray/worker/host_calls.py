@@ -40,9 +40,13 @@ class HostMethods:
 
 
 def worker_methods(
-    worker_id: str, pool: str, node_id: str, epoch: Callable[[], tuple[int, int]]
+    worker_id: str,
+    pool: str,
+    node_id: str,
+    epoch: Callable[[], tuple[int, int]],
+    more: Mapping[str, HostHandler] | None = None,
 ) -> HostMethods:
-    """What every worker answers. `epoch` is that of its interpreter now."""
+    """What every worker answers, and `more`. `epoch` is that of its interpreter now."""
     about = {"worker_id": worker_id, "pool": pool, "node_id": node_id}
 
     async def info(call: HostCall) -> Encoded:
@@ -57,7 +61,7 @@ def worker_methods(
         telemetry.emit(name, dict(args.get("measurements", {})), metadata)
         return encode_value(None)
 
-    return HostMethods({"worker.info": info, "telemetry.emit": emit})
+    return HostMethods({"worker.info": info, "telemetry.emit": emit, **(more or {})})
 
 
 def read_json(call: HostCall) -> dict[str, Any]:

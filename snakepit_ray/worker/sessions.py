@@ -64,6 +64,8 @@ class OwnSessions:
         self._log = log
         self._ask = ask
         self._claims: dict[str, asyncio.Future[Claimed]] = {}
+        # Told of a strict session that has come from another worker, before its first request runs here.
+        self.moved_here: Callable[[str, int], Awaitable[None]] = _nobody_is_told
         self._mine: dict[str, Ownership] = {}
         self._recall()
 
@@ -78,6 +80,8 @@ class OwnSessions:
             if claimed.owner != self._worker_id:
                 self._forget(session)
                 return claimed
+            if strict and rebind and claimed.version != (mine.version if mine else 0):
+                await self.moved_here(session, claimed.version)
             epoch = mine.epoch if mine else self._earlier(claimed, rebind)
             self._keep(session, Ownership(now, epoch, claimed.version, strict or bool(mine and mine.strict)))
         return None
@@ -91,6 +95,18 @@ class OwnSessions:
             about = {"session": session, "pool": self._config.name, "worker_id": self._worker_id}
             telemetry.emit("session.lost", {}, {**about, "reason": why})
             raise SessionWorkerLost.of(session, why, mine.epoch, epoch)
+
+    async def binding(self, session: str) -> int | None:
+        """Under which version a strict session is this worker's; None where it is another's."""
+        mine = self._mine.get(session)
+        if mine is None or not mine.version:  # it came from another worker, which had asked the router
+            claimed = await self._claim_once(session, True, False)
+            if claimed.owner != self._worker_id:
+                return None
+            mine = self._mine.get(session, Ownership(self._clock(), None))
+            self._keep(session, mine._replace(version=claimed.version))
+            return claimed.version
+        return mine.version
 
     def on_slot(self, request: pb.Request) -> OnSlot | None:
         """What is to be called when a strict session's request has its slot; None for any other request.
@@ -204,3 +220,7 @@ class OwnSessions:
             limit = self._config.max_sessions
             raise SessionQuotaExceeded.of("max_sessions", limit, limit)
         return claimed
+
+
+async def _nobody_is_told(session: str, version: int) -> None:
+    pass

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from snakepit_ray.client.store_calls import THREAD, StoreCalls
-from snakepit_ray.core.state.asked import Changes, Get, Question, Watch
+from snakepit_ray.core.state.asked import Changes, Get, Question, Remove, Watch
 from snakepit_ray.core.state.backlog import READS
 from snakepit_ray.errors import DeadlineExceeded, PoolClosed, SessionNotFound
+from snakepit_ray.port.store_link import StoreLost
 from tests.conftest import wait_until
 
 
@@ -47,6 +48,43 @@ class Door:
         finally:
             self.watches -= 1
         raise AssertionError
+
+
+class OwnWay(Door):
+    """A thread can use it by itself, too. `fails`: with what the next one that does is answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened.set()
+        self.alone: list[tuple[str, Sequence[Question]]] = []
+        self.fails: list[Exception] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def ask_now(self, questions: Sequence[Question], seconds: float) -> list[Any]:
+        self.alone.append((threading.current_thread().name, questions))
+        self.gate.wait(20)
+        if self.fails:
+            raise self.fails.pop()
+        return [question.names[0] for question in questions if isinstance(question, Get)]
+
+
+@pytest.fixture
+def own_way() -> OwnWay:
+    return OwnWay()
+
+
+@pytest.fixture
+def own_calls(own_way: OwnWay) -> Iterator[StoreCalls]:
+    async def connect() -> OwnWay:
+        return own_way
+
+    calls = StoreCalls(connect)
+    assert calls.ask(get("first")) == "first"  # the link opens the door
+    assert own_way.alone == []
+    yield calls
+    calls.close(PoolClosed("it was shut down"))
+    wait_until(lambda: all(thread.name != THREAD for thread in threading.enumerate()))
 
 
 @pytest.fixture
@@ -128,6 +166,92 @@ def test_a_watch_that_is_cancelled_ends_at_the_store(door: Door, calls: StoreCal
     wait_until(lambda: door.watches == 1)
     watched.cancel()
     wait_until(lambda: door.watches == 0)
+
+
+def test_a_thread_that_finds_nothing_under_way_asks_by_itself(own_way: OwnWay, own_calls: StoreCalls) -> None:
+    me = threading.current_thread().name
+    assert [own_calls.ask(get(number)) for number in range(3)] == ["0", "1", "2"]
+    assert own_way.alone == [(me, [get(number)]) for number in range(3)]
+    assert len(own_way.messages) == 1
+
+
+def test_while_a_thread_asks_by_itself_others_ask_by_the_link(own_way: OwnWay, own_calls: StoreCalls) -> None:
+    own_way.gate.clear()
+    with ThreadPoolExecutor(10) as threads:
+        first = threads.submit(own_calls.ask, get("a"))
+        wait_until(lambda: own_way.alone)
+        assert [*threads.map(own_calls.ask, map(get, "bcd"))] == ["b", "c", "d"]
+        own_way.gate.set()
+        assert first.result(20) == "a"
+    assert len(own_way.alone) == 1
+
+
+def test_what_is_under_way_is_not_overtaken(own_way: OwnWay, own_calls: StoreCalls) -> None:
+    own_way.opened.clear()
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(asyncio.run, own_calls.aask(Remove("s", "1")))
+        wait_until(lambda: len(own_way.messages) == 2)
+        second = threads.submit(own_calls.ask, get("b"))
+        wait_until(lambda: len(own_way.messages) == 3)
+        own_way.opened.set()
+        assert second.result(20) == "b"
+        assert isinstance(first.exception(20), SessionNotFound)
+    assert own_way.alone == []
+
+
+def test_a_read_of_a_task_goes_from_its_own_loop_and_writes_by_the_link(
+    own_way: OwnWay, own_calls: StoreCalls
+) -> None:
+    me = threading.current_thread().name
+
+    async def body() -> None:
+        assert await own_calls.aask(get("a")) == "a"
+        assert own_way.threads == {me, THREAD}
+        own_way.threads.clear()
+        with pytest.raises(SessionNotFound):
+            await own_calls.aask(Remove("s", "1"))
+        assert own_way.threads == {THREAD}
+        assert await asyncio.gather(*(own_calls.aask(get(number)) for number in range(50))) == [
+            str(number) for number in range(50)
+        ]
+
+    asyncio.run(body())
+
+
+def test_a_task_that_is_cancelled_lets_others_ask(own_way: OwnWay, own_calls: StoreCalls) -> None:
+    async def body() -> None:
+        own_way.opened.clear()
+        task = asyncio.ensure_future(own_calls.aask(get("a")))
+        await asyncio.to_thread(wait_until, lambda: len(own_way.messages) == 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        own_way.opened.set()
+        assert await own_calls.aask(get("b")) == "b"
+
+    asyncio.run(body())
+    assert own_calls.ask(get("c")) == "c"
+    assert own_way.alone[-1][1] == [get("c")]
+
+
+def test_a_store_that_is_lost_to_a_thread_is_asked_again_by_the_link(
+    own_way: OwnWay, own_calls: StoreCalls
+) -> None:
+    own_way.fails = [StoreLost("it died")]
+    assert own_calls.ask(get("a")) == "a"
+    assert own_way.messages[-1] == own_way.alone[-1][1] == [get("a")]
+    own_way.fails = [TimeoutError()]
+    with pytest.raises(DeadlineExceeded, match="within 7 s"):
+        own_calls.ask(get("a"), 7.0)
+    assert own_calls.ask(get("b")) == "b"
+
+
+def test_a_thread_whose_loop_runs_asks_by_the_link(own_way: OwnWay, own_calls: StoreCalls) -> None:
+    async def blocks() -> Any:
+        return own_calls.ask(get("a"))
+
+    assert asyncio.run(blocks()) == "a"
+    assert own_way.alone == []
 
 
 FORKS = """

@@ -136,6 +136,18 @@ def test_a_pool_has_so_many_sessions(pool: Any) -> None:
         (lambda pool: pool.sessions.create("s", metadata=[1]), "metadata: got"),
         (lambda pool: pool.session("s", metadata={"a": {1}}), "metadata: got"),
         (lambda pool: pool.sessions.list(""), "a pattern: got"),
+        (lambda pool: pool.sessions.list(pool=pool), "pool: got <FakePool"),
+        (lambda pool: pool.sessions.update("s", "no"), "pass a function"),
+        (lambda pool: pool.session("s").variables.get(7), r"the name of a variable: got 7 \(int\)"),
+        (lambda pool: pool.session("s").variables.get_many("x"), "expected a list of names"),
+        (lambda pool: pool.session("s").variables.list(None), "a pattern: got None"),
+        (lambda pool: pool.session("s").variables.register("x", 7, 1), "there is no type 7"),
+        (lambda pool: pool.session("s").variables.register("x", "float", 1, ["min"]), r"constraints: got \["),
+        (lambda pool: pool.session("s").variables.register("x", "float", 1, {7: 1}), "no constraint 7"),
+        (lambda pool: pool.session("s").variables.register("x", "float", 1, {}, []), r"metadata: got \[\]"),
+        (lambda pool: pool.session("s").variables.set_many({}, atomic=1), "atomic: got 1"),
+        (lambda pool: pool.session("s").variables.set_many({7: 1}), "the name of a variable: got 7"),
+        (lambda pool: pool.session("s").variables.import_(7), "the document: got 7"),
         (lambda pool: pool.sessions.store_program("s", "", 1), "the id of a program: got"),
         (lambda pool: pool.sessions.store_global_program("p", 1, ttl=None), "ttl: got None"),
     ],
@@ -252,6 +264,21 @@ def test_a_value_is_what_it_was_when_it_was_given(variables: Any) -> None:
     assert kept.sum() == 0
     assert not kept.flags.writeable
     assert variables.get("l") == [1, 2]
+
+
+def test_what_is_given_and_what_is_got_shares_nothing_with_the_store(pool: Any, variables: Any) -> None:
+    choices, metadata = ["a", "b"], {"by": ["me"]}
+    variables.register("c", "choice", "a", {"choices": choices}, metadata)
+    pool.sessions.update("s", metadata=metadata)
+    choices.append("c")
+    metadata["by"].append("you")
+    variables.list()[0].constraints["choices"].append("d")
+    pool.sessions.get("s").metadata["by"].append("them")
+    for wrong in ("c", "d"):
+        with pytest.raises(snakepit.ConstraintViolation):
+            variables.set("c", wrong)
+    assert variables.list()[0].metadata == {"by": ["me"]}
+    assert pool.sessions.get("s").metadata == {"by": ["me"]}
 
 
 def test_many_at_one_moment(variables: Any) -> None:

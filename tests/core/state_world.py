@@ -85,8 +85,11 @@ class World:
         self.send(Write(f"op-{self.number}", changes))
 
     def send(self, write: Write) -> None:
-        self.asked[write.op] = Asked(write, self.moment())
+        self.asked[write.op] = self.newly(write)
         self.arrives(write)
+
+    def newly(self, write: Write) -> Asked:
+        return Asked(write, self.moment())
 
     def send_again(self, op: str) -> None:
         """Its writer has no answer, or an old copy of it is still on its way."""

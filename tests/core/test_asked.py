@@ -29,7 +29,7 @@ CHANGES = (
     [
         Put("s", "op", CHANGES),
         Put("s", "op", CHANGES[:1], False, Fence("p", 2), 7, Creation("p", 1.0, 2, {"a": 1})),
-        Put("s", "op", (), released=Lease("w", 1, 2, "s")),
+        Put("s", "op", (), released=Lease("w", 1, 2, "s"), age=1.5),
         Wrote(3, (Written("a", 1), Written("b", 0))),
         Wrote(3, ()),
     ],

@@ -1,7 +1,7 @@
 """The tables of the pages that are made from the code. `python -m tests.docs.tables` writes them anew.
 
 A table stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`. What it says comes from the docstrings
-that `help` shows: of PoolConfig, CallOptions, and the module of errors.
+that `help` shows: of PoolConfig, CallOptions, and the module of errors; and from the rules of variables.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 
 from snakepit_ray import errors
 from snakepit_ray.config import CallOptions, PoolConfig
+from snakepit_ray.core.state.constraints import RULES
+from snakepit_ray.core.state.types import MEANING
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -134,6 +136,15 @@ def error_list() -> str:
     return table(("error", "what to do"), rows)
 
 
+def variable_types() -> str:
+    """Every type of a variable: what it takes, and its constraints."""
+    rows = [
+        (f'`"{kind}"`', meaning, ", ".join(f"`{rule}`" for rule in RULES[kind]) or "none")
+        for kind, meaning in MEANING.items()
+    ]
+    return table(("type", "takes", "constraints"), rows)
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "settings": (DOCS / "configuration.md", settings),
     "setting names": (README, setting_names),
@@ -141,6 +152,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "options": (README, options),
     "error groups": (README, error_groups),
     "errors": (DOCS / "failures.md", error_list),
+    "variable types": (DOCS / "session-state.md", variable_types),
 }
 
 

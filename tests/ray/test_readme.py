@@ -19,9 +19,9 @@ ELSEWHERE = "/opt/py39/bin/python"  # in the text; here it is the Python that ru
 
 
 def test_the_python_of_the_page_does_what_it_says(cluster: None, tmp_path: Path) -> None:
-    first, example, arrays = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    first, example, arrays, state = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert ELSEWHERE in first
-    code = "\n".join((first.replace(ELSEWHERE, sys.executable), example, arrays))
+    code = "\n".join((first.replace(ELSEWHERE, sys.executable), example, arrays, state))
     ran = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -38,7 +38,7 @@ def test_the_python_of_the_page_does_what_it_says(cluster: None, tmp_path: Path)
     assert said[5:7] == ["4.5", "8.0"]
     assert said[7] == "100"
     assert said[8].startswith("PoolStats(workers=2, available=2, busy=0, waiting=0, requests=106")
-    assert said[9:] == ["10000000.0 False"]
+    assert said[9:] == ["10000000.0 False", "2 0.5", "0.5"]
 
 
 def test_the_commands_of_the_page_exist() -> None:

@@ -15,7 +15,9 @@ import pytest
 from tests.supervisor.harness import WIRE
 
 ALSO = {
-    **dict.fromkeys(("test_arena", "test_host_calls", "test_marks", "test_streams"), "grpc"),
+    **dict.fromkeys(
+        ("test_arena", "test_host_calls", "test_marks", "test_session_state", "test_streams"), "grpc"
+    ),
     **dict.fromkeys(("test_descendants", "test_ends"), "frames"),
 }
 

@@ -33,6 +33,7 @@ EXAMPLES: list[Any] = [
     CircuitBreakerConfig(),
     Affinity.HINT,
     *("process", "thread", "spread", "pack", "error", "marker", "hint", "strict_queue", "auto", "off"),
+    *("memory", "sqlite:/var/sessions.db"),
     *(b"bytes", ["list"], 1j, object()),
 ]
 

@@ -93,6 +93,41 @@ def test_what_an_earlier_life_held_is_lost_until_rebind_whatever_the_router_know
     run(body)
 
 
+def test_the_binding_of_a_session_that_another_worker_has_sent_is_asked_for_once(tmp_path: Path) -> None:
+    async def body() -> None:
+        worker = Worker(tmp_path, 1)
+        await worker.call("own")
+        assert (await worker.sessions.binding("own"), worker.asked) == (7, ["own"])
+        worker.sessions.enter("sent", rebind=False)
+        assert [await worker.sessions.binding("sent") for _ in range(2)] == [7, 7]
+        assert worker.asked == ["own", "sent"]
+        worker.answer = Claimed("w-1", None, 9)
+        assert await worker.sessions.binding("moved") is None
+
+    run(body)
+
+
+def test_a_strict_session_that_has_come_from_another_worker_is_told_before_it_runs(tmp_path: Path) -> None:
+    async def body() -> None:
+        worker, told = Worker(tmp_path, 1), []
+
+        async def moved_here(session: str, version: int) -> None:
+            assert worker.sessions.owned() == []
+            told.append((session, version))
+
+        worker.sessions.moved_here = moved_here
+        await worker.call("a", strict=False, rebind=True)
+        await worker.call("b", strict=True)
+        assert told == [], "nobody had them before"
+        worker.sessions.disown(["a", "b"])
+        await worker.call("c", rebind=True)
+        assert told == [("c", 7)]
+        await worker.call("c", rebind=True)
+        assert told == [("c", 7)], "it is here already"
+
+    run(body)
+
+
 def test_hints_and_what_has_no_state_yet_are_not_written_down(tmp_path: Path) -> None:
     async def body() -> None:
         worker = Worker(tmp_path, 1)

@@ -185,13 +185,16 @@ class VariableInfo:
 @dataclass(frozen=True)
 class Get:
     """The newest values of some variables, all of one moment -> Found. `holder`: who wants a lease and keeps
-    what it reads, "" for nobody. Raises SessionNotFound, SessionExpired, SessionWorkerLost."""
+    what it reads, "" for nobody. `age`: for how many seconds the asker has meant the session by its id alone:
+    one that was deleted since then is not there, and no later one is meant. Raises SessionNotFound,
+    SessionExpired, SessionWorkerLost."""
 
     session: str
     names: tuple[str, ...]
     fence: Fence | None = None
     generation: int = 0
     holder: str = ""
+    age: float = 0.0
 
 
 class Found(NamedTuple):
@@ -231,7 +234,7 @@ class Put:
     """Some changes of variables, which become visible at one moment -> Wrote: what became of each change.
     Values of changes are Data. `creation`: the session is made if there is none, with it; None: it must be
     there. `is_atomic`: all changes or none. `released`: the asker's own lease, of which it has let go before
-    it asked. Raises as Get does, SessionQuotaExceeded."""
+    it asked. `age`: as in Get. Raises as Get does, SessionQuotaExceeded."""
 
     session: str
     op: str
@@ -241,12 +244,13 @@ class Put:
     generation: int = 0
     creation: Creation | None = None
     released: Lease | None = None
+    age: float = 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A thousand changes as plain tuples pickle three times as fast: Ray's pickler asks Python about each
         object that is none."""
         changes = [_packed_change(change) for change in self.changes]
-        rest = self.is_atomic, self.fence, self.generation, self.creation, self.released
+        rest = self.is_atomic, self.fence, self.generation, self.creation, self.released, self.age
         return _unpacked_put, (self.session, self.op, changes, *rest)
 
 

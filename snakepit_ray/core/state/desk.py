@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from snakepit_ray.errors import SessionNotFound, SessionWorkerLost
 
 Entry = Change | Writing | Sweeping
 KEPT_FENCES = 10_000
+MOST_DELETED = 10_000  # sessions, of which it is remembered when they were deleted
 SAVED_SHARE = 0.1  # of a ttl: so much later at most a use is written down
 
 
@@ -65,6 +67,7 @@ class Desk:
         self._numbers = count(1)
         self._leases = count(1)
         self._saved: dict[str, tuple[int, float]] = {}  # which use of a session was written down last
+        self._deleted: OrderedDict[str, float] = OrderedDict()  # when, the last ones
 
     # ---- orders -------------------------------------------------------------------------------------------
 
@@ -103,6 +106,15 @@ class Desk:
         self.orders.woken.add(session.id)
         self.variables.pop(session.generation, None)
         self._saved.pop(session.id, None)
+        if reason == "deleted":
+            self._deleted[session.id] = self.now
+            self._deleted.move_to_end(session.id)
+            if len(self._deleted) > MOST_DELETED:
+                self._deleted.popitem(last=False)
+
+    def was_deleted(self, session_id: str, seconds: float) -> bool:
+        """Whether a session of that id was deleted within the last seconds, as far as is remembered."""
+        return self._deleted.get(session_id, -math.inf) > self.now - seconds
 
     # ---- rooms --------------------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ from snakepit_ray.core.state.orders import Content, Load, Orders
 from snakepit_ray.core.state.reading import Reading
 from snakepit_ray.core.state.room import Asked, Change, Room, Sweeping, Writing
 from snakepit_ray.core.state.session import Accept
-from snakepit_ray.errors import EncodingError, SnakepitError
+from snakepit_ray.errors import EncodingError, SessionNotFound, SnakepitError
 
 Handler = Callable[[Room, Any, bool], Any]
 
@@ -54,6 +54,7 @@ class StoreCore:
         self.reading = Reading(self._desk)
         self._changing = Changing(self._desk)
         self._early: list[Asked] = []
+        self._tick_at: float | None = None  # as it was said last
         self._count = 0
         self._held_up: dict[str, Room] = {}  # rooms that wait for the end of leases
         self._housekeeping = Housekeeping(self._desk, self._go_on)
@@ -77,6 +78,10 @@ class StoreCore:
     def ask(self, question: Question | Watch, now: float, at: float, is_use: bool = True) -> int:
         """Takes a question. Returns the number that its answer has. `is_use`: whether it may count as a use
         of its session; a watcher that looks again is none."""
+        if (
+            self._tick_at is not None and now >= self._tick_at
+        ):  # the clock's owner may be told of another time
+            self.tick(now, at)
         self._set_clocks(now, at)
         self._count += 1
         asked = Asked(self._count, question, is_use)
@@ -139,6 +144,9 @@ class StoreCore:
             self._released(question.released)
         if self._changing.is_fenced(room, getattr(question, "fence", None)):
             return STAYS
+        age = getattr(question, "age", 0.0)
+        if age and self._desk.was_deleted(room.id, age):
+            raise SessionNotFound.named(room.id)
         answer = self._handlers[type(question)](room, question, asked.is_use)
         if isinstance(question, Put) and answer is LEFT:
             room.askers.setdefault(question.op, []).append(asked.number)
@@ -212,6 +220,7 @@ class StoreCore:
     def tick(self, now: float, at: float) -> None:
         """Time has passed."""
         self._set_clocks(now, at)
+        self._tick_at = None
         if now >= self._desk.open_at:
             early, self._early = self._early, []
             for asked in early:
@@ -221,6 +230,10 @@ class StoreCore:
 
     def next_tick(self) -> float | None:
         """When something is to be done if nothing happens before."""
+        self._tick_at = self._next_tick()
+        return self._tick_at
+
+    def _next_tick(self) -> float | None:
         if self._early:
             return self._desk.open_at
         ends = (

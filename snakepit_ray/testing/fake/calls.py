@@ -51,7 +51,7 @@ class FakeCalls:
         self.closed = False
         self._began = time.time()
         self.worker_id = str(WorkerId(config.name, 0))
-        host = FakeHost(self.worker_id, config.name, NODE, lambda: (1, self.epoch))
+        host = FakeHost(self.worker_id, config, NODE, lambda: (1, self.epoch), self._store_calls)
         self.interpreter = FakeInterpreter(source, config, host, self.worker_id)
         self._builder = RequestBuilder(
             config, resolve_runtime(config.runtime), FakeRef, self._new_id, self._declared

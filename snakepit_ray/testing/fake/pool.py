@@ -50,7 +50,8 @@ class FakePool(_Pool):
 
     The same as in a real pool: the forms of a call, options and settings and their checks, arguments that are
     checked against the command's signature, values as they arrive (copies; arrays are read-only), errors and
-    their texts, `ctx`, hooks of an adapter, progress, a Runtime's hooks, custom telemetry.
+    their texts, `ctx`, hooks of an adapter, progress, a Runtime's hooks, custom telemetry, sessions and their
+    variables, which are in a store of the pool's own, in memory.
 
     Different:
 

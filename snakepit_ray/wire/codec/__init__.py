@@ -11,12 +11,22 @@ from snakepit_ray.wire.codec.batches import (
     encode_items,
     item_bytes,
     join_items,
+    rebased,
     refs_of,
     refuse_refs,
     whole_item,
 )
 from snakepit_ray.wire.codec.decoding import decode_value
-from snakepit_ray.wire.codec.encoding import INLINE, Encoded, check_size, encode_args, encode_value, nbytes
+from snakepit_ray.wire.codec.encoding import (
+    INLINE,
+    Encoded,
+    check_size,
+    encode_args,
+    encode_value,
+    nbytes,
+    read_json,
+    write_json,
+)
 from snakepit_ray.wire.codec.envelope import (
     Envelope,
     Epoch,
@@ -62,7 +72,10 @@ __all__ = [
     "keep_encoded",
     "nbytes",
     "portable_buffers",
+    "read_json",
+    "rebased",
     "refs_of",
     "refuse_refs",
     "whole_item",
+    "write_json",
 ]

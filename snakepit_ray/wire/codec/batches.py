@@ -131,7 +131,7 @@ def join_items(items: Sequence[Item]) -> Encoded:
         elif isinstance(item, bytes):
             texts.append(item)
         else:
-            texts.append(_rebased(item.json, len(buffers)) if buffers else item.json)
+            texts.append(rebased(item.json, len(buffers)) if buffers else item.json)
             buffers.extend(item.buffers)
     return Encoded(b"[" + b",".join(texts) + b"]", buffers, [])
 
@@ -142,7 +142,7 @@ def _json_of(item: dict[str, Any]) -> bytes:
     return encode_args(item).json if raw is None else raw
 
 
-def _rebased(text: bytes, base: int) -> bytes:
+def rebased(text: bytes, base: int) -> bytes:
     """The JSON with each buffer's index higher by `base`."""
     value = read_json(text)
     _shift(value, base)

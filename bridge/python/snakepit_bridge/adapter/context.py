@@ -10,6 +10,10 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar
 
+from snakepit_bridge.adapter.host_errors import HostError
+from snakepit_bridge.adapter.older import OlderSpelling
+from snakepit_bridge.adapter.state_methods import StateMethods
+
 _current: ContextVar = ContextVar("snakepit_context")
 
 
@@ -17,23 +21,10 @@ class Cancelled(BaseException):
     """The request was cancelled or its budget ended. No Exception: `except Exception` lets it through."""
 
 
-class HostError(RuntimeError):
-    """A call to the host failed; `kind` is the number of snakepit.v1.Failure.Kind, `type` the error's name
-    over there, `traceback` where it was raised there (a string), `details` what else it says.
+class SessionContext(StateMethods, OlderSpelling):
+    """One request as its command sees it: the parameter named `ctx`, or `snakepit_bridge.current()`. What it
+    offers of the variables of its session is in StateMethods.
     """
-
-    def __init__(
-        self, message: str, kind: int = 0, type: str = "", details: dict | None = None, traceback: str = ""
-    ) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.type = type
-        self.details = details or {}
-        self.traceback = traceback
-
-
-class SessionContext:
-    """One request as its command sees it: the parameter named `ctx`, or `snakepit_bridge.current()`."""
 
     __slots__ = (
         "_cancelled",
@@ -41,6 +32,8 @@ class SessionContext:
         "_event",
         "_link",
         "_outlet",
+        "_started",
+        "_variables",
         "attempt",
         "command",
         "deadline",
@@ -78,6 +71,8 @@ class SessionContext:
         self._cancelled = False
         self._event = None
         self._outlet = None  # of a stream
+        self._started = 0  # time.perf_counter_ns() when its command began
+        self._variables = None  # made when they are first asked for
 
     @property
     def cancelled(self) -> bool:

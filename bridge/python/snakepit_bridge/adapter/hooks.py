@@ -95,6 +95,20 @@ class SharedContext:
     def __setattr__(self, name: str, value) -> None:
         setattr(current(), name, value)
 
+    def __getitem__(self, name: str):
+        return current()[name]
+
+    def __setitem__(self, name: str, value) -> None:
+        current()[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del current()[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in current()
+
+    __iter__ = None
+
     def __repr__(self) -> str:
         try:
             return repr(current())

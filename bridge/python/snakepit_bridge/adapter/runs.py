@@ -80,7 +80,7 @@ class Run:
         """Whether the run may start: nobody has cancelled it."""
         if self.started or self._claim.setdefault(0, _RUNS) is not _RUNS:
             return False
-        self.started = time.perf_counter_ns()
+        self.started = self.context._started = time.perf_counter_ns()
         if self.mark is not None:
             words, place = self.mark
             words[place] = 1

@@ -49,7 +49,12 @@ class Attachment:
         out.epoch = hello.epoch if hello.HasField("epoch") else None
         self.live: dict[str, Run] = {}
         self.host = HostCalls(
-            self._out.put, self._arena, self._look, self._released, self._config.max_message_size
+            self._out.put,
+            self._arena,
+            self._look,
+            self._released,
+            self._config.max_message_size,
+            dispatcher.copies,
         )
         self._closed = False
         out.put(WELCOME)

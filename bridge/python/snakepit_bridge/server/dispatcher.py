@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from snakepit_bridge import PROTOCOL
 from snakepit_bridge._pb import interpreter_pb2 as pb
+from snakepit_bridge.adapter.copies import Copies
 from snakepit_bridge.adapter.execution import executor_for
 from snakepit_bridge.adapter.runs import Run
 from snakepit_bridge.server.arena import Arena
@@ -22,6 +23,7 @@ class Dispatcher:
         self.executor = executor_for(config)
         self.arena = Arena(config.arena, config.threshold)
         self.marks = Marks(config.marks)
+        self.copies = Copies(self.marks.words, config.threshold)
         self.deadlines = Deadlines(self._live, self.executor.cancel)
         self.stopping = False
         self.session_hook = session_hook

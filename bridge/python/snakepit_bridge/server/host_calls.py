@@ -31,8 +31,9 @@ class HostCalls:
     answer, and `release(id)` says that a segment of it is not wanted any more.
     """
 
-    def __init__(self, send, arena, look, release, max_message_size: int) -> None:
+    def __init__(self, send, arena, look, release, max_message_size: int, copies=None) -> None:
         self.send = send
+        self.copies = copies  # of what the host has answered about sessions
         self.look = look
         self._arena = arena
         self._release = release
@@ -50,6 +51,12 @@ class HostCalls:
     def call(self, context, method: str, args: dict):
         """The host's answer; blocks this thread, which must not be the event loop's."""
         _refuse_in_event_loop("host", method)
+        return self.wait(context, method, args)
+
+    def wait(self, context, method: str, args: dict):
+        """The host's answer; blocks this thread, and with it an event loop that runs here. The request's end
+        ends the wait.
+        """
         done = threading.Event()
         waiter = Waiter(self, done.set)
         call = self._start(self._made(context, method, args), waiter)

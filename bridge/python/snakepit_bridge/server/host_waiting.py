@@ -68,5 +68,7 @@ def value_of(reply, calls):
 
 
 def _error(failure) -> HostError:
+    from snakepit_bridge.adapter.host_errors import error_of
+
     details = json.loads(failure.details_json) if failure.details_json else {}
-    return HostError(failure.message, failure.kind, failure.type, details, failure.traceback)
+    return error_of(failure.message, failure.kind, failure.type, details, failure.traceback)

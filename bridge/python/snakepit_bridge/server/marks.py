@@ -1,6 +1,7 @@
-"""The words in which a host reads, when this process has died, what of its requests had begun.
+"""The words in which a host reads, when this process has died, what of its requests had begun; and those in
+which the host says how long copies of sessions' variables are the newest (adapter/copies.py).
 
-Rules: a word is stored before the call that it counts begins, and never after; nothing is read here.
+Rules: a mark is stored before the call that it counts begins, and never after; it is not read here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ class Marks:
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
         self._words = None if descriptor is None else _mapped(descriptor)
+
+    @property
+    def words(self):
+        """The words that there are now; None where there are none. Their first ones stay where they are."""
+        return self._words
 
     def of(self, request):
         """(words, place): `words[place]` says how many calls of a request have begun (a pair: a store costs

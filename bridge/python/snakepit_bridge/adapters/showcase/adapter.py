@@ -171,6 +171,21 @@ class ShowcaseAdapter(StreamCommands, ThreadSafeAdapter):
         return {"value": value}
 
     @command(idempotent=True)
+    def get_variable(self, ctx: SessionContext, name: str) -> dict:
+        """A variable of this session."""
+        value, version = ctx.get_versioned(name)
+        return {"name": name, "value": value, "version": version}
+
+    @command(idempotent=True)
+    def generate_text(self, ctx: SessionContext, prompt: str) -> dict:
+        """Goes on from a prompt, as the session's variables temperature and max_tokens say."""
+        from snakepit_bridge.adapters.showcase.text import go_on_from
+
+        given, _ = ctx.get_many(["temperature", "max_tokens"]) if ctx.session_id else ({}, [])
+        used = {"temperature": 0.7, "max_tokens": 20, **given}
+        return {"prompt": prompt, "text": go_on_from(prompt, **used), **used}
+
+    @command(idempotent=True)
     def get_worker_info(self, ctx: SessionContext, call_number: object = None) -> dict:
         """Which interpreter serves, and whom."""
         return {

@@ -48,6 +48,26 @@ def embed(text: str, dimensions: int) -> list[float]:
     return [x / norm for x in vector]
 
 
+def go_on_from(prompt: str, temperature: float, max_tokens: int) -> str:
+    """`max_tokens` words that follow each other as those of the prompt do (a Markov chain of order 1, as in
+    Shannon 1948). With a temperature of 0 always the most frequent one follows, above it others may, too; the
+    same prompt gives the same text.
+    """
+    import random
+
+    words = _WORD.findall(prompt) or ["..."]
+    after: dict = {}
+    for word, following in zip(words, words[1:] + words[:1]):  # noqa: B905 - strict= needs Python 3.10
+        after.setdefault(word, Counter())[following] += 1
+    drawing, word, text = random.Random(prompt), words[-1], []
+    for _ in range(max_tokens):
+        choices = after[word].most_common()
+        weights = [count ** (1 / temperature) for _, count in choices] if temperature > 0 else [1]
+        word = drawing.choices([one for one, _ in choices][: len(weights)], weights)[0]
+        text.append(word)
+    return " ".join(text)
+
+
 def analyze(text: str) -> dict:
     """Counts, frequent words, sentiment from -1 to 1."""
     words = _WORD.findall(text.lower())
