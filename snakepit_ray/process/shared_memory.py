@@ -96,6 +96,16 @@ class SharedMemory:
             self._map.close()
 
 
+def copied(view: memoryview) -> bytearray:
+    """A copy of some bytes, made without the GIL."""
+    copy = bytearray(len(view))
+    if copy:
+        into = (ctypes.c_char * len(copy)).from_buffer(copy)
+        with _address(view) as source:
+            ctypes.memmove(ctypes.addressof(into), source, len(copy))
+    return copy
+
+
 # ---- the address of a buffer ---------------------------------------------------------------------------
 
 

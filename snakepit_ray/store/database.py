@@ -16,11 +16,11 @@ from typing import Any
 
 from snakepit_ray.core.state.constraints import Demand
 from snakepit_ray.core.state.desk import SAVED_SHARE, Beginning
+from snakepit_ray.core.state.housekeeping import KEPT_OPS, KEPT_SECONDS, MOST_OPS
 from snakepit_ray.core.state.leases import LEASE_SECONDS
 from snakepit_ray.core.state.orders import Content, Load, Op, Program, Row, Transaction
 from snakepit_ray.core.state.records import Gone, Variable, Version
 from snakepit_ray.core.state.registry import Session
-from snakepit_ray.core.state.store import KEPT_OPS, KEPT_SECONDS, MOST_OPS
 from snakepit_ray.core.state.types import VariableType
 from snakepit_ray.errors import ConfigError
 from snakepit_ray.store import rows, schema

@@ -21,10 +21,10 @@ from snakepit_ray.core.state.leases import Lease
 from snakepit_ray.core.state.orders import Orders
 from snakepit_ray.core.state.store import StoreCore
 from snakepit_ray.errors import SnakepitError
-from snakepit_ray.process.awaiting import happens
 from snakepit_ray.store import values
 from snakepit_ray.store.committer import Durable, Failed, Loaded, Result
 from snakepit_ray.store.disk import Disk
+from snakepit_ray.store.waiting import Message, Watcher
 
 Clock = Callable[[], float]
 T = TypeVar("T")
@@ -63,9 +63,9 @@ class Store:
         self._beginning = _anew(clock, wall, open_after) if disk is None else disk.beginning
         self._core = StoreCore(self._beginning, values.accepted)
         self._loop = asyncio.get_running_loop()
-        self._messages: dict[int, tuple[_Message, int]] = {}
+        self._messages: dict[int, tuple[Message, int]] = {}
         self._holders: dict[str, Holder] = {}
-        self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._watchers: defaultdict[str, set[Watcher]] = defaultdict(set)
         self._recalled: dict[Lease, float] = {}
         self._ended: list[Ended] = []  # that nobody was told of yet
         self._timer: asyncio.TimerHandle | None = None
@@ -102,33 +102,32 @@ class Store:
 
     async def watch(self, watch: Watch) -> Changes | SnakepitError:
         """The changes after the watch's cursor, as soon as there are some, or none when its time is over."""
-        changed = asyncio.Event()
+        watcher = Watcher(self._loop)
         watchers = self._watchers[watch.session]
-        watchers.add(changed)
+        watchers.add(watcher)
         try:
-            return await self._watch(watch, changed)
+            return await self._watch(watch, watcher)
         finally:
-            watchers.discard(changed)
+            watchers.discard(watcher)
             if not watchers and self._watchers.get(watch.session) is watchers:
                 del self._watchers[watch.session]
 
-    async def _watch(self, watch: Watch, changed: asyncio.Event) -> Changes | SnakepitError:
+    async def _watch(self, watch: Watch, watcher: Watcher) -> Changes | SnakepitError:
         end = self._clock() + watch.seconds
         is_use = True
         while True:
-            changed.clear()
+            watcher.is_woken = False
             (answer,) = await self._put([watch], is_use)
-            left = end - self._clock()
-            if not isinstance(answer, Changes) or answer.changes or left <= 0:
+            is_use = False
+            is_over = not isinstance(answer, Changes) or answer.changes
+            if is_over or not await watcher.wait(end - self._clock()):
                 found: Changes | SnakepitError = answer
                 return found
-            is_use = False
-            await happens(changed, left)
 
     async def _put(self, questions: Sequence[Question | Watch], is_use: bool = True) -> list[Any]:
         if not questions:
             return []
-        message = _Message(len(questions))
+        message = Message(len(questions))
         now, at = self._clock(), self._wall()
         for index, question in enumerate(questions):
             refusal = None if isinstance(question, Watch) else values.refusal(question)
@@ -179,8 +178,8 @@ class Store:
             message, index = self._messages.pop(answer.number)
             message.answer(index, self._completed(answer.value))
         for session in orders.woken:
-            for changed in self._watchers.get(session, ()):
-                changed.set()
+            for watcher in self._watchers.get(session, ()):
+                watcher.wake()
         if self._disk is not None:
             self._disk.commit(orders.transactions)
             for load in orders.loads:
@@ -279,21 +278,6 @@ class Store:
             await self._sweeping
         if self._disk is not None:
             await self._disk.close(self._core.is_free(self._clock(), self._wall()))
-
-
-class _Message:
-    """Questions that came together, and are answered together."""
-
-    def __init__(self, count: int) -> None:
-        self.whole: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self._answers: list[Any] = [None] * count
-        self._left = count
-
-    def answer(self, index: int, value: Any) -> None:
-        self._answers[index] = value
-        self._left -= 1
-        if not self._left and not self.whole.done():
-            self.whole.set_result(self._answers)
 
 
 def _own(question: Question) -> Question:

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
@@ -158,8 +157,7 @@ class SessionCalls:
     async def _found(self, asked: _Asked, names: Sequence[str]) -> tuple[Found, dict[str, Any] | None]:
         """What there is of these names, and by which lease the interpreter may answer for itself."""
         pin, session, names = asked.pin, asked.session, tuple(names)
-        request_began = asked.began - asked.age if asked.age else math.inf
-        copy = self._copies.read(session, names, pin.generation, asked.began, request_began)
+        copy = self._copies.read(session, names, pin.generation, asked.began, pin.since)
         if copy is not None:
             pin.generation = copy.found.generation
             return copy.found, self._lease(copy.terms, asked.began)
@@ -209,7 +207,9 @@ class SessionCalls:
 
     async def _set(self, call: HostCall) -> Encoded:
         asked = await self._opened(call)
-        change = self._assignment(asked, asked.name(), field(asked.args, "value", object), asked.expected())
+        change = await self._assignment(
+            asked, asked.name(), field(asked.args, "value", object), asked.expected()
+        )
         return await self._wrote_one(asked, change)
 
     async def _set_many(self, call: HostCall) -> Encoded:
@@ -217,7 +217,9 @@ class SessionCalls:
         values = field(asked.args, "values", dict)
         expected = field(asked.args, "expected_versions", dict, {})
         is_atomic = field(asked.args, "atomic", bool, True)
-        changes = [self._assignment(asked, name, value, expected.get(name)) for name, value in values.items()]
+        changes = [
+            await self._assignment(asked, name, value, expected.get(name)) for name, value in values.items()
+        ]
         wrote = await self._put(asked, changes, is_atomic) if changes else Wrote(asked.pin.generation, ())
         failed = {one.name: one.error for one in wrote.outcome if one.error is not None}
         if is_atomic and failed:
@@ -232,7 +234,7 @@ class SessionCalls:
         constraints = field(args, "constraints", (dict, type(None)), None)
         demand = demanded(field(args, "type", str), constraints, name)
         metadata = naming.metadata(field(args, "metadata", (dict, type(None)), None) or {})
-        value = data_of(field(args, "value", object), call.payload.buffers)
+        value = await data_of(field(args, "value", object), call.payload.buffers)
         return await self._wrote_one(asked, Register(name, value, demand, metadata))
 
     async def _delete(self, call: HostCall) -> Encoded:
@@ -247,11 +249,12 @@ class SessionCalls:
             raise written.error
         return encode_value(written.error is None)
 
-    def _assignment(self, asked: _Asked, name: str, value: Any, expected: Any) -> Set:
+    async def _assignment(self, asked: _Asked, name: str, value: Any, expected: Any) -> Set:
         if not isinstance(expected, _NUMBER):
             raise InvalidArguments(f"the version that is expected must be an integer, got {expected!r:.80}")
         demand = demanded(type_of(value), None, naming.variable_name(name))
-        return Set(name, data_of(value, asked.call.payload.buffers), expected, demand)
+        data = await data_of(value, asked.call.payload.buffers)
+        return Set(name, data, expected, demand)
 
     async def _wrote_one(self, asked: _Asked, change: Change) -> Encoded:
         wrote = await self._put(asked, [change])

@@ -83,7 +83,7 @@ class ProgramCalls:
         question = StoreProgram(
             session,
             _id(args),
-            data_of(field(args, "program", object), call.payload.buffers),
+            await data_of(field(args, "program", object), call.payload.buffers),
             self._op(),
             must_exist,
             float(field(args, "ttl", (int, float), GLOBAL_SECONDS)),

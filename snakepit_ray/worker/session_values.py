@@ -7,15 +7,18 @@ name. No value is decoded.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from snakepit_ray.core.state.asked import Data, VariableChange, VariableInfo, Versioned
 from snakepit_ray.core.state.types import Array, VariableType, inferred
 from snakepit_ray.errors import InvalidArguments, SnakepitError
+from snakepit_ray.process.shared_memory import copied
 from snakepit_ray.wire.codec import TAG, Encoded, portable_buffers, read_json, rebased, write_json
 from snakepit_ray.wire.failures import failure_of
 
+LARGE = 1 << 20  # bytes: from there on a copy is made in a thread
 _NO_VALUE = object()
 # What stands for a tagged value where only its type matters.
 _LIKE: Mapping[str, Any] = {"float": 0.0, "int": 0, "tensor": Array("", "", ()), "object": {}}
@@ -24,12 +27,22 @@ _LIKE: Mapping[str, Any] = {"float": 0.0, "int": 0, "tensor": Array("", "", ()),
 # ---- calls -------------------------------------------------------------------------------------------------
 
 
-def data_of(value: Any, buffers: Sequence[Any]) -> Data:
+async def data_of(value: Any, buffers: Sequence[Any]) -> Data:
     """A value of a call's JSON, which has these buffers. Its tags are changed: a value is taken once."""
     taken: list[Any] = []
     if buffers:
         _take(value, buffers, taken)
-    return Data(write_json(value), tuple(portable_buffers(taken)))
+    return Data(write_json(value), tuple(portable_buffers([await _owned(buffer) for buffer in taken])))
+
+
+async def _owned(buffer: Any) -> Any:
+    """The buffer in memory of its own. A view of memory that an interpreter has written to is nothing to
+    keep: a memoryview that somebody has a buffer of and that is found in a cycle of garbage ends the process
+    (CPython gh-77894)."""
+    if isinstance(buffer, bytes):
+        return buffer
+    view = memoryview(buffer)
+    return bytes(view) if view.nbytes < LARGE else await asyncio.to_thread(copied, view)
 
 
 def _take(value: Any, buffers: Sequence[Any], taken: list[Any]) -> None:

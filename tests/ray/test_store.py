@@ -28,7 +28,7 @@ from snakepit_ray.core.state.asked import (
     Usage,
     Watch,
 )
-from snakepit_ray.errors import ConfigError, SessionNotFound
+from snakepit_ray.errors import ConfigError, SessionNotFound, VersionConflict
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.naming import NAMESPACE
 from snakepit_ray.port.store_actor import STORE
@@ -141,6 +141,32 @@ def test_what_was_written_is_there_after_its_death_and_once(session: str) -> Non
         assert (found["n"].version, plain(found["n"])) == (increments + 1, increments)
         assert (plain(found["x"]) == array).all()
         assert len({*killed, pid()}) == deaths + 1
+
+    run(body)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_writers_that_compete_lose_no_increment_while_the_store_dies(session: str) -> None:
+    """Each reads, adds one and writes at the version that it has read, until that goes through."""
+    writers, increments, deaths = 8, 250, 3
+
+    async def body(ask: Any) -> None:
+        await ask(Put(session, op(), (register("n", "integer", 0),), creation=POOL))
+        killing = asyncio.ensure_future(asyncio.to_thread(kill_often, deaths))
+        await asyncio.gather(*(write(ask) for _ in range(writers)))
+        await killing
+        (found,) = (await ask(Get(session, ("n",)))).values.values()
+        assert (found.version, plain(found)) == (writers * increments + 1, writers * increments)
+
+    async def write(ask: Any) -> None:
+        done = 0
+        while done < increments:
+            (found,) = (await ask(Get(session, ("n",)))).values.values()
+            change = assign("n", plain(found) + 1, found.version)
+            (written,) = (await ask(Put(session, op(), (change,)))).outcome
+            done += written.error is None
+            assert written.error is None or isinstance(written.error, VersionConflict)
 
     run(body)
 

@@ -405,7 +405,7 @@ def test_a_full_disk_fails_values_that_need_a_file(home: Home, monkeypatch: pyte
 
 
 def test_what_was_not_used_for_long_is_not_in_memory(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snakepit_ray.core.state.store.MEMORY", 20_000)
+    monkeypatch.setattr("snakepit_ray.core.state.housekeeping.MEMORY", 20_000)
     names = [f"s{number}" for number in range(20)]
 
     async def body(store: Store) -> None:

@@ -270,6 +270,26 @@ def test_a_session_that_is_not_used_expires_and_a_use_keeps_it() -> None:
     run(body)
 
 
+def test_a_session_that_expires_while_a_write_waits_leaves_nothing() -> None:
+    async def body(store: Store, loop: VirtualLoop) -> None:
+        await put(store, "s", register("x", "integer", 1), creation=Creation("p", 2 * LEASE_SECONDS, 9))
+        Copies(store, "w", lets_go=False)
+        await asyncio.sleep(1.5)
+        await ask(store, Get("s", ("x",), holder="w"))
+        store._core._desk.registry.replace(
+            replace(store._core._desk.registry.look("s", loop.time()), ttl=1.0)  # shorter than its lease
+        )
+        writing = asyncio.ensure_future(put(store, "s", assign("x", 2)))
+        await asyncio.sleep(1.5)
+        assert await ask(store, Cleanup()) == 1 and not writing.done()
+        assert (await writing).outcome[0].version == 2, "it was alive when it wrote"
+        stats = await ask(store, Usage())
+        assert (stats.sessions, stats.variables) == (0, 0)
+        assert store._core._desk.rooms["s"].state is None
+
+    run(body)
+
+
 def test_the_sweep_tells_of_the_end() -> None:
     async def body(store: Store, loop: VirtualLoop) -> None:
         copies = Copies(store, "w")

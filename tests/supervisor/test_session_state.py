@@ -112,7 +112,7 @@ def test_types_constraints_and_versions_hold_for_commands_too(tmp_path: Path) ->
 
 def test_arrays_travel_beside_the_json_and_several_in_one_answer(tmp_path: Path) -> None:
     async def body(worker: Worker, caller: Caller) -> None:
-        for size in (10, 100_000):  # in the message, in shared memory
+        for size in (10, 100_000, 200_000):  # in the message, in shared memory, copied in a thread
             found = await worker.run("arrays", size=size)
             assert (found["sum"], found["size"], found["writeable"], found["missing"]) == (
                 0.0,
@@ -121,7 +121,11 @@ def test_arrays_travel_beside_the_json_and_several_in_one_answer(tmp_path: Path)
                 [],
             )
             assert np.array_equal(found["b"], np.ones(3)) and np.array_equal(found["c"], np.zeros(2))
-        assert np.array_equal(await caller.get("a"), np.arange(100_000, dtype="f8"))
+        assert np.array_equal(await caller.get("a"), np.arange(200_000, dtype="f8"))
+        puts = [one for one in worker.link.questions if isinstance(one, Put)]
+        buffers = [buffer for put in puts for change in put.changes for buffer in change.value.buffers]  # type: ignore[union-attr]
+        owners = {type(memoryview(buffer).obj) for buffer in buffers}
+        assert owners <= {bytes, bytearray}, "nothing that is kept looks at the interpreter's memory"
 
     with_worker(tmp_path, body)
 

@@ -86,6 +86,7 @@ class Changing:
                 desk.counts["expired"] += 1
                 desk.ended(expired, "expired")
             desk.empty(room)
+            desk.variables[made.generation] = 0
             room.state = desk.make_state(room.id, made.generation)
 
         def undo() -> None:

@@ -5,13 +5,11 @@
   said by `durable`, `failed`, `loaded` and `released`. `tick` says that time has passed.
 - Questions of one session are answered in their order. A read sees what is durable and visible, so that what
   somebody has seen is never lost.
-- A change that comes again, by its op, is answered from what is remembered: KEPT_SECONDS, and KEPT_OPS of
-  them in any case, but never more than MOST_OPS.
+- A change that comes again, by its op, is answered from what is remembered (housekeeping.py says how long).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,18 +35,14 @@ from snakepit_ray.core.state.asked import (
 from snakepit_ray.core.state.changing import LEFT, STAYS, Changing
 from snakepit_ray.core.state.constraints import Demand
 from snakepit_ray.core.state.desk import Beginning, Desk
+from snakepit_ray.core.state.housekeeping import Housekeeping
 from snakepit_ray.core.state.leases import Lease
-from snakepit_ray.core.state.orders import Content, Load, Op, Orders
+from snakepit_ray.core.state.orders import Content, Load, Orders
 from snakepit_ray.core.state.reading import Reading
-from snakepit_ray.core.state.registry import Session
 from snakepit_ray.core.state.room import Asked, Change, Room, Sweeping, Writing
 from snakepit_ray.core.state.session import Accept
 from snakepit_ray.errors import EncodingError, SessionNotFound, SnakepitError
 
-KEPT_SECONDS = 600.0
-KEPT_OPS = 100_000
-MOST_OPS = 1_000_000
-MEMORY = 256 * 1024 * 1024  # bytes of sessions in memory, about, where they can be loaded again
 Handler = Callable[[Room, Any, bool], Any]
 
 
@@ -63,8 +57,7 @@ class StoreCore:
         self._tick_at: float | None = None  # as it was said last
         self._count = 0
         self._held_up: dict[str, Room] = {}  # rooms that wait for the end of leases
-        self._ops: OrderedDict[tuple[str, str], float] = OrderedDict()  # since when they are remembered
-        self._unswept: list[int] = []  # generations whose rows could not be removed
+        self._housekeeping = Housekeeping(self._desk, self._go_on)
         self._handlers: Mapping[type, Handler] = {
             Look: self.reading.look,
             Get: self.reading.get,
@@ -110,7 +103,7 @@ class StoreCore:
         elif isinstance(question, Usage):
             self._desk.answer(asked.number, self.reading.usage(question))
         elif isinstance(question, Cleanup):
-            self._desk.answer(asked.number, self._cleanup())
+            self._desk.answer(asked.number, self._housekeeping.end_all())
         else:
             room = self._desk.room(question.session)
             room.queue.append(asked)
@@ -188,7 +181,7 @@ class StoreCore:
             entry.undo()
             self._end_of_change(entry, error)
         elif isinstance(entry, Sweeping):
-            self._unswept += entry.generations
+            self._housekeeping.not_swept(entry)
 
     def _fail(self, entry: Writing, error: SnakepitError) -> None:
         """A write of variables, and those that were accepted after it. What comes of those no longer matters:
@@ -214,7 +207,7 @@ class StoreCore:
             room.queue.clear()
             return
         self._desk.fill(room, load.generation, content)
-        self._ops.update(((room.id, op), now) for op in content.ops)
+        self._housekeeping.remembered(room, content.ops)
         self._go_on(room)
 
     def released(self, leases: Sequence[Lease], now: float, at: float) -> None:
@@ -262,70 +255,9 @@ class StoreCore:
         """Ends sessions that have expired, after at most `most` looks, and forgets what nobody asks for
         again. Returns: whether there may be more."""
         self._set_clocks(now, at)
-        found = self._sweep_sessions(most)
-        self._sweep_programs()
-        self._forget_ops()
-        self._forget_rooms()
+        found = self._housekeeping.sweep(most)
         self.reading.prune()
         return found == most
-
-    def _cleanup(self) -> int:
-        return self._sweep_sessions(len(self._desk.registry) + 1)
-
-    def _sweep_sessions(self, most: int) -> int:
-        desk = self._desk
-        looked = desk.registry.sweep(desk.now, most)
-        for session in looked:
-            desk.counts["expired"] += 1
-            desk.ended(session, "expired")
-            self._vacate(session)
-        generations = (*self._unswept, *(session.generation for session in looked))
-        self._unswept.clear()
-        if generations:
-            desk.commit(Sweeping(generations), ended=generations)
-        return len(looked)
-
-    def _vacate(self, session: Session) -> None:
-        """The memory of a session that has ended; where something is on its way there, it stays."""
-        room = self._desk.rooms.get(session.id)
-        if room is None or room.state is None or room.state.generation != session.generation:
-            return
-        if room.is_quiet(self._desk.now):
-            self._desk.empty(room)
-            self._go_on(room)
-
-    def _sweep_programs(self) -> None:
-        """Global programs that were not used for their time; a room that is not loaded is looked at when it
-        is."""
-        room = self._desk.rooms.get("")
-        if room is None or room.is_busy:
-            return
-        old = [name for name, one in room.programs.items() if self._desk.now - one.used_at > one.ttl]
-        for name in old:
-            del room.programs[name]
-        if old:
-            self._desk.global_programs -= len(old)
-            self._desk.commit(Sweeping(), programs=dict.fromkeys(old))
-
-    def _forget_ops(self) -> None:
-        while len(self._ops) > KEPT_OPS:
-            (session, op), since = next(iter(self._ops.items()))
-            if len(self._ops) <= MOST_OPS and self._desk.now - since < KEPT_SECONDS:
-                return
-            del self._ops[session, op]
-            room = self._desk.rooms.get(session)
-            if room is not None:
-                room.done.pop(op, None)
-
-    def _forget_rooms(self) -> None:
-        """Those that were not used for the longest time, while too much is in memory."""
-        desk = self._desk
-        for room in list(desk.rooms.values()):
-            if not desk.is_durable or desk.weight <= MEMORY:
-                return
-            if room.is_unused(desk.now):
-                desk.empty(room)
-                del desk.rooms[room.id]
 
     # ---- inside -------------------------------------------------------------------------------------------
 
@@ -345,10 +277,13 @@ class StoreCore:
         for op, outcome in state.settled(desk.now).items():
             answer = Wrote(state.generation, outcome)
             if state.forget(op):
-                self._remember(room, desk.remember(room, op, answer))
+                self._housekeeping.remember(room, desk.remember(room, op, answer))
                 desk.orders.woken.add(room.id)
             self._answer_all(room.askers.pop(op, ()), answer)
-        desk.variables[state.generation] = len(state.visible)
+        if state.generation in desk.variables:
+            desk.variables[state.generation] = len(state.visible)
+        elif room.is_quiet(desk.now):  # it has expired meanwhile
+            desk.empty(room)
         if not state.is_idle:
             self._held_up[room.id] = room
 
@@ -358,7 +293,7 @@ class StoreCore:
         if error is not None:
             self._desk.answer(room.queue.popleft().number, error)
         elif change.done is not None:
-            self._remember(room, change.done)
+            self._housekeeping.remember(room, change.done)
             self._desk.answer(room.queue.popleft().number, change.done.answer)
         self._go_on(room)
 
@@ -366,10 +301,6 @@ class StoreCore:
         self._held_up.pop(room.id, None)
         self._settle(room)
         self._go_on(room)
-
-    def _remember(self, room: Room, op: Op) -> None:
-        room.done[op.id] = op
-        self._ops[room.id, op.id] = self._desk.now
 
     def _answer_all(self, numbers: Sequence[int], value: Any) -> None:
         for number in numbers:
