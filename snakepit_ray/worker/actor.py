@@ -121,7 +121,9 @@ class WorkerActor:
 
     def _origin_of(self, request_id: str) -> Origin | None:
         attempt = self.supervisor.attempt_of(request_id)
-        return None if attempt is None else Origin(attempt.number, bool(attempt.request.options.affinity))
+        if attempt is None:
+            return None
+        return Origin(attempt.number, bool(attempt.request.options.affinity), attempt.entered)
 
     def _binding_of(self, session: str) -> Awaitable[int | None]:
         return self.pool_link.sessions.binding(session)

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
@@ -158,8 +157,7 @@ class SessionCalls:
     async def _found(self, asked: _Asked, names: Sequence[str]) -> tuple[Found, dict[str, Any] | None]:
         """What there is of these names, and by which lease the interpreter may answer for itself."""
         pin, session, names = asked.pin, asked.session, tuple(names)
-        request_began = asked.began - asked.age if asked.age else math.inf
-        copy = self._copies.read(session, names, pin.generation, asked.began, request_began)
+        copy = self._copies.read(session, names, pin.generation, asked.began, pin.since)
         if copy is not None:
             pin.generation = copy.found.generation
             return copy.found, self._lease(copy.terms, asked.began)

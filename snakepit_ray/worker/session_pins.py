@@ -11,6 +11,7 @@ binding a strict session is this worker's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,17 +24,21 @@ FEW = 64  # requests that are remembered whether they run or not
 
 
 class Origin(NamedTuple):
-    """The request that a call comes from: which attempt of it, and whether its session is a strict one."""
+    """The request that a call comes from: which attempt of it, whether its session is a strict one, and since
+    when this try of it has been here (the worker's clock)."""
 
     attempt: int
     is_strict: bool
+    since: float = math.inf
 
 
 @dataclass
 class Pin:
-    """`generation`: of the session; 0 as long as there is none, or the request has not met it."""
+    """`generation`: of the session; 0 as long as there is none, or the request has not met it. `since`: no
+    later than when its command began."""
 
     attempt: int = 0
+    since: float = math.inf
     generation: int = 0
     fence: Fence | None = None
 
@@ -73,7 +78,7 @@ class Pins:
         pin = self._pins.get(call.request_id)
         if pin is None or pin.attempt != origin.attempt:
             self._make_room()
-            pin = self._pins[call.request_id] = Pin(origin.attempt)
+            pin = self._pins[call.request_id] = Pin(origin.attempt, origin.since)
         if origin.is_strict and pin.fence is None:
             binding = await self._binding_of(call.session)
             if binding is None:

@@ -142,6 +142,13 @@ def test_that_there_is_no_such_variable_is_kept_too() -> None:
     assert copies.read("s", ("x",), 2, 1.0) is None, "another life of the session is meant"
 
 
+def test_a_copy_that_was_asked_for_after_a_request_began_may_be_of_a_later_session() -> None:
+    copies = kept(Copies([0] * 8, "w"), now=5.0, x=value(1))
+    assert copies.read("s", ("x",), 0, 5.5, began=4.9) is None
+    assert copies.read("s", ("x",), 1, 5.5, began=4.9) is not None, "it has met this one already"
+    assert copies.read("s", ("x",), 0, 5.5, began=5.1) is not None
+
+
 def test_who_writes_gives_up_the_newest_lease() -> None:
     copies = kept(Copies([0] * 8, "w"), x=value(1))
     assert copies.gives_up("other") is None

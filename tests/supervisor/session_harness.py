@@ -88,7 +88,9 @@ class Worker:
 
     def origin(self, request_id: str) -> Origin | None:
         attempt = self.supervisor.attempt_of(request_id)
-        return None if attempt is None else Origin(attempt.number, bool(attempt.request.options.affinity))
+        if attempt is None:
+            return None
+        return Origin(attempt.number, bool(attempt.request.options.affinity), attempt.entered)
 
     async def _binding(self, session: str) -> int | None:
         return self.binding
