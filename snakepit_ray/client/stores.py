@@ -21,7 +21,7 @@ from snakepit_ray.errors import PoolClosed
 from snakepit_ray.port import ray_port, store_actor
 from snakepit_ray.port.store_actor import ActorDoor
 from snakepit_ray.store import spawn
-from snakepit_ray.store.actor import Settings
+from snakepit_ray.store.settings import Settings, settings_of
 
 
 class _Process:
@@ -45,7 +45,7 @@ def access(directory: Directory) -> Access:
 
 
 def _calls(config: PoolConfig) -> StoreCalls:
-    session, settings = ray_port.session_id(), spawn.settings_of(config)._replace(pool="")
+    session, settings = ray_port.session_id(), settings_of(config)._replace(pool="")
     if session[0] and session == _process.forked_in:
         raise PoolClosed(
             "this process was forked from one that is connected to Ray, and the connection does not survive "

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 
@@ -25,20 +25,11 @@ from snakepit_ray.port import ray_port
 from snakepit_ray.port.naming import NAMESPACE
 from snakepit_ray.store import place, values
 from snakepit_ray.store.disk import Disk
+from snakepit_ray.store.settings import MEMORY, SQLITE, Settings
 from snakepit_ray.store.store import Store
 from snakepit_ray.wire.codec.envelope import portable_buffers
 
-MEMORY = "memory"
-SQLITE = "sqlite"
 UNKNOWN_SECONDS = 10.0  # before a holder that was not found is looked for again
-
-
-class Settings(NamedTuple):
-    """How a pool wants the store: its `session_store`, seconds between sweeps."""
-
-    pool: str
-    kind: str
-    sweep_seconds: float
 
 
 class StoreActor:

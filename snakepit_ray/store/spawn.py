@@ -21,7 +21,7 @@ from snakepit_ray.port.naming import NAMESPACE
 from snakepit_ray.port.ray_port import UNBOUNDED
 from snakepit_ray.port.store_actor import STORE, ActorDoor
 from snakepit_ray.port.store_link import StoreLost
-from snakepit_ray.store.actor import Settings, StoreActor
+from snakepit_ray.store.settings import Settings, settings_of
 
 HEAD = {"node:__internal_head__": 0.001}
 
@@ -46,11 +46,6 @@ async def connect(config: PoolConfig) -> ActorDoor:
     return ActorDoor(actor)
 
 
-def settings_of(config: PoolConfig) -> Settings:
-    """How the pool wants the store."""
-    return Settings(config.name, config.session_store, config.session_sweep_interval)
-
-
 def _find_or_make(settings: Settings) -> Any:
     try:
         return ray.get_actor(STORE, NAMESPACE)
@@ -60,6 +55,8 @@ def _find_or_make(settings: Settings) -> Any:
 
 def make(settings: Settings) -> Any:
     """The store's actor; another process may make it at the same time."""
+    from snakepit_ray.store.actor import StoreActor  # with SQLite and all, which no caller needs
+
     return (
         ray.remote(StoreActor)
         .options(

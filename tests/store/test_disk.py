@@ -11,7 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from snakepit_ray.errors import (
     SessionWorkerLost,
 )
 from snakepit_ray.store import place
+from snakepit_ray.store.database import Database
 from snakepit_ray.store.disk import Disk
 from snakepit_ray.store.files import Files
 from snakepit_ray.store.store import Store
@@ -216,13 +218,16 @@ def test_a_file_that_is_gone_is_an_error_of_its_value(home: Home) -> None:
 def test_a_session_lives_as_long_as_its_uses_say_across_stores(home: Home) -> None:
     async def before(store: Store) -> None:
         await ask(store, Join("s", Creation("p", 100.0, 9), op()))
-        for _ in range(6):
-            home.clocks.pass_(9.0)
+        await ask(store, StoreProgram("", "g", data(1), op(), ttl=100.0))
+        for _ in range(40):
+            home.clocks.pass_(4.0)
             await ask(store, Look("s"))
+            await ask(store, GetProgram("", "g"))
 
     async def after(store: Store) -> None:
         home.clocks.pass_(99.0)
         await ask(store, Look("s", is_use=False))  # never shorter
+        assert await ask(store, GetProgram("", "g")) is not None
         home.clocks.pass_(12.0)
         with pytest.raises(Exception, match="expired"):
             await ask(store, Look("s"))
@@ -381,6 +386,33 @@ def test_what_cannot_be_written_fails_alone(home: Home) -> None:
         assert (await ask(store, Join("s", Creation("p", 10.0, 9), op()))).is_new
 
     home.run(body)
+
+
+def test_a_use_that_could_not_be_written_down_is_the_next_time(home: Home) -> None:
+    async def before(store: Store) -> None:
+        await ask(store, Join("s", Creation("p", 100.0, 9), op()))
+        await ask(store, Look("s"))
+        with full_disk():
+            home.clocks.pass_(60.0)
+            await ask(store, Look("s"))
+            await _rows(store, "SELECT 1")
+        home.clocks.pass_(1.0)
+        await ask(store, Look("s"))
+
+    async def after(store: Store) -> None:
+        home.clocks.pass_(99.0)
+        await ask(store, Look("s"))
+
+    @contextmanager
+    def full_disk() -> Iterator[None]:
+        def full(self: Database, transactions: Any) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Database, "commit", full)
+            yield
+
+    home.run(before, after)
 
 
 def test_a_full_disk_fails_values_that_need_a_file(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

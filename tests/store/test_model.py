@@ -48,6 +48,7 @@ def step(world: World, what: str, rng: random.Random) -> None:
             rng.choice(["set"] * 9 + ["delete"]),
             fence,
             rng.choice([None, creation]),
+            rng.choice([None, *HOLDERS]),
         ),
         "read": lambda: world.read(session, rng.choice(HOLDERS), fence),
         "read_the_copy": lambda: world.read_the_copy(session, rng.choice(HOLDERS)),

@@ -117,15 +117,28 @@ class World:
 
     # ---- questions ----------------------------------------------------------------------------------------
 
-    def put(self, session: str, name: str, kind: str, fence: int | None, creation: Creation | None) -> None:
-        """Registers, sets at the version that was seen last or at a wrong one, or deletes a variable."""
+    def put(
+        self,
+        session: str,
+        name: str,
+        kind: str,
+        fence: int | None,
+        creation: Creation | None,
+        holder: str | None = None,
+    ) -> None:
+        """Writes a variable, or deletes it. A `holder` lets go of its own copy before, and says so."""
         self.number += 1
         changes: tuple[Change, ...] = (register(name, "integer", self.number),)
         if kind == "delete":
             changes = (Delete(name),)
             self.maybe_deleted.add(name)
         bound = None if fence is None else Fence("p", self.binding[session] - fence)
-        self.change(Put(session, f"op-{self.number}", changes, fence=bound, creation=creation))
+        copy = self.copies.pop((session, holder), None) if holder is not None else None
+        lease = None if copy is None else copy.found.lease
+        if lease is not None:
+            self.recalled.add(lease)
+        question = Put(session, f"op-{self.number}", changes, fence=bound, creation=creation, released=lease)
+        self.change(question)
 
     def join(self, session: str, creation: Creation) -> None:
         self.number += 1

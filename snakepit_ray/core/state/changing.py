@@ -262,7 +262,7 @@ class Changing:
 
         def apply() -> None:
             before = len(room.programs)
-            self._keep(room, name, program and replace(program, used_at=desk.now))
+            self._keep(room, name, program and replace(program, used_at=desk.now, saved_at=desk.now))
             desk.global_programs += len(room.programs) - before
 
         desk.change(Change(room, apply, done=done), programs={name: program}, op=done)

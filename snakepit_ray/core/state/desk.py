@@ -139,7 +139,7 @@ class Desk:
         for name, program in content.programs.items():
             idle = max(0.0, self.at - program.used_at)
             used_at = self.now - max(0.0, idle - program.ttl * SAVED_SHARE)  # uses are written down so late
-            room.programs[name] = replace(program, used_at=used_at)
+            room.programs[name] = replace(program, used_at=used_at, saved_at=self.now - idle)
         room.done.update(content.ops)
         self.weigh(room, sum(weight_of_data(program.data) for program in content.programs.values()))
         if generation:
@@ -206,7 +206,12 @@ class Desk:
         """Orders that the use is written down. Nobody waits for it."""
         self._saved[session.id] = session.generation, self.now
         if self.is_durable:
-            self.commit(Sweeping(), uses={session.generation: self.at})
+            self.commit(Sweeping(used=session.id), uses={session.generation: self.at})
+
+    def not_saved(self, session_id: str) -> None:
+        """A use could not be written down: the next one is to be."""
+        if session_id in self._saved:
+            self._saved[session_id] = self._saved[session_id][0], -math.inf
 
     def info(self, session: Session) -> SessionInfo:
         """The session as its users see it."""

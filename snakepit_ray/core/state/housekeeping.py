@@ -67,8 +67,9 @@ class Housekeeping:
         return self._end_sessions(len(self._desk.registry) + 1)
 
     def not_swept(self, sweeping: Sweeping) -> None:
-        """These rows are still there."""
+        """These rows are as they were."""
         self._unswept += sweeping.generations
+        self._desk.not_saved(sweeping.used)
 
     def _end_sessions(self, most: int) -> int:
         desk = self._desk

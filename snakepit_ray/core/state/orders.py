@@ -15,11 +15,12 @@ from snakepit_ray.core.state.registry import Session
 @dataclass(frozen=True)
 class Program:
     """A program that is kept. `ttl` and `used_at` are a global one's: in memory by the monotonic clock, in
-    transactions and contents seconds since 1970."""
+    transactions and contents seconds since 1970. `saved_at`: which use was written down, in memory."""
 
     data: Data
     ttl: float = 0.0
     used_at: float = 0.0
+    saved_at: float = 0.0
 
 
 @dataclass(frozen=True)

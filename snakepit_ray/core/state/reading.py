@@ -108,12 +108,13 @@ class Reading:
         found = room.programs.get(question.id)
         if found is None or room.id:
             return None if found is None else found.data
-        idle = self._desk.now - found.used_at
-        if idle > found.ttl:
+        now, saved_at = self._desk.now, found.saved_at
+        if now - found.used_at > found.ttl:
             return None
-        if idle > found.ttl * SAVED_SHARE:
+        if now - saved_at > found.ttl * SAVED_SHARE:
+            saved_at = now
             self._desk.commit(Sweeping(), program_uses={question.id: self._desk.at})
-        room.programs[question.id] = replace(found, used_at=self._desk.now)
+        room.programs[question.id] = replace(found, used_at=now, saved_at=saved_at)
         return found.data
 
     def _state(

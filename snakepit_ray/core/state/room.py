@@ -86,9 +86,11 @@ class Writing(NamedTuple):
 
 
 class Sweeping(NamedTuple):
-    """Generations whose rows are on their way out, or other rows that nobody waits for."""
+    """Generations whose rows are on their way out, or other rows that nobody waits for. `used`: the session
+    whose use they are."""
 
     generations: tuple[int, ...] = ()
+    used: str = ""
 
 
 def weight_of(variable: Variable | None) -> int:
