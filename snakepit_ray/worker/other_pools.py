@@ -27,7 +27,7 @@ from snakepit_ray.errors import PoolNotFound, SnakepitError, WorkerCrashed
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.messages import Entry, Snapshot
 from snakepit_ray.runtimes import has_hooks, resolve_runtime
-from snakepit_ray.wire import lane
+from snakepit_ray.wire import chains, lane
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Encoded, Envelope, encode_value, is_progress
 from snakepit_ray.wire.host_call import HostCall
@@ -102,7 +102,7 @@ class OtherPool:
     async def call(self, command: str, call: HostCall, chain: pb.Chain) -> Encoded:
         """The value of a command. Raises what the request comes to."""
         request, beside = await self._request(command, call, chain, is_stream=False)
-        entry = self._target(call.session)
+        entry = self._target(call.session, chain)
         with self._told(entry.worker_id):
             answer = await self._by_lane(entry, request) if not beside else None
             if answer is None:
@@ -112,7 +112,7 @@ class OtherPool:
     async def stream(self, command: str, call: HostCall, chain: pb.Chain) -> AsyncGenerator[Encoded]:
         """The values of a command that yields. Raises what the request comes to."""
         request, beside = await self._request(command, call, chain, is_stream=True)
-        entry = self._target(call.session)
+        entry = self._target(call.session, chain)
         chunks = ray_port.stream(entry.actor, AHEAD_CHUNKS, request.SerializeToString(), *beside)
         try:
             with self._told(entry.worker_id):
@@ -170,13 +170,18 @@ class OtherPool:
 
     # ---- the table ----------------------------------------------------------------------------------------
 
-    def _target(self, session: str) -> Entry:
+    def _target(self, session: str, chain: pb.Chain) -> Entry:
+        """A session's worker, else the one that the chain has come from, else one with little load."""
         if self._clock() - self._learnt_at > FRESH_SECONDS:
             self._refresh()
         if not len(self._view):
             raise PoolNotFound(f"pool {self.name!r} has no worker that is ready")
-        view = self._view
-        return self._entries[view.choose_for_session(session) if session else view.choose(random.random)]
+        view, before = self._view, chains.worker_of(chain, self.name)
+        if session:
+            return self._entries[view.choose_for_session(session)]
+        if before is not None and before in self._entries:
+            return self._entries[before]
+        return self._entries[view.choose(random.random)]
 
     def _refresh(self) -> None:
         if self._refreshing is None or self._refreshing.done():

@@ -165,7 +165,9 @@ class Tools:
     def _chain(self, call: HostCall) -> pb.Chain:
         """The chain of what this call leads to. Raises InvalidArguments where it is too long."""
         command, began_ms = self._present(call.request_id) or ("", int(time.time() * 1000))
-        return chains.lengthened(call.chain, call.request_id, f"{self._pool}.{command}", began_ms)
+        return chains.lengthened(
+            call.chain, call.request_id, f"{self._pool}.{command}", call.worker_id, began_ms
+        )
 
     async def _list(self, call: HostCall) -> Encoded:
         """What a command of this session may call: [{"name", "description", "parameters", ...}]."""

@@ -377,6 +377,17 @@ def test_crosswise_calls_end_and_say_why(start: Any) -> None:
     assert use(left, f"{right.name}.add", a=1, b=2) == 3
 
 
+def test_a_full_pool_takes_the_chains_that_come_back_to_it(start: Any) -> None:
+    """Each finds the very worker where its own command waits, and needs no slot there."""
+    one = start(size=2, adapter=adapter("tools.py:Tools"), queue_timeout=60)
+    two = start(size=2, adapter=adapter("tools.py:Tools"), queue_timeout=60)
+    one.register_tool("back", lambda a: one.execute("add", {"a": a, "b": 1}))
+    inner: dict[str, Any] = {"tool": f"{one.name}.use", "args": {"tool": "back", "args": {"a": 1}}}
+    args = {"tool": f"{two.name}.use", "args": inner}
+    assert [future.result(120) for future in [one.submit("use", args) for _ in range(30)]] == [2] * 30
+    assert (one.stats().saturated, two.stats().saturated) == (0, 0)
+
+
 def test_a_chain_that_comes_back_runs_inside_of_the_command_that_waits(start: Any) -> None:
     pool = start(size=1, adapter=adapter("tools.py:Tools"), queue_timeout=60)
     itself = f"{pool.name}.use"
