@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -333,6 +334,21 @@ def test_commands_of_other_pools_are_tools(tools: snakepit.Pool, other: snakepit
     assert nowhere["type"] == "ToolNotFound"
     assert f"{other.name}.COMMAND" in nowhere["details"]["available"]
     wait_until(lambda: other.stats().busy == 0, 30, "the streams that were left have ended")
+
+
+def test_a_pool_that_has_ended_says_so_and_another_of_its_name_is_found(
+    tools: snakepit.Pool, start: Any
+) -> None:
+    name = f"ends-{os.urandom(4).hex()}"
+    first = start(name=name, size=1, adapter=adapter("tools.py:Tools"))
+    assert use(tools, f"{name}.add", a=1, b=2) == 3
+    first.shutdown()
+    kinds = {use(tools, f"{name}.add", command="fails", a=1, b=2)["type"] for _ in range(3)}
+    assert kinds <= {"PoolClosed", "ToolNotFound"}
+    start(name=name, size=1, adapter=adapter("tools.py:Tools"))
+    failed = partial(use, tools, f"{name}.add", command="fails", a=1, b=2)
+    wait_until(lambda: failed() is None, 30, "the worker that was asked knows the second pool")
+    wait_until(lambda: failed() is None, 30, "and so does the other one")
 
 
 def test_the_session_and_the_cancellation_reach_the_other_pool(
