@@ -28,6 +28,7 @@ from snakepit_ray.errors import DeadlineExceeded, PayloadTooLarge, PoolClosed, S
 from snakepit_ray.port import ray_port
 from snakepit_ray.runtimes import resolve_runtime
 from snakepit_ray.telemetry.trace_context import Trace, current
+from snakepit_ray.wire import chains
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import nbytes, refuse_refs
 from snakepit_ray.wire.requests import Drawn, RequestBuilder, drawn_refs, parcel
@@ -226,6 +227,8 @@ class Sender:
     ) -> Sent:
         if patient:
             request.options.queue_ms = request.budget_ms
+        if request.HasField("chain"):  # what comes back to a worker of its chain needs no slot there
+            prefer = chains.worker_of(request.chain, self.pool_name) or prefer
         target = self._directory.target(request.session or None, prefer)
         turn = self._stamp([request], request.session, target.incarnation)
         ref = self._ways.request(target, request, values, waits)

@@ -92,7 +92,7 @@ class RouterTools:
             for owner in self._table.owners():
                 self._confirm_later(owner)
         member = self._members.by_id.get(worker_id)
-        if member is not None and member.actor is not None and table.version < self._table.version:
+        if member is not None and member.actor is not None:  # also of no tools: the worker waits for it
             member.actor.set_tools.remote(self._table.whole())
 
     def _begin_telling(self, change: Change) -> None:

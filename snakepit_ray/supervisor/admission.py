@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from snakepit_ray.core.worker.slots import MOST_AHEAD, Prefetch, Slots
 from snakepit_ray.core.worker.waiting import Waiting, WaitingQueue
+from snakepit_ray.supervisor.nested import Chains, NestedWaits
 from snakepit_ray.supervisor.ports import PoolSide
 from snakepit_ray.supervisor.verdicts import CLOSED, HOPELESS, START, Expired, Move, Verdict
 
@@ -29,7 +30,7 @@ RECALL_SECONDS = 0.02
 log = logging.getLogger("snakepit_ray.worker")
 
 
-class Interpreters(Protocol):
+class Interpreters(Chains, Protocol):
     """What runs in the interpreters, as the queue asks for it."""
 
     def recall(self, ids: list[str]) -> list[str]:
@@ -40,15 +41,6 @@ class Interpreters(Protocol):
 
     def is_held_up(self, request_id: str) -> bool:
         """Whether a waiting request must not enter the present interpreter yet."""
-
-    def is_nested(self, request_id: str) -> bool:
-        """Whether a command has made the request, and holds a slot while it waits for that."""
-
-    def outer_of(self, request_id: str) -> str:
-        """The request of its own chain inside of which a nested one can run, "" for none."""
-
-    def may_wait(self, request_id: str, holders: Sequence[str]) -> bool:
-        """Whether a nested request may wait while those requests have the slots."""
 
 
 class Admission:
@@ -78,10 +70,8 @@ class Admission:
         self._aside: dict[str, Waiting] = {}  # waiting requests that are held up
         self._starting: set[str] = set()  # requests whose verdict is to start, and that have not heard it
         self._recalled: set[str] = set()  # requests that are expected back, before those that came after them
-        self._nested: set[str] = set()  # waiting requests that commands have made
-        self.inside: dict[
-            str, str
-        ] = {}  # requests that start without a slot, and those that they run inside of
+        self._nested = NestedWaits(interpreters, clock, self._look_in)
+        self.inside: dict[str, str] = {}  # requests without a slot, and those that they run inside of
         self._closed = False
         self._recalling: asyncio.TimerHandle | None = None
         self._renewed: asyncio.TimerHandle | None = None
@@ -168,13 +158,12 @@ class Admission:
         """It knows its verdict."""
         self._verdicts.pop(request_id, None)
         self._starting.discard(request_id)
-        self._nested.discard(request_id)
+        self._nested.leaves(request_id)
 
     def _entered(self, request_id: str) -> asyncio.Future[Verdict]:
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._verdicts[request_id] = verdict
-        if self._interpreters.is_nested(request_id):
-            self._nested.add(request_id)
+        self._nested.enters(request_id)
         if self._closed:
             self.queue.remove(request_id)
             self._decide(request_id, CLOSED)
@@ -290,22 +279,17 @@ class Admission:
         self._arm(now)
 
     def _look_at_nested(self) -> None:
-        """Of the requests that commands have made: those that can run inside of one that waits for them
-        start, and those of chains that may not wait do no longer, because they could for ever."""
-        holders = self.slots.holders
-        for request_id in [one for one in self._nested if one in self.queue]:
-            outer = self._interpreters.outer_of(request_id) if self.is_open else ""
-            if outer and self._decide(request_id, START):
-                self.inside[request_id] = outer
-                self._take_out(request_id)
-            elif not self._interpreters.may_wait(request_id, holders) and self._decide(request_id, HOPELESS):
-                self._take_out(request_id)
+        """Of the requests that commands have made: those that wait no longer."""
+        for request_id, outer in self._nested.verdicts(self.queue.waiting, self.slots.holders, self.is_open):
+            if self._decide(request_id, START if outer else HOPELESS):
+                if outer:
+                    self.inside[request_id] = outer
+                waiting = self.queue.remove(request_id)
+                assert waiting is not None
+                self._places[request_id] = waiting.seq
 
-    def _take_out(self, request_id: str) -> None:
-        waiting = self.queue.remove(request_id)
-        if waiting is not None:
-            self._places[request_id] = waiting.seq
-        self._nested.discard(request_id)
+    def _look_in(self, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._settle)
 
     def _let_in(self, now: float) -> None:
         """Those aside that are held up no longer, and those whose time is up, are in their old places

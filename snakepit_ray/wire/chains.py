@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from snakepit_ray.core.pool.worker_ids import WorkerId
 from snakepit_ray.errors import InvalidArguments
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
@@ -59,20 +60,27 @@ def entered(call: Inside | None) -> Iterator[None]:
         _inside.reset(before)
 
 
-def lengthened(chain: pb.Chain | None, request_id: str, call: str, began_ms: int) -> pb.Chain:
-    """The chain of what the request `request_id` calls: its own, and itself as `call` ("pool.command"), which
-    began at `began_ms` (since 1970) where it is the first. Raises InvalidArguments for a chain of more than
-    MOST_CALLS."""
+def lengthened(chain: pb.Chain | None, request_id: str, call: str, worker_id: str, began_ms: int) -> pb.Chain:
+    """The chain of what the request `request_id` calls: its own, and itself as `call` ("pool.command") at a
+    worker, which began at `began_ms` (since 1970) where it is the first. Raises InvalidArguments for a chain
+    of more than MOST_CALLS."""
     longer = pb.Chain(root=request_id, began_ms=began_ms)
     if chain is not None:
         longer.CopyFrom(chain)
     longer.calls.append(call)
+    longer.workers.append(worker_id)
     if len(longer.calls) > MOST_CALLS:
         raise InvalidArguments(
             f"commands call each other {len(longer.calls)} deep, at most {MOST_CALLS} are allowed: "
             f"{written(longer)}"
         )
     return longer
+
+
+def worker_of(chain: pb.Chain, pool: str) -> str | None:
+    """The worker of that pool where a command of the chain waits, the last of them: what comes back to it
+    needs no slot. None where there is none."""
+    return next((one for one in reversed(chain.workers) if WorkerId.parse(one).pool == pool), None)
 
 
 def written(chain: pb.Chain) -> str:

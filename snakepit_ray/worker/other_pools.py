@@ -1,7 +1,7 @@
 """The pools whose commands are tools of this worker's interpreters: `ctx.call_tool("pool.command", ...)`.
 
 - A pool is looked for when a command names it, and its table is asked for again when it is older than
-  FRESH_SECONDS, while the old one serves.
+  FRESH_SECONDS, while the old one serves; one that is older than STALE_SECONDS does not.
 - A request goes from worker to worker as any caller's: by the lane of a worker of this node, else by Ray. No
   value is decoded here, unless the pool's Runtime has hooks.
 - A request has the id of this worker's process as its caller: it is dropped when this process has ended.
@@ -10,11 +10,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any
 
@@ -26,8 +25,9 @@ from snakepit_ray.core.work.request_ids import ids_of
 from snakepit_ray.errors import PoolNotFound, SnakepitError, WorkerCrashed
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.messages import Entry, Snapshot
+from snakepit_ray.process.awaiting import within
 from snakepit_ray.runtimes import has_hooks, resolve_runtime
-from snakepit_ray.wire import lane
+from snakepit_ray.wire import chains, lane
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Encoded, Envelope, encode_value, is_progress
 from snakepit_ray.wire.host_call import HostCall
@@ -35,6 +35,9 @@ from snakepit_ray.wire.requests import RequestBuilder
 from snakepit_ray.worker.peer_links import LaneEnded, PeerLinks
 
 FRESH_SECONDS = 1.0
+STALE_SECONDS = 5.0
+ASK_SECONDS = 5.0
+DEPARTED_MARGIN = 0.5  # seconds by which a router may hear of a death too late
 AHEAD_CHUNKS = 8  # of a stream, that are under way
 
 
@@ -56,7 +59,7 @@ class OtherPools:
 
     async def _pool(self, name: str) -> OtherPool | None:
         pool = self._pools.get(name)
-        if pool is not None and not pool.is_gone:
+        if pool is not None and not await pool.has_ended():
             return pool
         try:
             router = await asyncio.to_thread(ray_port.find_router, name)
@@ -99,27 +102,43 @@ class OtherPool:
         """The pool's name."""
         return self._config.name
 
+    async def has_ended(self) -> bool:
+        """Whether it is known to have ended; its router is asked first where its table is old."""
+        if not self.is_gone and self._clock() - self._learnt_at > STALE_SECONDS:
+            self._refresh()
+            assert self._refreshing is not None
+            await asyncio.wait([self._refreshing], timeout=ASK_SECONDS)
+        return self.is_gone
+
     async def call(self, command: str, call: HostCall, chain: pb.Chain) -> Encoded:
         """The value of a command. Raises what the request comes to."""
         request, beside = await self._request(command, call, chain, is_stream=False)
-        entry = self._target(call.session)
-        with self._told(entry.worker_id):
-            answer = await self._by_lane(entry, request) if not beside else None
-            if answer is None:
-                answer = await self._by_ray(entry, request, beside)
-        return await _encoded(answer)
+        for is_last in (False, True):
+            entry, sent_at = self._target(call.session, chain), self._clock()
+            try:
+                answer = await self._by_lane(entry, request) if not beside else None
+                if answer is None:
+                    answer = await self._by_ray(entry, request, beside)
+                return await _encoded(answer)
+            except ray_port.RayError as error:
+                told = await self._told(entry, sent_at, error)
+                if is_last or not isinstance(told, WorkerCrashed) or told.may_have_started:
+                    raise told from None
+        raise AssertionError("the last try has an outcome")
 
     async def stream(self, command: str, call: HostCall, chain: pb.Chain) -> AsyncGenerator[Encoded]:
         """The values of a command that yields. Raises what the request comes to."""
         request, beside = await self._request(command, call, chain, is_stream=True)
-        entry = self._target(call.session)
+        entry = self._target(call.session, chain)
+        sent_at = self._clock()
         chunks = ray_port.stream(entry.actor, AHEAD_CHUNKS, request.SerializeToString(), *beside)
         try:
-            with self._told(entry.worker_id):
-                async for ref in chunks:
-                    chunk = await ray_port.owned(ref)
-                    if not is_progress(chunk.json):
-                        yield await _encoded(chunk)
+            async for ref in chunks:
+                chunk = await ray_port.owned(ref)
+                if not is_progress(chunk.json):
+                    yield await _encoded(chunk)
+        except ray_port.RayError as error:
+            raise await self._told(entry, sent_at, error) from None
         finally:
             ray_port.end_stream(chunks, entry.actor, request.id)
 
@@ -152,31 +171,44 @@ class OtherPool:
             ray.cancel(ref)
             raise
 
-    @contextlib.contextmanager
-    def _told(self, worker_id: str) -> Iterator[None]:
-        """Our errors for Ray's."""
+    async def _told(self, entry: Entry, sent_at: float, error: Exception) -> Exception:
+        """Our error for one of Ray's. A worker's death is told as the worker's, or as the pool's end."""
+        if not isinstance(error, ray_port.ActorDied):
+            return ray_port.translate(error, self.name) or error
+        self._view.avoid(entry.worker_id)
+        self._refresh()
+        gone: float | None = None
         try:
-            yield
-        except ray_port.ActorDied as error:
-            self._view.avoid(worker_id)
-            self._refresh()
-            raise WorkerCrashed(
-                f"worker {worker_id} died while it had the request, which may or may not have run: {error}",
-                worker_id=worker_id,
-                may_have_started=True,
-            ) from None
-        except ray_port.RayError as error:
-            raise ray_port.translate(error, self.name) or error from None
+            gone = await within(ASK_SECONDS, ray_port.unowned(self._router.departed, entry.worker_id))
+        except ray_port.ActorDied as of_router:
+            self.is_gone = True
+            return ray_port.pool_gone(str(of_router), self.name)
+        except (ray_port.RayError, asyncio.TimeoutError):
+            pass  # the router restarts, and forgets
+        began = gone is None or gone < self._clock() - sent_at + DEPARTED_MARGIN
+        words = (
+            "died while it had the request, which may or may not have run"
+            if began
+            else "was gone before the request came; nothing was executed"
+        )
+        return WorkerCrashed(
+            f"worker {entry.worker_id} {words}", worker_id=entry.worker_id, may_have_started=began
+        )
 
     # ---- the table ----------------------------------------------------------------------------------------
 
-    def _target(self, session: str) -> Entry:
+    def _target(self, session: str, chain: pb.Chain) -> Entry:
+        """A session's worker, else the one that the chain has come from, else one with little load."""
         if self._clock() - self._learnt_at > FRESH_SECONDS:
             self._refresh()
         if not len(self._view):
             raise PoolNotFound(f"pool {self.name!r} has no worker that is ready")
-        view = self._view
-        return self._entries[view.choose_for_session(session) if session else view.choose(random.random)]
+        view, before = self._view, chains.worker_of(chain, self.name)
+        if session:
+            return self._entries[view.choose_for_session(session)]
+        if before is not None and before in self._entries:
+            return self._entries[before]
+        return self._entries[view.choose(random.random)]
 
     def _refresh(self) -> None:
         if self._refreshing is None or self._refreshing.done():

@@ -19,6 +19,7 @@ from snakepit_ray.core.tools.tool import HERE, Tool
 from snakepit_ray.errors import InvalidArguments, ToolNotFound
 from snakepit_ray.port import ray_port
 from snakepit_ray.port.tool_messages import ToolCall
+from snakepit_ray.process.awaiting import happens
 from snakepit_ray.wire import chains
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 from snakepit_ray.wire.codec import Encoded, portable_buffers
@@ -28,6 +29,7 @@ from snakepit_ray.worker.other_pools import OtherPool, OtherPools
 from snakepit_ray.worker.tool_code import ToolCode
 from snakepit_ray.worker.tool_hosts import ToolHosts, Waits
 
+KNOWN_SECONDS = 10.0  # for a router to say which tools there are, after this process has begun
 # The command of a request that is here, and when it came (milliseconds since 1970); None of no request here.
 Present = Callable[[str], tuple[str, int] | None]
 
@@ -43,6 +45,7 @@ class Tools:
         self._pool = pool
         self._present = present
         self._table = ToolTable()
+        self._is_known = asyncio.Event()  # the router has said which tools there are
         self._code = ToolCode(waits)
 
     @property
@@ -56,22 +59,24 @@ class Tools:
 
     def change(self, change: Change) -> bool:
         """The router says what has changed; False where it is to send the whole table."""
-        before = {tool.id: tool.owner for tool in self._table.whole().tools} if change.removed else {}
+        before = {tool.id for tool in self._table.whole().tools} if change.removed else set()
         taken = self._table.take(change)
         self._forget(before)
+        self.hosts.gone(change.gone)
         return taken
 
     def adopt(self, table: WholeTable) -> None:
         """The router sends the whole table."""
-        before = {tool.id: tool.owner for tool in self._table.whole().tools}
+        before, owners = {tool.id for tool in self._table.whole().tools}, self._table.owners()
         self._table.adopt(table)
+        self._is_known.set()
         self._forget(before)
+        self.hosts.gone(owners - self._table.owners())
 
-    def _forget(self, before: dict[str, str]) -> None:
-        """Tools that are no more end, and so do the calls of processes that have none left."""
+    def _forget(self, before: set[str]) -> None:
+        """The functions of tools that are no more."""
         if before:
-            self._code.forget(before.keys() - {tool.id for tool in self._table.whole().tools})
-            self.hosts.gone(set(before.values()) - self._table.owners())
+            self._code.forget(before - {tool.id for tool in self._table.whole().tools})
 
     # ---- the methods --------------------------------------------------------------------------------------
 
@@ -81,6 +86,8 @@ class Tools:
         if not name:
             raise InvalidArguments(f"{TOOL_CALL} names its tool: {TOOL_CALL}:NAME")
         tool = self._table.find(name, call.session)
+        if tool is None and not self._is_known.is_set():
+            return self._stream_later(call) if call.stream else self._call_later(call)
         if tool is None:
             return self._stream_command(name, call) if call.stream else self._call_command(name, call)
         if tool.info.is_stream and not call.stream:
@@ -89,6 +96,27 @@ class Tools:
         if tool.info.is_stream:
             return self._streamed(call, tool.info.where, runs.stream(tool, made))
         return self._called(call, tool.info.where, runs.call(tool, made))
+
+    async def _call_later(self, call: HostCall) -> Encoded:
+        """This process of the worker has just begun: the router has yet to say which tools there are."""
+        await self._until_known()
+        answer = self._call(call)
+        assert not isinstance(answer, AsyncIterator)
+        return await answer
+
+    async def _stream_later(self, call: HostCall) -> AsyncGenerator[Encoded]:
+        await self._until_known()
+        answer = self._call(call)
+        if isinstance(answer, AsyncGenerator):
+            async with aclosing(answer):
+                async for value in answer:
+                    yield value
+        else:
+            yield await answer  # type: ignore[misc] # it is no iterator, so it is awaitable
+
+    async def _until_known(self) -> None:
+        await happens(self._is_known, KNOWN_SECONDS)
+        self._is_known.set()
 
     async def _called(self, call: HostCall, where: str, value: Awaitable[Encoded]) -> Encoded:
         with self._told(call, where):
@@ -165,7 +193,9 @@ class Tools:
     def _chain(self, call: HostCall) -> pb.Chain:
         """The chain of what this call leads to. Raises InvalidArguments where it is too long."""
         command, began_ms = self._present(call.request_id) or ("", int(time.time() * 1000))
-        return chains.lengthened(call.chain, call.request_id, f"{self._pool}.{command}", began_ms)
+        return chains.lengthened(
+            call.chain, call.request_id, f"{self._pool}.{command}", call.worker_id, began_ms
+        )
 
     async def _list(self, call: HostCall) -> Encoded:
         """What a command of this session may call: [{"name", "description", "parameters", ...}]."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -335,6 +336,21 @@ def test_commands_of_other_pools_are_tools(tools: snakepit.Pool, other: snakepit
     wait_until(lambda: other.stats().busy == 0, 30, "the streams that were left have ended")
 
 
+def test_a_pool_that_has_ended_says_so_and_another_of_its_name_is_found(
+    tools: snakepit.Pool, start: Any
+) -> None:
+    name = f"ends-{os.urandom(4).hex()}"
+    first = start(name=name, size=1, adapter=adapter("tools.py:Tools"))
+    assert use(tools, f"{name}.add", a=1, b=2) == 3
+    first.shutdown()
+    kinds = {use(tools, f"{name}.add", command="fails", a=1, b=2)["type"] for _ in range(3)}
+    assert kinds <= {"PoolClosed", "ToolNotFound"}
+    start(name=name, size=1, adapter=adapter("tools.py:Tools"))
+    failed = partial(use, tools, f"{name}.add", command="fails", a=1, b=2)
+    wait_until(lambda: failed() is None, 30, "the worker that was asked knows the second pool")
+    wait_until(lambda: failed() is None, 30, "and so does the other one")
+
+
 def test_the_session_and_the_cancellation_reach_the_other_pool(
     tools: snakepit.Pool, other: snakepit.Pool
 ) -> None:
@@ -375,6 +391,17 @@ def test_crosswise_calls_end_and_say_why(start: Any) -> None:
     assert "in_turn -> " in str(failed[0])
     assert ".add: all slots of pool" in str(failed[0])
     assert use(left, f"{right.name}.add", a=1, b=2) == 3
+
+
+def test_a_full_pool_takes_the_chains_that_come_back_to_it(start: Any) -> None:
+    """Each finds the very worker where its own command waits, and needs no slot there."""
+    one = start(size=2, adapter=adapter("tools.py:Tools"), queue_timeout=60)
+    two = start(size=2, adapter=adapter("tools.py:Tools"), queue_timeout=60)
+    one.register_tool("back", lambda a: one.execute("add", {"a": a, "b": 1}))
+    inner: dict[str, Any] = {"tool": f"{one.name}.use", "args": {"tool": "back", "args": {"a": 1}}}
+    args = {"tool": f"{two.name}.use", "args": inner}
+    assert [future.result(120) for future in [one.submit("use", args) for _ in range(30)]] == [2] * 30
+    assert (one.stats().saturated, two.stats().saturated) == (0, 0)
 
 
 def test_a_chain_that_comes_back_runs_inside_of_the_command_that_waits(start: Any) -> None:

@@ -126,11 +126,13 @@ def test_what_it_calls_is_of_its_chain_and_has_no_more_time() -> None:
 def test_a_chain_grows_to_its_limit() -> None:
     chain = None
     for number in range(chains.MOST_CALLS):
-        chain = chains.lengthened(chain, f"r{number}", f"p.c{number}", number)
+        chain = chains.lengthened(chain, f"r{number}", f"p.c{number}", f"p-{number}", number)
     assert chain is not None
     assert (chain.root, chain.began_ms, len(chain.calls)) == ("r0", 0, chains.MOST_CALLS)
     with pytest.raises(InvalidArguments, match=r"17 deep, at most 16 are allowed: p\.c0 -> p\.c1"):
-        chains.lengthened(chain, "r", "p.c", 0)
+        chains.lengthened(chain, "r", "p.c", "p-0", 0)
+    assert chains.worker_of(chain, "p") == "p-15"
+    assert chains.worker_of(chain, "another") is None
 
 
 @pytest.mark.parametrize(

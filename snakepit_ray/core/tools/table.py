@@ -16,12 +16,14 @@ from snakepit_ray.errors import DuplicateTool
 
 
 class Change(NamedTuple):
-    """What makes the table of version `after` of that of version `before`. `removed`: keys of tools."""
+    """What makes the table of version `after` of that of version `before`. `removed`: keys of tools. `gone`:
+    processes that have ended, which ran tools at some time."""
 
     before: int
     after: int
     added: tuple[Tool, ...] = ()
     removed: tuple[tuple[str, str], ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 class WholeTable(NamedTuple):
@@ -37,6 +39,7 @@ class ToolTable:
     def __init__(self) -> None:
         self.version = 0
         self._tools: dict[tuple[str, str], Tool] = {}
+        self._owners: set[str] = set()  # that ran tools at some time, and have not ended
 
     def __len__(self) -> int:
         return len(self._tools)
@@ -85,9 +88,13 @@ class ToolTable:
         return self._without([key for key in self._tools if key == (session, name)], now_ms)
 
     def without_owners(self, gone: Iterable[str], now_ms: int) -> Change | None:
-        """Removes what processes run that have ended; None where that is nothing."""
-        owners = set(gone)
-        return self._without([key for key, tool in self._tools.items() if tool.owner in owners], now_ms)
+        """Removes what processes run that have ended; None where they never ran any."""
+        owners = self._owners & set(gone)
+        if not owners:
+            return None
+        self._owners -= owners
+        keys = [key for key, tool in self._tools.items() if tool.owner in owners]
+        return self._changed(now_ms, removed=tuple(keys), gone=tuple(sorted(owners)))
 
     def without_sessions(self, ended: Iterable[str], now_ms: int) -> Change | None:
         """Removes the tools of sessions that have ended; None where there are none."""
@@ -98,10 +105,14 @@ class ToolTable:
         return self._changed(now_ms, removed=tuple(keys)) if keys else None
 
     def _changed(
-        self, now_ms: int, added: tuple[Tool, ...] = (), removed: tuple[tuple[str, str], ...] = ()
+        self,
+        now_ms: int,
+        added: tuple[Tool, ...] = (),
+        removed: tuple[tuple[str, str], ...] = (),
+        gone: tuple[str, ...] = (),
     ) -> Change:
-        after = max(self.version + 1, now_ms) if added or removed else self.version
-        change = Change(self.version, after, added, removed)
+        after = max(self.version + 1, now_ms) if added or removed or gone else self.version
+        change = Change(self.version, after, added, removed, gone)
         self.take(change)
         return change
 
@@ -114,6 +125,7 @@ class ToolTable:
         for key in change.removed:
             self._tools.pop(key, None)
         self._tools.update((tool.key, tool) for tool in change.added)
+        self._owners.update(tool.owner for tool in change.added if tool.owner)
         self.version = change.after
         return True
 
@@ -123,4 +135,5 @@ class ToolTable:
             return False
         self.version = table.version
         self._tools = {tool.key: tool for tool in table.tools}
+        self._owners |= self.owners()
         return True

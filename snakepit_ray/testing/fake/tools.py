@@ -73,7 +73,9 @@ class FakeTools:
         return self._values(function, made) if tool.info.is_stream else self._value(function, made)
 
     def _made(self, tool: Tool, call: HostCall) -> ToolCall:
-        chain = chains.lengthened(call.chain, call.request_id, self._pool, int(time.time() * 1000))
+        chain = chains.lengthened(
+            call.chain, call.request_id, self._pool, call.worker_id, int(time.time() * 1000)
+        )
         return ToolCall(
             id=0,
             tool=tool.id,

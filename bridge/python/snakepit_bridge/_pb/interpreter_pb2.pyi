@@ -157,14 +157,16 @@ class Trace(_message.Message):
     def __init__(self, traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class Chain(_message.Message):
-    __slots__ = ("root", "began_ms", "calls")
+    __slots__ = ("root", "began_ms", "calls", "workers")
     ROOT_FIELD_NUMBER: _ClassVar[int]
     BEGAN_MS_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
     root: str
     began_ms: int
     calls: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, root: _Optional[str] = ..., began_ms: _Optional[int] = ..., calls: _Optional[_Iterable[str]] = ...) -> None: ...
+    workers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, root: _Optional[str] = ..., began_ms: _Optional[int] = ..., calls: _Optional[_Iterable[str]] = ..., workers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CallOptions(_message.Message):
     __slots__ = ("affinity", "idempotent", "retries", "info", "rebind", "queue_ms", "default_budget", "runtime", "encoded", "errors", "turn", "turns_done", "incarnation", "hops", "may_wait", "chained", "more")
