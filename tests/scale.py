@@ -15,3 +15,4 @@ def scaled(full: int) -> int:
 INTERRUPTS = scaled(2_000)  # of a thread that makes blocking calls, beside others
 ORDERS = scaled(1_000)  # sequences of a session's calls, over both ways
 KILLS = scaled(200)  # of interpreters, and of worker actors, under load over the lane
+OPERATIONS = scaled(20_000)  # of callers and commands on variables, while everything dies

@@ -12,6 +12,7 @@ from snakepit_ray.core.state.leases import LEASE_SECONDS, Lease
 from snakepit_ray.core.state.session import SessionState
 from snakepit_ray.core.state.writes import Outcome, Register, Set, Write
 from snakepit_ray.errors import VersionConflict
+from tests.core.linear import check_register
 
 NAMES = ("x", "y")
 HOLDERS = ("w-0", "w-1", "w-2")
@@ -227,26 +228,10 @@ class World:
         that was acknowledged is missing."""
         for name in NAMES:
             seen = [one for one in self.seen if one.name == name]
-            self._check_order(seen)
-            values: dict[int, int] = {}
-            for one in seen:
-                assert values.setdefault(one.version, one.value) == one.value, "one version, two values"
-            written = [one.version for one in seen if one.wrote]
-            assert len(written) == len(set(written)), "two writes of one version"
+            check_register(seen)
             row = self.rows.get(name)
             assert row is not None or not seen, "acknowledged and lost"
             if row is not None:
                 assert all(one.version <= row.newest.number for one in seen), "acknowledged and lost"
                 kept = [version.value for version in row.versions]
                 assert len(kept) == len(set(kept)), "one write, twice"
-
-    def _check_order(self, seen: list[Seen]) -> None:
-        """Nothing that began after another ended has an older version."""
-        moments = [(one.began, True, one.version) for one in seen]
-        moments += [(one.ended, False, one.version) for one in seen]
-        newest = 0
-        for _, is_begin, version in sorted(moments):
-            if is_begin:
-                assert version >= newest, "older than what somebody had seen before"
-            else:
-                newest = max(newest, version)
