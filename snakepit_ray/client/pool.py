@@ -37,7 +37,7 @@ from snakepit_ray.port.messages import PoolStats, WorkerFacts
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from snakepit_ray.config.keywords import CallSettings, Seconds
+    from snakepit_ray.config.keywords import AffinityName, CallSettings, Seconds
 
 CONTROL_SECONDS = 30.0
 
@@ -94,6 +94,7 @@ class Pool:
         *,
         ttl: Seconds | None = None,
         metadata: Mapping[str, Any] | None = None,
+        affinity: AffinityName | None = None,
     ) -> Session:
         """Calls that carry one session's id, and the session's variables.
 
@@ -106,14 +107,15 @@ class Pool:
             ttl: seconds that the session lives without being used, or text such as "1h"; by default the
                 pool's session_ttl. It belongs to the session: who joins one changes nothing.
             metadata: at most 32 entries of JSON, 4,096 bytes, of a session that is made now.
+            affinity: of the calls of this handle that do not say their own; by default the pool's.
 
-        Raises: ConfigError for another id. Where the session is made here: InvalidArguments,
+        Raises: ConfigError for another id or affinity. Where the session is made here: InvalidArguments,
         SessionQuotaExceeded, DeadlineExceeded, PoolClosed.
         """
         if ttl is None and metadata is None:
-            return Session(self._sender, session_id, self._coalescer)
+            return Session(self._sender, session_id, self._coalescer, affinity=affinity)
         access = self._sender.access
-        return self._session(access.run(begun(access, session_id, ttl, metadata)))
+        return self._session(access.run(begun(access, session_id, ttl, metadata)), affinity)
 
     async def asession(
         self,
@@ -121,13 +123,14 @@ class Pool:
         *,
         ttl: Seconds | None = None,
         metadata: Mapping[str, Any] | None = None,
+        affinity: AffinityName | None = None,
     ) -> Session:
         """`session` for asyncio. The session is made, or joined, here."""
         access = self._sender.access
-        return self._session(await access.arun(begun(access, session_id, ttl, metadata)))
+        return self._session(await access.arun(begun(access, session_id, ttl, metadata)), affinity)
 
-    def _session(self, variables: VariableTalks) -> Session:
-        return Session(self._sender, variables.session_id, self._coalescer, variables)
+    def _session(self, variables: VariableTalks, affinity: AffinityName | None) -> Session:
+        return Session(self._sender, variables.session_id, self._coalescer, variables, affinity)
 
     @property
     def sessions(self) -> Sessions:

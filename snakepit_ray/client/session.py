@@ -18,7 +18,8 @@ from snakepit_ray.core.state.asked import Creation
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from snakepit_ray.config.keywords import SessionCallSettings
+    from snakepit_ray.config import Affinity
+    from snakepit_ray.config.keywords import AffinityName, SessionCallSettings
 
 
 class Session:
@@ -45,12 +46,13 @@ class Session:
         session_id: str,
         coalescer: Coalescer | None = None,
         variables: VariableTalks | None = None,
+        affinity: AffinityName | None = None,
     ) -> None:
         self.id = session_id
         self._variables = variables
         self._sender = sender
         self._coalescer = coalescer or Coalescer(sender)
-        self._options = CallOptions(session=session_id)
+        self._options = CallOptions(session=session_id, affinity=affinity)  # type: ignore[arg-type] # a name
         self.execute = Call(sender, self._options)
         self.execute_stream = StreamCall(sender, self._options)
 
@@ -81,16 +83,18 @@ class Session:
 
     def __reduce__(self) -> tuple[Any, ...]:
         known = None if self._variables is None else (self._variables.creation, self._variables.is_joined)
-        return _unpickled, (self._sender, self.id, known)
+        return _unpickled, (self._sender, self.id, known, self._options.affinity)
 
     def __repr__(self) -> str:
         return f"<Session {self.id!r} of pool {self._sender.pool_name!r}>"
 
 
-def _unpickled(sender: Sender, session_id: str, known: tuple[Creation, bool] | None) -> Session:
+def _unpickled(
+    sender: Sender, session_id: str, known: tuple[Creation, bool] | None, affinity: Affinity | None
+) -> Session:
     """The same session in another process. `known`: how it is made, and whether it was."""
     if known is None:
-        return Session(sender, session_id)
+        return Session(sender, session_id, affinity=affinity)
     creation, is_joined = known
     variables = VariableTalks(sender.access, session_id, creation, is_joined=is_joined)
-    return Session(sender, session_id, variables=variables)
+    return Session(sender, session_id, variables=variables, affinity=affinity)

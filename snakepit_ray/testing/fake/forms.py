@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from snakepit_ray.client.session import Session as _Session
     from snakepit_ray.client.stream import SessionStreamCall as _SessionStreamCall
     from snakepit_ray.client.stream import StreamCall as _StreamCall
-    from snakepit_ray.config.keywords import CallSettings, SessionCallSettings
+    from snakepit_ray.config.keywords import AffinityName, CallSettings, SessionCallSettings
 else:
     _BatchCall = _Call = _Session = _SessionCall = _SessionStreamCall = _StreamCall = object
 
@@ -245,11 +245,17 @@ class FakeSession(_Session):
 
     __slots__ = ("_calls", "_options", "_talks", "execute", "execute_stream", "id")
 
-    def __init__(self, calls: FakeCalls, session_id: str, variables: VariableTalks | None = None) -> None:
+    def __init__(
+        self,
+        calls: FakeCalls,
+        session_id: str,
+        variables: VariableTalks | None = None,
+        affinity: AffinityName | None = None,
+    ) -> None:
         self.id: str = session_id
         self._calls = calls
         self._talks = variables or VariableTalks(calls.access, session_id)
-        self._options = CallOptions(session=session_id)
+        self._options = CallOptions(session=session_id, affinity=affinity)  # type: ignore[arg-type] # a name
         self.execute: FakeCall = FakeCall(calls, self._options)
         self.execute_stream: FakeStreamCall = FakeStreamCall(calls, self._options)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from snakepit_ray.client.pool import Pool as _Pool
-    from snakepit_ray.config.keywords import CallSettings, PoolSettings, Seconds
+    from snakepit_ray.config.keywords import AffinityName, CallSettings, PoolSettings, Seconds
 else:
     _Pool = object  # to a type checker a FakePool is a Pool; at run time that would load Ray
 
@@ -157,12 +157,14 @@ class FakePool(_Pool):
         *,
         ttl: Seconds | None = None,
         metadata: Mapping[str, Any] | None = None,
+        affinity: AffinityName | None = None,
     ) -> FakeSession:
         """As `Pool.session`."""
         if ttl is None and metadata is None:
-            return FakeSession(self._calls, session_id)
+            return FakeSession(self._calls, session_id, affinity=affinity)
         access = self._calls.access
-        return FakeSession(self._calls, session_id, access.run(begun(access, session_id, ttl, metadata)))
+        variables = access.run(begun(access, session_id, ttl, metadata))
+        return FakeSession(self._calls, session_id, variables, affinity)
 
     async def asession(
         self,
@@ -170,9 +172,11 @@ class FakePool(_Pool):
         *,
         ttl: Seconds | None = None,
         metadata: Mapping[str, Any] | None = None,
+        affinity: AffinityName | None = None,
     ) -> FakeSession:
         """As `Pool.asession`."""
-        return self.session(session_id, ttl=ttl, metadata={} if metadata is None else metadata)
+        known = {} if metadata is None else metadata
+        return self.session(session_id, ttl=ttl, metadata=known, affinity=affinity)
 
     @property
     def sessions(self) -> Sessions:
