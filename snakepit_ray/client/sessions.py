@@ -117,12 +117,17 @@ class Sessions:
         return await self._access.arun(self._talks.list(pattern, pool))
 
     def delete(self, session_id: str) -> bool:
-        """Ends the session `session_id`, with its variables and programs. Returns: whether it was there."""
-        return self._access.run(self._talks.delete(session_id))
+        """Ends the session `session_id`, with its variables, its programs, and the tools that this pool has
+        for it. Returns: whether it was there."""
+        was_there = self._access.run(self._talks.delete(session_id))
+        self._access.tools.end(session_id)
+        return was_there
 
     async def adelete(self, session_id: str) -> bool:
         """`delete` for asyncio."""
-        return await self._access.arun(self._talks.delete(session_id))
+        was_there = await self._access.arun(self._talks.delete(session_id))
+        await self._access.tools.aend(session_id)
+        return was_there
 
     def stats(self) -> StoreStats:
         """What the store holds and has done."""

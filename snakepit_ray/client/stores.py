@@ -18,7 +18,7 @@ from snakepit_ray.client.store_calls import StoreCalls
 from snakepit_ray.client.talks import Access
 from snakepit_ray.config import PoolConfig
 from snakepit_ray.errors import PoolClosed
-from snakepit_ray.port import ray_port, store_actor
+from snakepit_ray.port import control, ray_port, store_actor
 from snakepit_ray.port.store_actor import ActorDoor
 from snakepit_ray.store import spawn
 from snakepit_ray.store.settings import Settings, settings_of
@@ -41,7 +41,20 @@ def access(directory: Directory) -> Access:
         directory.check_open()
         return _calls(directory.config)
 
-    return Access(directory.config, calls, ray.ObjectRef)
+    return Access(directory.config, calls, ray.ObjectRef, _ToolsOf(directory))
+
+
+class _ToolsOf:
+    """The tools of one pool, which its router knows."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._about = directory.router, directory.config.name, directory.config.request_timeout
+
+    def end(self, session_id: str) -> None:
+        control.ask(*self._about, "end_tools_of", [session_id])
+
+    async def aend(self, session_id: str) -> None:
+        await control.ask_async(*self._about, "end_tools_of", [session_id])
 
 
 def _calls(config: PoolConfig) -> StoreCalls:

@@ -44,13 +44,24 @@ class Calls(Protocol):
         """A future of its Changes."""
 
 
+class Tools(Protocol):
+    """The tools of one pool, some of which are a session's."""
+
+    def end(self, session_id: str) -> None:
+        """Those of a session that has ended are no more when this returns. Blocks."""
+
+    async def aend(self, session_id: str) -> None:
+        """`end` for asyncio."""
+
+
 class Access(NamedTuple):
     """How the handles of one pool get at the store. `calls`: how to ask; raises PoolClosed. `ref_type`: what
-    no variable keeps."""
+    no variable keeps. `tools`: the pool's."""
 
     config: PoolConfig
     calls: Callable[[], Calls]
     ref_type: type
+    tools: Tools
 
     def run(self, talk: Talk[T]) -> T:
         """What a talk comes to. Blocks."""

@@ -338,6 +338,7 @@ class WorkerActor:
     async def sessions_ended(self, ended: list[Ended]) -> None:
         """These sessions are no more. Their adapter frees what belongs to them."""
         self.state.ended(ended)
+        self.pool_link.sessions_ended([one.session for one in ended])
         for reason in ("deleted", "expired"):
             await self.supervisor.end_sessions([one.session for one in ended if one.reason == reason], reason)
 

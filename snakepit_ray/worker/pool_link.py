@@ -133,6 +133,10 @@ class PoolLink(PoolSide):
         """The session's state was taken into the interpreter of that epoch."""
         self.sessions.moved(session, epoch_number)
 
+    def sessions_ended(self, sessions: list[str]) -> None:
+        """The store has ended sessions: so do their tools."""
+        self._tell("end_tools_of", sessions)
+
     async def _hand_over_all(self) -> None:
         """Nothing will run here for a while: whoever may move does, as fast as there is room."""
         while self._away and not self._stopped:

@@ -14,7 +14,6 @@ from typing import Any
 from snakepit_ray.core.state.asked import Data, VariableChange, VariableInfo, Versioned
 from snakepit_ray.core.state.types import Array, VariableType, inferred
 from snakepit_ray.errors import InvalidArguments, SnakepitError
-from snakepit_ray.process.shared_memory import copied
 from snakepit_ray.wire.codec import TAG, Encoded, portable_buffers, read_json, rebased, write_json
 from snakepit_ray.wire.failures import failure_of
 
@@ -42,7 +41,11 @@ async def _owned(buffer: Any) -> Any:
     if isinstance(buffer, bytes):
         return buffer
     view = memoryview(buffer)
-    return bytes(view) if view.nbytes < LARGE else await asyncio.to_thread(copied, view)
+    if view.nbytes < LARGE:
+        return bytes(view)
+    from snakepit_ray.process.shared_memory import copied  # a fake pool loads nothing of processes
+
+    return await asyncio.to_thread(copied, view)
 
 
 def _take(value: Any, buffers: Sequence[Any], taken: list[Any]) -> None:

@@ -17,6 +17,7 @@ from snakepit_ray.core.state.asked import Question, Watch
 from snakepit_ray.errors import VersionConflict
 from snakepit_ray.port.store_link import StoreLink, StoreLost
 from snakepit_ray.store.store import Store
+from snakepit_ray.testing.fake.tools import FakeTools
 from tests.virtual_time import VirtualLoop, run
 
 BUDGET = 512.0
@@ -92,7 +93,7 @@ def variables_of(store: Store, fates: Sequence[Fate]) -> Variables:
         return LossyDoor(store, left)
 
     calls = LoopCalls(StoreLink(connect, BUDGET))
-    return Variables(VariableTalks(Access(PoolConfig(), lambda: calls, bytearray), "s"))
+    return Variables(VariableTalks(Access(PoolConfig(), lambda: calls, bytearray, FakeTools("p")), "s"))
 
 
 def run_with_store(body: Callable[[VirtualLoop, Store], Coroutine[Any, Any, None]]) -> None:

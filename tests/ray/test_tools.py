@@ -156,6 +156,10 @@ def test_a_sessions_tool_comes_before_the_pools(tools: snakepit.Pool) -> None:
     tools.register_tool("who", lambda: "alice", session="alice")
     who = [tools.execute("use", {"tool": "who"}, session=session) for session in ("alice", "bob", None)]
     assert who == ["alice", "everybody", "everybody"]
+    tools.sessions.create("alice")
+    assert tools.sessions.delete("alice")
+    assert [(one.name, one.session) for one in tools.tools()] == [("who", "")]
+    assert tools.execute("use", {"tool": "who"}, session="alice") == "everybody"
 
 
 def test_a_tool_that_blocks_is_given_up_when_its_caller_is(tools: snakepit.Pool) -> None:

@@ -24,6 +24,9 @@ def test_a_command_calls_what_a_test_registers() -> None:
     with FakePool({"use": use, "ause": ause, "takes": takes}) as pool:
         pool.register_tools({"twice": twice, "count": lambda: 1})
         pool.register_tool("count", lambda: 2, session="s")
+        pool.register_tool("other", lambda: 3, session="ends")
+        pool.sessions.delete("ends")
+        assert "other" not in [tool.name for tool in pool.tools()]
         pool.register_tool("some", lambda: (yield from range(3)))
         assert pool.execute("use", {"tool": "twice", "args": {"a": 21}}) == 42
         assert pool.execute("ause", {"tool": "twice", "args": {"a": 21}}) == 42

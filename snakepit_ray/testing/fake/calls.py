@@ -70,7 +70,7 @@ class FakeCalls:
     @property
     def access(self) -> Access:
         """How the pool's sessions get at their store, which is in this process."""
-        return Access(self.config, self._store_calls, FakeRef)
+        return Access(self.config, self._store_calls, FakeRef, self.tools)
 
     def _store_calls(self) -> StoreCalls:
         self.check_open()

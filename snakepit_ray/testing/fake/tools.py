@@ -58,6 +58,14 @@ class FakeTools:
             names = [info.name for info in self.all() if info.session == (session or "")]
             raise ToolNotFound.named(name, names)
 
+    def end(self, session_id: str) -> None:
+        """The tools of a session that has ended are no more."""
+        self._table.without_sessions([session_id], 0)
+
+    async def aend(self, session_id: str) -> None:
+        """`end` for asyncio."""
+        self.end(session_id)
+
     def all(self) -> list[ToolInfo]:
         """Every tool, by session and name."""
         return self._table.all()
