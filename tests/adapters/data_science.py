@@ -1,5 +1,5 @@
-"""An adapter as people's repositories have it: the older style, pandas, scikit-learn, a model for each session,
-variables for what the steps leave to each other."""
+"""An adapter as people's repositories have it: the older style, pandas, scikit-learn, a model for each
+session, variables for what the steps leave to each other."""
 
 import numpy as np
 import pandas as pd
