@@ -29,7 +29,7 @@ from snakepit_ray.client.sessions import Sessions
 from snakepit_ray.client.stream import SessionStreamCall, StreamCall, async_values, values
 from snakepit_ray.client.variable_talks import VariableTalks
 from snakepit_ray.config import DEFAULT_OPTIONS, PoolConfig, checks
-from snakepit_ray.core.tools.tool import HERE, ToolInfo
+from snakepit_ray.core.tools.tool import ToolInfo
 from snakepit_ray.core.worker.command_info import PoolDescription
 from snakepit_ray.port import control, ray_port
 from snakepit_ray.port.messages import PoolStats, WorkerFacts
@@ -37,7 +37,7 @@ from snakepit_ray.port.messages import PoolStats, WorkerFacts
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from snakepit_ray.config.keywords import AffinityName, CallSettings, Seconds
+    from snakepit_ray.config.keywords import AffinityName, CallSettings, Seconds, ToolPlace
 
 CONTROL_SECONDS = 30.0
 
@@ -255,7 +255,7 @@ class Pool:
         function: Callable[..., Any],
         *,
         session: str | None = None,
-        where: str = HERE,
+        where: ToolPlace = "here",
         description: str = "",
         parameters: Any = None,
     ) -> None:
@@ -286,7 +286,7 @@ class Pool:
         functions: Mapping[str, Callable[..., Any]],
         *,
         session: str | None = None,
-        where: str = HERE,
+        where: ToolPlace = "here",
     ) -> None:
         """`register_tool` of several functions: all of them, or none.
 

@@ -17,6 +17,7 @@ Seconds: TypeAlias = float | str  # 1.5, "500ms", "10s", "1h"
 Bytes: TypeAlias = int | str  # 1024, "2GiB"
 Path: TypeAlias = str | PathLike[str]
 AffinityName: TypeAlias = Affinity | Literal["hint", "strict_queue", "strict_fail_fast"]
+ToolPlace: TypeAlias = Literal["here", "worker", "task"]
 
 
 class SessionCallSettings(TypedDict, total=False):

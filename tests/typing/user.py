@@ -110,6 +110,8 @@ pool.execute("add", {"a": 1}, timout=5)  # error: call-arg reportCallIssue
 pool.execute("add", {"a": 1}, timeout=[1])  # error: arg-type reportArgumentType
 pool.execute("add", {"a": 1}, info="yes")  # error: arg-type reportArgumentType
 pool.execute.options(retry=3)  # error: call-arg reportCallIssue
+pool.register_tool("t", print, where="hear")  # error: arg-type reportArgumentType
+pool.session("s", affinity="stict")  # error: arg-type reportArgumentType
 pool.execute.remote("add", retries=1.5)  # error: arg-type reportArgumentType
 pool.execute(1)  # error: arg-type reportArgumentType
 pool.execute_in_session("s", "add", {}, session="t")  # error: misc reportCallIssue

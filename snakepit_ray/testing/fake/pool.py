@@ -12,7 +12,7 @@ from snakepit_ray.client.session_talks import begun
 from snakepit_ray.client.sessions import Sessions
 from snakepit_ray.client.status import Status
 from snakepit_ray.config import DEFAULT_OPTIONS, CallOptions, PoolConfig, checks
-from snakepit_ray.core.tools.tool import HERE, ToolInfo
+from snakepit_ray.core.tools.tool import ToolInfo
 from snakepit_ray.core.worker.command_info import PoolDescription
 from snakepit_ray.errors import ConfigError
 from snakepit_ray.port.messages import PoolStats, WorkerCounts, WorkerFacts
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from snakepit_ray.client.pool import Pool as _Pool
-    from snakepit_ray.config.keywords import AffinityName, CallSettings, PoolSettings, Seconds
+    from snakepit_ray.config.keywords import AffinityName, CallSettings, PoolSettings, Seconds, ToolPlace
 else:
     _Pool = object  # to a type checker a FakePool is a Pool; at run time that would load Ray
 
@@ -256,7 +256,7 @@ class FakePool(_Pool):
         function: Callable[..., Any],
         *,
         session: str | None = None,
-        where: str = HERE,
+        where: ToolPlace = "here",
         description: str = "",
         parameters: Any = None,
     ) -> None:
@@ -270,7 +270,7 @@ class FakePool(_Pool):
         functions: Mapping[str, Callable[..., Any]],
         *,
         session: str | None = None,
-        where: str = HERE,
+        where: ToolPlace = "here",
     ) -> None:
         """As `Pool.register_tools`."""
         self._calls.check_open()
