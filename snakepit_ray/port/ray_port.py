@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import os
+import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
@@ -187,7 +188,9 @@ def actor_id() -> str:
 
 def was_restarted() -> bool:
     """Whether this actor lived before in another process."""
-    return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+    with warnings.catch_warnings():  # Ray's own code asks for what Ray has deprecated, on the user's console
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
 def when_raylet_dies(act: Callable[[], None]) -> None:

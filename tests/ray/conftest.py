@@ -38,7 +38,7 @@ def cluster() -> Iterator[None]:
     yield
     snakepit.shutdown()
     ray.shutdown()
-    wait_until(lambda: not interpreters(), 10, "all interpreters gone with the cluster")
+    wait_until(lambda: not interpreters(), 30, "all interpreters gone with the cluster")
 
 
 def start_ray() -> None:

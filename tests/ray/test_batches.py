@@ -127,11 +127,11 @@ def test_a_batch_has_one_budget_and_what_it_stops_never_runs(logged: Any) -> Non
 def test_a_cancelled_batch_ends_and_frees_its_slots(logged: Any) -> None:
     pool, executed = logged
     ref = pool.execute_batch.remote("until_cancelled", [{"tag": f"c{i}"} for i in range(30)])
-    wait_until(lambda: executed(), 10, "it runs")
+    wait_until(lambda: executed(), 30, "it runs")
     ray.cancel(ref)
     with pytest.raises(ray.exceptions.TaskCancelledError):
         ray.get(ref)
-    wait_until(lambda: pool.stats().busy == 0 and pool.stats().waiting == 0, 10, "slots are free")
+    wait_until(lambda: pool.stats().busy == 0 and pool.stats().waiting == 0, 30, "slots are free")
     begun = [tag for tag in executed() if not tag.endswith(":cancelled")]
     assert len(begun) <= 2
 
@@ -144,7 +144,7 @@ def test_a_batch_whose_worker_actor_is_killed_runs_again_only_if_that_does_no_ha
     pool = start(size=1, adapter=adapter("log.py:Log"), adapter_args={"path": str(log)})
     items = [{"tag": f"b{i}", "seconds": 0.05} for i in range(12)]
     ref = pool.execute_batch.remote("run", items, return_exceptions=True, idempotent=idempotent)
-    wait_until(lambda: log.exists() and len(log.read_text().split()) > 3, 10, "it is in the middle")
+    wait_until(lambda: log.exists() and len(log.read_text().split()) > 3, 30, "it is in the middle")
     os.kill(pool.workers()[0].actor_pid, signal.SIGKILL)
     back = ray.get(ref, timeout=40)
     runs = collections.Counter(log.read_text().split())
@@ -247,7 +247,7 @@ def test_map_of_an_endless_source_draws_little_and_stops(shared: snakepit.Pool) 
     assert list(itertools.islice(results, 10_000)) == sums(10_000)
     results.close()
     assert next(drawn) < 10_000 + 8 * 2 * 2_000
-    wait_until(lambda: shared.stats().busy == 0, 10, "nothing runs any more")
+    wait_until(lambda: shared.stats().busy == 0, 30, "nothing runs any more")
     with pytest.raises(snakepit.ConfigError, match="chunk_size"):
         shared.map("add", [], chunk_size=0)
 
@@ -319,18 +319,18 @@ def test_cancelling_a_future_cancels_what_waits_and_what_runs(logged: Any) -> No
     pool, executed = logged
     cancelled = pool.stats().cancelled
     running = [pool.submit("until_cancelled", {"tag": f"s{i}"}) for i in range(2)]
-    wait_until(lambda: len(executed()) == 2, 10, "both run")
+    wait_until(lambda: len(executed()) == 2, 30, "both run")
     waiting = pool.submit("until_cancelled", {"tag": "never"})
-    wait_until(lambda: pool.stats().waiting == 1, 10, "it waits")
+    wait_until(lambda: pool.stats().waiting == 1, 30, "it waits")
     assert waiting.cancel()
     # Not `waiting == 0`: on its way to another worker it waits nowhere.
-    wait_until(lambda: pool.stats().cancelled == cancelled + 1, 10, "that arrives before a slot is free")
+    wait_until(lambda: pool.stats().cancelled == cancelled + 1, 30, "that arrives before a slot is free")
     for future in (waiting, *running):
         assert future.cancel() and future.cancelled() and future.cancel()
         with pytest.raises(concurrent.futures.CancelledError):
             future.result(1)
-    wait_until(lambda: {"s0:cancelled", "s1:cancelled"} <= set(executed()), 10, "they were told")
-    wait_until(lambda: pool.stats().busy == 0, 10, "the slots are free")
+    wait_until(lambda: {"s0:cancelled", "s1:cancelled"} <= set(executed()), 30, "they were told")
+    wait_until(lambda: pool.stats().busy == 0, 30, "the slots are free")
     assert "never" not in executed()
 
 
@@ -401,7 +401,7 @@ def test_a_cancelled_call_takes_nothing_from_the_others(logged: Any) -> None:
     back = asyncio.run(calls())
     assert [value["tag"] for value in back[:5]] == [f"c{i}" for i in range(5)]
     assert all(isinstance(value, asyncio.CancelledError) for value in back[5:])
-    wait_until(lambda: pool.stats().busy == 0, 10, "nothing runs any more")
+    wait_until(lambda: pool.stats().busy == 0, 30, "nothing runs any more")
     assert max(collections.Counter(executed()).values()) == 1
 
 

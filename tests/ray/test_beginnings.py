@@ -75,8 +75,8 @@ def test_a_driver_that_is_killed_while_workers_wait_leaves_a_name_that_can_start
     with snakepit.start(name=name, size=1, interpreter=sys.executable) as pool:
         assert workers_of(name) == [f"{name}-0"] == [worker.worker_id for worker in pool.workers()]
         assert pool.execute("add", {"a": 1, "b": 1}) == {"result": 2}
-    wait_until(lambda: not workers_of(name), 10, "its actors gone")
-    wait_until(lambda: interpreters() == before, 10, "its interpreters gone")
+    wait_until(lambda: not workers_of(name), 30, "its actors gone")
+    wait_until(lambda: interpreters() == before, 30, "its interpreters gone")
 
 
 def test_down_sees_what_only_waits(no_room: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,9 +108,9 @@ def test_who_shuts_a_pool_down_while_it_starts_ends_the_start(crowded: str) -> N
     snakepit.shutdown(name)
     starting.join(60)
     assert [type(error) for error in said] == [snakepit.PoolClosed], said
-    wait_until(lambda: not workers_of(name), 10, "its actors gone")
+    wait_until(lambda: not workers_of(name), 30, "its actors gone")
     assert name not in ray_port.pool_names()
-    wait_until(lambda: interpreters() == before, 10, "its interpreters gone")
+    wait_until(lambda: interpreters() == before, 30, "its interpreters gone")
 
 
 def test_an_interrupt_of_up_leaves_nothing(cluster: None, tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ def test_an_interrupt_of_up_leaves_nothing(cluster: None, tmp_path: Path) -> Non
     _, said = process.communicate(timeout=60)
     assert process.returncode not in (0, None), said
     assert name not in ray_port.pool_names()
-    wait_until(lambda: not workers_of(name), 10, "its actors gone")
-    wait_until(lambda: interpreters() == before, 10, "its interpreters gone")
+    wait_until(lambda: not workers_of(name), 30, "its actors gone")
+    wait_until(lambda: interpreters() == before, 30, "its interpreters gone")
     # An actor that was ended in the midst of its interpreter's start has written down what is to be removed.
-    wait_until(lambda: registry.sweep() and sockets() == files, 10, "the next sweep finds all of it")
+    wait_until(lambda: registry.sweep() and sockets() == files, 30, "the next sweep finds all of it")
 
 
 def test_what_a_cluster_can_never_hold_is_refused_with_what_there_is(cluster: None) -> None:

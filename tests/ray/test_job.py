@@ -137,8 +137,8 @@ def test_the_pipeline_runs_as_a_submitted_job(head: Head, tmp_path: Path) -> Non
         assert least < right < 1.0
         assert re.search(rf"^{model} +{right:.2%}", said, re.M), f"{model}: {right:.2%} in the file\n{said}"
 
-    wait_until(lambda: interpreters() <= before, 10, "the job's interpreters gone")
-    wait_until(lambda: not ours(head.named_actors()), 10, "the names of the pool's actors free")
+    wait_until(lambda: interpreters() <= before, 30, "the job's interpreters gone")
+    wait_until(lambda: not ours(head.named_actors()), 30, "the names of the pool's actors free")
 
 
 def ours(actors: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def test_a_killed_router_comes_back_with_what_it_knew(start: Any, tmp_path: Path
     killed = time.monotonic()
     answers = [pool.execute("run", {"tag": "x"})["tag"] for _ in range(20)]
     flowing = time.monotonic() - killed
-    wait_until(lambda: stats_or_none(pool) is not None, 10, "the router answers")
+    wait_until(lambda: stats_or_none(pool) is not None, 30, "the router answers")
     back = time.monotonic() - killed
 
     after = pool.stats()

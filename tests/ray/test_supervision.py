@@ -45,7 +45,7 @@ def test_a_killed_worker_actor_loses_only_what_ran_and_only_where_it_does_harm(
     spawned = interpreters()
     kill_actor_of(pool)
     killed = time.monotonic()
-    wait_until(lambda: not interpreters() & spawned, 2.0, "its interpreter is gone")
+    wait_until(lambda: not interpreters() & spawned, 30, "its interpreter is gone")
     with pytest.raises(snakepit.WorkerCrashed, match="idempotent") as crash:
         ray.get(once, timeout=30)
     assert crash.value.may_have_started
@@ -91,7 +91,7 @@ def test_a_killed_actor_takes_grandchildren_along_and_the_pool_serves_on(start: 
     (victim,) = [worker for worker in pool.workers() if worker.pid == spawned["pid"]]
     assert victim.rss_bytes > 0.9 * sum(each), "it is what worker_max_memory counts"
     os.kill(victim.actor_pid, signal.SIGKILL)
-    wait_until(lambda: not any(alive(pid) for pid in gone), 10.0, "interpreter and grandchild gone")
+    wait_until(lambda: not any(alive(pid) for pid in gone), 30, "interpreter and grandchild gone")
     ready = lambda: {w.actor_pid for w in pool.workers() if w.state == "ready"}  # noqa: E731
     wait_until(lambda: len(ready() - {victim.actor_pid}) == 2, 30, "both serve again")
     (back,) = [worker for worker in pool.workers() if worker.worker_id == victim.worker_id]
@@ -111,7 +111,7 @@ def test_a_strict_session_is_told_that_its_actor_was_lost(start: Any, tmp_path: 
         session.execute("remember", {"value": 2}, timeout=30.0)
     assert session.execute("remember", {"value": 3}, rebind=True)["values"] == [3]
     kill_router_of(pool)
-    wait_until(lambda: stats_or_none(pool) is not None, 10, "the router is back")
+    wait_until(lambda: stats_or_none(pool) is not None, 30, "the router is back")
     assert session.execute("remember", {"value": 4})["values"] == [3, 4], "the new home is remembered"
 
 
@@ -156,7 +156,7 @@ def test_a_pool_goes_on_without_a_worker_that_keeps_dying(start: Any, tmp_path: 
     try:
         quarantined = lambda: any(w.state == "quarantined" for w in pool.workers())  # noqa: E731
         wait_until(quarantined, 30, "the victim is quarantined")
-        wait_until(lambda: "1 of 2 workers ready, 1 quarantined" in repr(pool), 10, "the handle was told")
+        wait_until(lambda: "1 of 2 workers ready, 1 quarantined" in repr(pool), 30, "the handle was told")
     finally:
         stop.set()
         killer.join()
@@ -223,7 +223,7 @@ def test_the_circuit_opens_tries_one_and_closes(start: Any, tmp_path: Path) -> N
         return False
 
     waits: list[float] = []
-    wait_until(refused, 5, "the circuit is open")
+    wait_until(refused, 30, "the circuit is open")
     assert all(0 < wait <= 5.0 for wait in waits)
     ran, before = len(executed(log)), pool.stats()
     tags = [{"tag": "refused"}] * 5
