@@ -257,7 +257,9 @@ def test_a_worker_that_dies_for_good_in_the_midst_of_a_call_is_told_as_a_worker(
         future.result(60)
     assert crash.value.may_have_started
     tags = {f"after{i}" for i in range(20)}
-    assert {done["tag"] for done in pool.map("run", ({"tag": tag} for tag in sorted(tags)))} == tags
+    # The router may not know yet that the worker is gone, and its next table would send an item there.
+    items = [{"tag": tag} for tag in sorted(tags)]
+    assert {done["tag"] for done in pool.map("run", items, idempotent=True)} == tags
     wait_until(lambda: pool.stats().available == 2, 60, "another one is in its place")
     assert sorted(executed(log)) == sorted(["runs", *tags]), "each ran once"
     for path in state_files.path_of("any", "").parent.glob(f"{busy.worker_id}-*"):

@@ -191,7 +191,7 @@ def test_a_session_that_fails_fast_waits_for_nothing_in_any_form(start: Any, tmp
     for form in (session.execute, partial(asked_in_a_loop, session), partial(streamed, session)):
         with pytest.raises(snakepit.WorkerBusy):
             form("run", {"tag": "busy"})
-    elsewhere = pool.session("other").execute("run", {"tag": "other"})["pid"]
+    elsewhere = pool.execute("run", {"tag": "other"})["pid"]
     go.touch()
     assert ray.get(running[0])["pid"] != elsewhere
     assert ray.get(late)["pid"] == ray.get(running[0])["pid"]
