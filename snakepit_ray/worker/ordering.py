@@ -19,7 +19,7 @@ from snakepit_ray.core.work.request_ids import caller_of
 from snakepit_ray.process.awaiting import happens
 from snakepit_ray.wire._pb import interpreter_pb2 as pb
 
-UNHEARD_SECONDS = 1.0
+UNHEARD_SECONDS = 3.0  # Ray was seen to take over 1 s for a message on a machine with 2 busy processors
 RELAYED_SECONDS = 0.5
 Key = tuple[str, str]  # a calling process and a session
 

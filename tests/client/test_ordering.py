@@ -126,7 +126,7 @@ def test_one_that_is_here_is_waited_for_longer_than_what_never_came() -> None:
         unpacked = asyncio.Event()
         first = asyncio.ensure_future(worker.serve(request(1), unpacked.wait))
         second = asyncio.ensure_future(worker.serve(request(2)))
-        done, _ = await asyncio.wait({second}, timeout=30 * UNHEARD_SECONDS)
+        done, _ = await asyncio.wait({second}, timeout=10 * UNHEARD_SECONDS)
         assert not done and worker.began == []
         unpacked.set()
         worker.go.set()
