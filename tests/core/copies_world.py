@@ -40,6 +40,8 @@ class Worker:
 class CopiesWorld(World):
     """One session, one store, three workers with an interpreter each."""
 
+    written = ("x",)  # the others are the interpreters'
+
     def __init__(self) -> None:
         self.workers = {name: Worker(name) for name in HOLDERS}
         super().__init__()

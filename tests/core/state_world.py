@@ -3,6 +3,7 @@ late, lost or come twice, a store that dies before and after a commit, and holde
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from snakepit_ray.errors import VersionConflict
 from tests.core.linear import check_register
 
 NAMES = ("x", "y")
+STEPS = 200  # of a history
 HOLDERS = ("w-0", "w-1", "w-2")
 INTEGERS = demanded("integer", {}, "any")
 NEVER = -1.0
@@ -54,6 +56,8 @@ class Holder:
 
 class World:
     """One session, one store, three holders. Each method is something that happens."""
+
+    written = NAMES  # by callers
 
     def __init__(self) -> None:
         self.now, self.number, self.deaths = 100.0, 0, 0
@@ -235,3 +239,36 @@ class World:
                 assert all(one.version <= row.newest.number for one in seen), "acknowledged and lost"
                 kept = [version.value for version in row.versions]
                 assert len(kept) == len(set(kept)), "one write, twice"
+
+
+def happens(world: World, rng: random.Random, weights: Mapping[str, float]) -> None:
+    """One step, whose name is one of `weights`."""
+    (what,) = rng.choices(list(weights), list(weights.values()))
+    if what == "message":
+        if world.messages:
+            fate = rng.choices(["arrives", "lost", "twice"], [8, 1, 1])[0]
+            world.message(rng.randrange(len(world.messages)), fate)
+    elif what == "set":
+        names = rng.sample(world.written, rng.randint(1, len(world.written)))
+        world.set(set(names), rng.choice([None, 0, 1]))
+    elif what == "store_commits":
+        world.store_commits(rng.randint(1, 3))
+    elif what == "store_dies":
+        world.store_dies(rng.random() < 0.5)
+    elif what == "time_passes":
+        world.time_passes(rng.choice([0.1, 0.5, 1.0, 2.5]))
+    elif what == "send_again":
+        world.send_again(rng.choice(list(world.asked)))
+    elif what == "read_the_store":
+        world.read_the_store()
+    else:
+        getattr(world, what)(rng.choice(HOLDERS))
+
+
+def histories(make: Callable[[], World], weights: Mapping[str, float], seeds: int) -> None:
+    """Raises AssertionError where one of so many histories is not what it must be."""
+    for seed in range(seeds):
+        world, rng = make(), random.Random(seed)
+        for _ in range(STEPS):
+            happens(world, rng, weights)
+        world.check()

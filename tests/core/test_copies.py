@@ -13,54 +13,22 @@ from snakepit_ray.core.state.asked import Data, Ended, Found, Versioned
 from snakepit_ray.core.state.copies import Copies, Terms
 from snakepit_ray.core.state.leases import LEASE_SECONDS, Lease
 from tests.core.copies_world import CopiesWorld, Worker
-from tests.core.state_world import HOLDERS
+from tests.core.state_world import histories
 
-STEPS = 200
 WEIGHTS = {
     "message": 16, "ask": 6, "read_the_copy": 6, "writes": 1, "set": 1, "store_commits": 3,
     "read_the_store": 1, "time_passes": 1, "stand_still_or_go_on": 0.3, "store_dies": 0.15, "dies": 0.25,
 }  # fmt: skip
 
 
-def happens(world: CopiesWorld, rng: random.Random) -> None:
-    """One step."""
-    (what,) = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))
-    if what == "message":
-        if world.messages:
-            world.message(
-                rng.randrange(len(world.messages)), rng.choices(["arrives", "lost", "twice"], [8, 1, 1])[0]
-            )
-    elif what == "set":
-        world.set({"x"}, rng.choice([None, 0, 1]))
-    elif what == "store_commits":
-        world.store_commits(rng.randint(1, 3))
-    elif what == "store_dies":
-        world.store_dies(rng.random() < 0.5)
-    elif what == "time_passes":
-        world.time_passes(rng.choice([0.1, 0.5, 1.0, 2.5]))
-    elif what == "read_the_store":
-        world.read_the_store()
-    else:
-        getattr(world, what)(rng.choice(HOLDERS))
-
-
-def histories(seeds: int) -> None:
-    """Raises AssertionError where one of so many histories is not what it must be."""
-    for seed in range(seeds):
-        world, rng = CopiesWorld(), random.Random(seed)
-        for _ in range(STEPS):
-            happens(world, rng)
-        world.check()
-
-
 def test_no_history_is_broken() -> None:
-    histories(100)
+    histories(CopiesWorld, WEIGHTS, 100)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_no_history_of_many_is_broken() -> None:
-    histories(30_000)
+    histories(CopiesWorld, WEIGHTS, 30_000)
 
 
 # ---- each rule is needed -----------------------------------------------------------------------------------
@@ -109,7 +77,7 @@ def _a_new_process_answers_for_the_one_before(patch: pytest.MonkeyPatch) -> None
 def test_each_rule_is_needed(without: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch)
     with pytest.raises(AssertionError):
-        histories(1_000)
+        histories(CopiesWorld, WEIGHTS, 1_000)
 
 
 # ---- what is kept ------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@ linearizable, and each write takes effect at most once."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -15,55 +14,22 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from snakepit_ray.core.state.leases import Leases
 from snakepit_ray.core.state.session import SessionState, Told
 from snakepit_ray.core.state.writes import Write
-from tests.core.state_world import HOLDERS, NAMES, Holder, World
+from tests.core.state_world import HOLDERS, NAMES, Holder, World, histories
 
-STEPS = 200
 WEIGHTS = {
     "message": 14, "ask": 5, "read_the_copy": 4, "set": 2, "store_commits": 3, "read_the_store": 1,
     "time_passes": 1, "send_again": 0.5, "stand_still_or_go_on": 0.3, "store_dies": 0.25,
 }  # fmt: skip
 
 
-def happens(world: World, rng: random.Random) -> None:
-    """One step."""
-    (what,) = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))
-    if what == "message":
-        if world.messages:
-            fate = rng.choices(["arrives", "lost", "twice"], [8, 1, 1])[0]
-            world.message(rng.randrange(len(world.messages)), fate)
-    elif what == "set":
-        world.set(set(rng.sample(NAMES, rng.randint(1, len(NAMES)))), rng.choice([None, 0, 1]))
-    elif what == "store_commits":
-        world.store_commits(rng.randint(1, 3))
-    elif what == "store_dies":
-        world.store_dies(rng.random() < 0.5)
-    elif what == "time_passes":
-        world.time_passes(rng.choice([0.1, 0.5, 1.0, 2.5]))
-    elif what == "send_again":
-        world.send_again(rng.choice(list(world.asked)))
-    elif what == "read_the_store":
-        world.read_the_store()
-    else:
-        getattr(world, what)(rng.choice(HOLDERS))
-
-
-def histories(seeds: int) -> None:
-    """Raises AssertionError where one of so many histories is not what it must be."""
-    for seed in range(seeds):
-        world, rng = World(), random.Random(seed)
-        for _ in range(STEPS):
-            happens(world, rng)
-        world.check()
-
-
 def test_no_history_is_broken() -> None:
-    histories(300)
+    histories(World, WEIGHTS, 300)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_no_history_of_many_is_broken() -> None:
-    histories(50_000)
+    histories(World, WEIGHTS, 50_000)
 
 
 # ---- each rule is needed: without it histories are broken --------------------------------------------------
@@ -149,7 +115,7 @@ def test_each_rule_is_needed(
 ) -> None:
     without(monkeypatch)
     with pytest.raises(AssertionError):
-        histories(1_000)
+        histories(World, WEIGHTS, 1_000)
 
 
 # ---- the same world, by properties -------------------------------------------------------------------------
