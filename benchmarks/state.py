@@ -1,9 +1,10 @@
-"""What do questions to the store cost? A `get` and a durable `set` of the store's actor as multiples of a
-bare async actor's call, interleaved round by round in one run; 1,000 sets as one batch, as one message and
-singly; the gets of 100 threads, which leave together, against one after the other.
+"""What do questions to the store cost?
 
-Without Ray: the rows that the committer writes in a second for 100 writers at once, and what a write of a
-session with 10,000 variables costs against one with 10, in processor time.
+- A `get` and a durable `set`, as multiples of a bare async actor's call, interleaved round by round.
+- 1,000 sets as one batch, and as one message, against singly.
+- The gets of 100 threads, which leave together, against one after the other.
+- Without Ray: the rows that the committer writes in a second for 100 writers at once.
+- Without Ray: what a write of a session with 10,000 variables costs against one with 10, in processor time.
 
 CPU of the store is the processor time of its actor by question."""
 

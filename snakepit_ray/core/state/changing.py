@@ -65,16 +65,7 @@ class Changing:
         old = desk.registry.last(room.id)
         if old is not None and old.fences:
             desk.remember_fences(room.id, old.fences)
-        made = Session(
-            room.id,
-            desk.registry.next_generation(),
-            pool,
-            creation.ttl,
-            desk.now,
-            metadata=dict(creation.metadata),
-            created_at=desk.at,
-            fences=desk.fences.get(room.id, {}),
-        )
+        made = self._new(room.id, creation)
         answer = Joining(desk.info(made), is_new=True) if op else None
         done = desk.remember(room, op, answer) if op else None
         desk.coming[pool] += 1
@@ -99,6 +90,20 @@ class Changing:
             op=done,
         )
         return STAYS
+
+    def _new(self, session_id: str, creation: Creation) -> Session:
+        """A session that begins now, behind the fences of those that had its id before."""
+        desk = self._desk
+        return Session(
+            session_id,
+            desk.registry.next_generation(),
+            creation.pool,
+            creation.ttl,
+            desk.now,
+            metadata=dict(creation.metadata),
+            created_at=desk.at,
+            fences=desk.fences.get(session_id, {}),
+        )
 
     def update(self, room: Room, question: Update, is_use: bool) -> Any:
         desk = self._desk
