@@ -70,16 +70,6 @@ class StoreActor:
         answer: Changes | SnakepitError = values.opened(await store.watch(watch), _portable)
         return answer
 
-    async def attach(self, holder: str, actor: Any) -> int:
-        """The actor may have leases. Its `let_go` is called, which gives those of which nobody has a copy any
-        more, and its `sessions_ended`. See `Store.attach`."""
-        store = await self._opened()
-        return store.attach(holder, _Worker(store, holder, actor))
-
-    async def released(self, leases: Sequence[Lease]) -> None:
-        """See `Store.released`."""
-        (await self._opened()).released(leases)
-
     async def get_pid(self) -> int:
         """The store's process."""
         return os.getpid()

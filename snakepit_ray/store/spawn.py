@@ -47,10 +47,15 @@ async def connect(config: PoolConfig) -> ActorDoor:
 
 
 def _find_or_make(settings: Settings) -> Any:
+    return _found() or make(settings)
+
+
+def _found() -> Any:
+    """The store's actor, None where there is none."""
     try:
         return ray.get_actor(STORE, NAMESPACE)
     except ValueError:
-        return make(settings)
+        return None
 
 
 def make(settings: Settings) -> Any:
@@ -77,20 +82,16 @@ def make(settings: Settings) -> Any:
 
 def is_there() -> bool:
     """Whether the cluster has a store."""
-    try:
-        ray.get_actor(STORE, NAMESPACE)
-    except ValueError:
-        return False
-    return True
+    return _found() is not None
 
 
 def ask_stats(seconds: float) -> StoreStats | SnakepitError | None:
     """What the cluster's store says of itself, None where there is none. Blocks."""
-    try:
-        actor = ray.get_actor(STORE, NAMESPACE)
-        (stats,) = ray_port.get(actor.ask.remote([Usage()]), seconds, "")
-    except ValueError:
+    actor = _found()
+    if actor is None:
         return None
+    try:
+        (stats,) = ray_port.get(actor.ask.remote([Usage()]), seconds, "")
     except SnakepitError as error:
         return error
     found: StoreStats | SnakepitError = stats
@@ -99,7 +100,6 @@ def ask_stats(seconds: float) -> StoreStats | SnakepitError | None:
 
 def end() -> None:
     """Ends the store's actor. What it has on the disk stays. Safe to repeat."""
-    try:
-        ray_port.end(ray.get_actor(STORE, NAMESPACE))
-    except ValueError:
-        return
+    actor = _found()
+    if actor is not None:
+        ray_port.end(actor)

@@ -41,17 +41,9 @@ pytestmark = pytest.mark.ray
 POOL = Creation("p", 3600.0, 100)
 
 
-def is_there() -> bool:
-    try:
-        ray.get_actor(STORE, NAMESPACE)
-    except ValueError:
-        return False
-    return True
-
-
 def end() -> None:
     spawn.end()
-    wait_until(lambda: not is_there(), 20, "the store's actor is gone")
+    wait_until(lambda: not spawn.is_there(), 20, "the store's actor is gone")
 
 
 @pytest.fixture
@@ -79,7 +71,7 @@ def pid() -> int:
 
 def test_the_first_question_makes_it_on_the_head(session: str, shared: snakepit.Pool) -> None:
     assert shared.execute("ping")["status"] == "pong"
-    assert not is_there(), "a pool without state pays nothing"
+    assert not spawn.is_there(), "a pool without state pays nothing"
     run(lambda ask: ask(Join(session, POOL, op())))
     (row,) = [
         one
@@ -113,7 +105,7 @@ def test_a_pool_that_wants_another_store_is_told_both(session: str) -> None:
 def test_a_path_that_is_no_good_does_not_stand_in_the_way(session: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be kept at /proc/nowhere"):
         run(lambda ask: ask(Look(session)), session_store="sqlite:/proc/nowhere/x.db")
-    wait_until(lambda: not is_there(), 20, "the actor is gone")
+    wait_until(lambda: not spawn.is_there(), 20, "the actor is gone")
     named = tmp_path / "sessions.db"
 
     async def body(ask: Any) -> None:
@@ -200,9 +192,9 @@ class Worker:
     def __init__(self) -> None:
         self.heard: list[Any] = []
 
-    async def let_go(self, leases: list[Any]) -> None:
+    async def let_go(self, leases: list[Any]) -> list[Any]:
         self.heard += leases
-        ray.get_actor(STORE, NAMESPACE).released.remote(leases)
+        return leases
 
     async def sessions_ended(self, ended: list[Any]) -> None:
         self.heard += [(one.session, one.reason) for one in ended]
