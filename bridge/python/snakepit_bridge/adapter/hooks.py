@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 from snakepit_bridge.adapter.commands import HOST_ONLY, Adapter, Command, Options
@@ -123,32 +124,32 @@ def _restore(hook, sessions, args):
 
 def _end(hook, sessions, args):
     """Ends some sessions. What the hook raises for one of them does not keep it from the others."""
-    results = [_end_one(hook, session, args["reason"]) for session in args["sessions"]]
-    if sessions is not None:
-        for session in args["sessions"]:
+    awaited = []
+    for session in args["sessions"]:
+        with _said():
+            result = hook(session, args["reason"])
+            if hasattr(result, "__await__"):
+                awaited.append(result)
+        if sessions is not None:
             sessions.forget(session)
-    awaited = [result for result in results if hasattr(result, "__await__")]
     return _all(awaited) if awaited else None
-
-
-def _end_one(hook, session: str, reason: str):
-    try:
-        return hook(session, reason)
-    except Exception:  # noqa: BLE001 - the user's own: it is said where users look
-        import traceback
-
-        traceback.print_exc()
-        return None
 
 
 async def _all(awaited) -> None:
     for one in awaited:
-        try:
+        with _said():
             await one
-        except Exception:  # noqa: BLE001 - as above
-            import traceback
 
-            traceback.print_exc()
+
+@contextlib.contextmanager
+def _said():
+    """What the user's own code raises in it is said where users look."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - whatever it is
+        import traceback
+
+        traceback.print_exc()
 
 
 class SharedContext:
