@@ -213,8 +213,10 @@ class Dispatch:
     async def _try(self, attempt: Attempt, on_slot: OnSlot | None) -> Done | Relayed:
         request = attempt.request
         request.attempt = attempt.number
-        is_held_up = bool(request.session) and self.is_held_up(request.id)
-        fails_fast = request.options.affinity == pb.AFFINITY_STRICT_FAIL_FAST and bool(request.session)
+        is_held_up = fails_fast = False
+        if request.session:
+            is_held_up = self.is_held_up(request.id)
+            fails_fast = request.options.affinity == pb.AFFINITY_STRICT_FAIL_FAST
         if attempt.is_back or is_held_up or not self.admission.start_now(request.id, not fails_fast):
             if fails_fast and not attempt.is_back:
                 raise self._busy(request)

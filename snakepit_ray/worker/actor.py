@@ -338,7 +338,9 @@ class WorkerActor:
     async def sessions_ended(self, ended: list[Ended]) -> None:
         """These sessions are no more. Their adapter frees what belongs to them."""
         self.state.ended(ended)
-        self.pool_link.sessions_ended([one.session for one in ended])
+        with_tools = self.tools.ended([one.session for one in ended])
+        if with_tools:
+            self.pool_link.end_tools_of(with_tools)
         for reason in ("deleted", "expired"):
             await self.supervisor.end_sessions([one.session for one in ended if one.reason == reason], reason)
 

@@ -133,8 +133,8 @@ class PoolLink(PoolSide):
         """The session's state was taken into the interpreter of that epoch."""
         self.sessions.moved(session, epoch_number)
 
-    def sessions_ended(self, sessions: list[str]) -> None:
-        """The store has ended sessions: so do their tools."""
+    def end_tools_of(self, sessions: list[str]) -> None:
+        """The store has ended these sessions, which have tools."""
         self._tell("end_tools_of", sessions)
 
     async def _hand_over_all(self) -> None:

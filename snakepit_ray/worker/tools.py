@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
 from snakepit_ray import telemetry
@@ -72,6 +72,12 @@ class Tools:
         self._is_known.set()
         self._forget(before)
         self.hosts.gone(owners - self._table.owners())
+
+    def ended(self, sessions: Sequence[str]) -> list[str]:
+        """Those of the sessions that may have tools: all of them, before the router has said which there
+        are."""
+        with_tools = self._table.sessions() if self._is_known.is_set() else set(sessions)
+        return [session for session in sessions if session in with_tools]
 
     def _forget(self, before: set[str]) -> None:
         """The functions of tools that are no more."""

@@ -61,6 +61,10 @@ class ToolTable:
         """Every tool, by session and name."""
         return [self._tools[key].info for key in sorted(self._tools)]
 
+    def sessions(self) -> set[str]:
+        """Those that have tools of their own."""
+        return {session for session, _ in self._tools if session}
+
     def owners(self) -> set[str]:
         """The processes that run tools."""
         return {tool.owner for tool in self._tools.values() if tool.owner}
