@@ -11,8 +11,6 @@ spread over all interpreters; then a table on stdout and a Parquet file.
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import sys
 import time
 from collections import Counter
@@ -23,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+from showing import join_ray, say
 
 import snakepit_ray as snakepit
 
@@ -46,16 +45,6 @@ def main() -> None:
         on_progress=show_start,
     ) as pool:
         run(pool, Path(args.output))
-
-
-def join_ray() -> None:
-    """The cluster that RAY_ADDRESS names, as in a submitted job; else one of this process's own, without its
-    log lines."""
-    if "RAY_ADDRESS" in os.environ:
-        ray.init()
-    else:
-        say("starting Ray on this machine")
-        ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
 
 
 def run(pool: snakepit.Pool, output: Path) -> None:
@@ -159,10 +148,6 @@ def progress(text: str, last: bool) -> None:
         print(f"\r{text}", end="\n" if last else "", flush=True)
     elif last:
         say(text)
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 def arguments() -> argparse.Namespace:

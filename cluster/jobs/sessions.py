@@ -9,14 +9,12 @@ program with an error.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
 
-import ray
+from showing import join_ray, show
 
 import snakepit_ray as snakepit
 
@@ -24,10 +22,7 @@ WRITERS, INCREMENTS = 8, 25
 
 
 def main() -> None:
-    if "RAY_ADDRESS" in os.environ:
-        ray.init()
-    else:
-        ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    join_ray()
     with (
         snakepit.start(name="writers", size=2, affinity="strict_queue") as pool,
         snakepit.start(name="readers", size=1) as other,
@@ -115,12 +110,6 @@ def in_threads(work: Callable[[], None]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-
-
-def show(what: str, found: Any, expected: Any) -> None:
-    print(f"{what}: {found}", flush=True)
-    if found != expected:
-        raise SystemExit(f"expected {expected}")
 
 
 if __name__ == "__main__":

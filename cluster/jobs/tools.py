@@ -9,21 +9,17 @@ program with an error.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from typing import Any
 
-import ray
+from showing import join_ray, show
 
 import snakepit_ray as snakepit
 
 
 def main() -> None:
-    if "RAY_ADDRESS" in os.environ:
-        ray.init()
-    else:
-        ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    join_ray()
     with snakepit.start(name="callers", size=2) as pool, snakepit.start(name="adders", size=1) as other:
         run(pool, other)
 
@@ -79,12 +75,6 @@ def use(pool: snakepit.Pool, tool_name: str, session: str | None = None, **argum
     """What a command gets that calls the tool."""
     options = {} if session is None else {"session": session}
     return pool.execute("call_host_demo", {"tool_name": tool_name, **arguments}, **options)
-
-
-def show(what: str, found: Any, expected: Any) -> None:
-    print(f"{what}: {found}", flush=True)
-    if found != expected:
-        raise SystemExit(f"expected {expected}")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Worker:
 class CopiesWorld(World):
     """One session, one store, three workers with an interpreter each."""
 
-    written = ("x",)  # the others are the interpreters'
+    written = ("x",)  # interpreters write it, too
 
     def __init__(self) -> None:
         self.workers = {name: Worker(name) for name in HOLDERS}

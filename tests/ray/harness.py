@@ -27,6 +27,8 @@ ray.init(address=os.environ["TEST_RAY"], log_to_driver=False)
 {body}
 """
 
+JOBS = Path(__file__).parents[2] / "cluster" / "jobs"
+
 
 def driver(body: str, **options: Any) -> subprocess.Popen[str]:
     """Another driver of the same cluster, which is to run `body`."""
@@ -99,9 +101,9 @@ def stats_or_none(pool: Any) -> Any:
 
 
 def job(name: str) -> ModuleType:
-    """The program cluster/jobs/NAME.py as a module, which does not run yet."""
-    path = Path(__file__).parents[2] / "cluster" / "jobs" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"jobs_{name}", path)
+    """The program JOBS/NAME.py as a module, which does not run yet. JOBS must be among the places where
+    Python looks for modules, as it is where the program runs."""
+    spec = importlib.util.spec_from_file_location(f"jobs_{name}", JOBS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import snakepit_ray as snakepit
-from tests.ray.harness import job
+from tests.ray.harness import JOBS, job
 
 pytestmark = pytest.mark.ray
 
@@ -22,8 +22,11 @@ def pools(cluster: None) -> Iterator[tuple[snakepit.Pool, snakepit.Pool]]:
 
 
 def test_each_job_shows_what_it_says(
-    pools: tuple[snakepit.Pool, snakepit.Pool], capsys: pytest.CaptureFixture[str]
+    pools: tuple[snakepit.Pool, snakepit.Pool],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.syspath_prepend(JOBS)
     for name, lines in (("tools", 7), ("sessions", 7)):
         job(name).run(*pools)
         said = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(("(", "\x1b"))]
